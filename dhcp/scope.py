@@ -1,0 +1,60 @@
+"""Pure. What one port's client is told: the whole input of the answers at that port, as plain data.
+
+A scope is complete before the client boots; answering writes nothing. Addresses are strings in canonical form, times are
+seconds, MTUs bytes of IP packet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Scope4:
+    """DHCPv4 for one bound port (RFC 2131, 2132).
+
+    address/prefix_len: what the client gets. server: the server identifier (option 54), also the source address.
+    routes: (destination prefix, next hop) for options 121 and 249; a next hop "0.0.0.0" means on-link (RFC 3442).
+    router: option 3, only where something routes.
+    """
+
+    address: str
+    prefix_len: int
+    server: str
+    lease_s: int = 3600
+    mtu: int | None = None
+    router: str | None = None
+    dns: tuple[str, ...] = ()
+    hostname: str | None = None
+    domain: str | None = None
+    search: tuple[str, ...] = ()
+    ntp: tuple[str, ...] = ()
+    routes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeRa:
+    """Router advertisements for one port (RFC 4861 §4.2, RFC 8106).
+
+    source: the link-local address that they come from. prefixes: (prefix, autonomous); always on-link.
+    router_lifetime_s is 0 where nothing routes.
+    """
+
+    source: str
+    prefixes: tuple[tuple[str, bool], ...] = ()
+    mtu: int | None = None
+    router_lifetime_s: int = 0
+    rdnss: tuple[str, ...] = ()
+    dnssl: tuple[str, ...] = ()
+    valid_s: int = 86400
+    preferred_s: int = 14400
+
+
+@dataclass(frozen=True, slots=True)
+class PortScope:
+    """Everything answered at one port. mac: the client's own; server_mac: the source MAC of every answer."""
+
+    mac: str
+    server_mac: str
+    v4: Scope4 | None = None
+    ra: ScopeRa | None = None

@@ -1,0 +1,316 @@
+"""The records that the store holds, their keys, and how they are encoded. Frozen; the only shared words of controller and agent.
+
+Every record carries `schema`, the version of its own shape: a reader meets an older one with defaults, and refuses a
+newer one by name (`RecordTooNew`) instead of guessing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+SCHEMA = 1
+
+
+class RecordTooNew(Exception):
+    """A record was written by a newer version; upgrade this process before it touches the store."""
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=False):
+    schema: int = SCHEMA
+
+
+Move = Literal["live", "cold", "same-kernel"]
+Desired = Literal["running", "stopped"]
+Phase = Literal["bound", "requested", "prepared", "copying", "activated"]
+"""A binding's place in a move; "bound" is at rest (DESIGN: settled and aborted both end there)."""
+
+
+class Driver(msgspec.Struct, frozen=True):
+    """What a host says of one of its workspace drivers. domain: moves of kind same-kernel work between equal domains."""
+
+    name: str
+    move: Move
+    domain: str = ""
+
+
+class HostRecord(_Record, frozen=True, kw_only=True, tag="host"):
+    """A VMM host. underlay: its tunnel address. token_sha256: of the secret that its agent dials in with."""
+
+    name: str
+    site: str
+    underlay: str
+    underlay_mtu: int = 1500
+    labels: dict[str, str] = {}
+    cpus: float | None = None
+    memory_mib: int | None = None
+    token_sha256: str = ""
+    drivers: tuple[Driver, ...] = ()
+    version: str = ""
+
+
+class AliveRecord(_Record, frozen=True, kw_only=True, tag="alive"):
+    """Exists while the host's agent keeps its lease; session tells one connection from the next."""
+
+    host: str
+    session: str
+
+
+class NetworkRecord(_Record, frozen=True, kw_only=True, tag="network"):
+    """One L2 overlay. gateways: the service leg's address per subnet, in the subnets' order. mtu: guest IP packet, bytes."""
+
+    playground: str
+    name: str
+    id: str
+    vni: int
+    mtu: int
+    subnets: tuple[str, ...]
+    gateways: tuple[str, ...]
+    lease_s: int = 3600
+    ntp: tuple[str, ...] = ()
+
+
+class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
+    """A workspace as declared and as placed. host is None until placed; ports are port ids in NIC order (eth0 first).
+
+    generation grows with each (re)placement or start and stop; a report that answers an older one is dropped.
+    """
+
+    playground: str
+    name: str
+    id: str
+    driver: str
+    ports: tuple[str, ...]
+    labels: dict[str, str] = {}
+    pin: str | None = None
+    cpus: float = 0.0
+    memory_mib: int = 0
+    desired: Desired = "running"
+    host: str | None = None
+    generation: int = 1
+    reason: str = ""
+
+
+class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
+    """A workspace's NIC on a network. addresses: plain, IPv4 first. index: 0 is eth0."""
+
+    playground: str
+    workspace: str
+    network: str
+    network_id: str
+    id: str
+    mac: str
+    addresses: tuple[str, ...]
+    index: int = 0
+    labels: dict[str, str] = {}
+
+
+class BindingRecord(_Record, frozen=True, kw_only=True, tag="binding"):
+    """Where a port is: the value of `claim/active/PORT`, so that only one host can ever be active.
+
+    At rest source == active and target is None. In a move, source and target are both set and active says who carries
+    the traffic; generation grows with every change of active, and a late report of an older one is dropped.
+    """
+
+    port: str
+    playground: str
+    workspace: str
+    active: str
+    source: str
+    target: str | None = None
+    generation: int = 1
+    phase: Phase = "bound"
+
+
+class ClaimRecord(_Record, frozen=True, kw_only=True, tag="claim"):
+    """A key that can be created once (address, MAC, VNI). owner: the port's or network's id. change: who took it."""
+
+    owner: str
+    playground: str
+    change: str
+
+
+class PlaygroundRecord(_Record, frozen=True, kw_only=True, tag="playground"):
+    """The root pointer of one playground: the accepted file, whole. state "removing" is rolled forward to nothing."""
+
+    name: str
+    text: str
+    file: str
+    change: str
+    generation: int = 1
+    state: Literal["present", "removing"] = "present"
+
+
+class ChangeRecord(_Record, frozen=True, kw_only=True, tag="change"):
+    """A change that is taking its claims. One that its writer never finished is swept with all its claims."""
+
+    id: str
+    playground: str
+    started_utc_s: float
+
+
+class MigrationRecord(_Record, frozen=True, kw_only=True, tag="migration"):
+    """A workspace's move, driven by the controller. state: see `playground.workspaces.migration`."""
+
+    playground: str
+    workspace: str
+    source: str
+    target: str
+    state: str
+    generation: int
+    started_utc_s: float
+    deadline_utc_s: float
+    cause: str = ""
+    gap_ms: float | None = None
+    lost: int | None = None
+    duplicated: int | None = None
+    pause_ms: float | None = None
+    finished_utc_s: float | None = None
+
+
+class ObservedPort(_Record, frozen=True, kw_only=True, tag="observed-port"):
+    """What a host says of a port it carries. programmed: forwarding | gated | waiting | failed. leased: addresses acknowledged."""
+
+    port: str
+    host: str
+    generation: int
+    programmed: str
+    cause: str = ""
+    leased: tuple[str, ...] = ()
+
+
+class ObservedWorkspace(_Record, frozen=True, kw_only=True, tag="observed-workspace"):
+    """What a host says of a workspace. state: preparing | prepared | running | stopped | failed | leaving."""
+
+    playground: str
+    workspace: str
+    host: str
+    generation: int
+    state: str
+    cause: str = ""
+
+
+class ObservedHost(_Record, frozen=True, kw_only=True, tag="observed-host"):
+    """What a host says of itself. repaired: drift found and mended since the agent started, by kind of object."""
+
+    host: str
+    version: str
+    repaired: dict[str, int] = {}
+    problems: tuple[str, ...] = ()
+
+
+class ProbeRecord(_Record, frozen=True, kw_only=True, tag="probe"):
+    """The last probe of a playground: what `status` shows as probed, with its age."""
+
+    playground: str
+    at_utc_s: float
+    pairs: int
+    mismatches: int
+    failed: tuple[str, ...] = ()
+
+
+Record = (
+    HostRecord
+    | AliveRecord
+    | NetworkRecord
+    | WorkspaceRecord
+    | PortRecord
+    | BindingRecord
+    | ClaimRecord
+    | PlaygroundRecord
+    | ChangeRecord
+    | MigrationRecord
+    | ObservedPort
+    | ObservedWorkspace
+    | ObservedHost
+    | ProbeRecord
+)
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+
+
+class _Version(msgspec.Struct):
+    schema: int = 0
+
+
+def encode(record: Record) -> bytes:
+    """JSON bytes of a record, fields in declaration order."""
+    return _encoder.encode(record)
+
+
+def decode(value: bytes) -> Record:
+    """The record in `value`. Raises RecordTooNew for a newer schema, msgspec.ValidationError for what is no record."""
+    version = msgspec.json.decode(value, type=_Version).schema
+    if version > SCHEMA:
+        raise RecordTooNew(f"a record has schema {version}, this version reads up to {SCHEMA}; upgrade this process first")
+    return _decoder.decode(value)
+
+
+def key_of(record: Record) -> str:
+    """The one key under which a record stands. ClaimRecords have no key of their own: see the `*_claim` functions."""
+    match record:
+        case HostRecord():
+            return f"host/{record.name}"
+        case AliveRecord():
+            return f"alive/{record.host}"
+        case NetworkRecord():
+            return f"network/{record.playground}/{record.name}"
+        case WorkspaceRecord():
+            return f"workspace/{record.playground}/{record.name}"
+        case PortRecord():
+            return f"port/{record.playground}/{record.workspace}/{record.network}"
+        case BindingRecord():
+            return f"claim/active/{record.port}"
+        case PlaygroundRecord():
+            return f"playground/{record.name}"
+        case ChangeRecord():
+            return f"change/{record.id}"
+        case MigrationRecord():
+            return f"migration/{record.playground}/{record.workspace}"
+        case ObservedPort():
+            return f"observed/port/{record.port}"
+        case ObservedWorkspace():
+            return f"observed/workspace/{record.playground}/{record.workspace}"
+        case ObservedHost():
+            return f"observed/host/{record.host}"
+        case ProbeRecord():
+            return f"probe/{record.playground}"
+        case ClaimRecord():
+            raise TypeError("a claim's key is the thing claimed, not the record's")
+
+
+def address_claim(network_id: str, address_hex: str) -> str:
+    """Key that claims an address in a network; hex: 8 digits for IPv4, 32 for IPv6."""
+    return f"claim/addr/{network_id}/{address_hex}"
+
+
+def mac_claim(network_id: str, mac: str) -> str:
+    """Key that claims a MAC in a network."""
+    return f"claim/mac/{network_id}/{mac.replace(':', '')}"
+
+
+def vni_claim(vni: int) -> str:
+    """Key that claims a VNI in the site."""
+    return f"claim/vni/{vni}"
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def network_id(playground: str, network: str) -> str:
+    """12 hex digits, a function of the names: a network made anew finds its devices."""
+    return _digest("network", playground, network)[:12]
+
+
+def workspace_id(playground: str, workspace: str) -> str:
+    """12 hex digits, a function of the names."""
+    return _digest("workspace", playground, workspace)[:12]
+
+
+def port_id(playground: str, workspace: str, network: str) -> str:
+    """12 hex digits, a function of the names."""
+    return _digest("port", playground, workspace, network)[:12]

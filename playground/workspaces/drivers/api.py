@@ -1,0 +1,113 @@
+"""What every workspace driver does: it makes guests and the ends of their ports, and knows nothing of networks or bridges.
+
+All verbs are idempotent and may be interrupted at any instruction; the next call finishes the work. A driver keeps no
+state of its own that a restart would lose: `observe` reads what really runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from playground.records import Move
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """One port of a guest. device: the name that its end must have in the data plane namespace. mtu: guest IP packet, bytes."""
+
+    port: str
+    device: str
+    mac: str
+    mtu: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A workspace as a driver sees it. id: 12 hex digits. hostname: its DNS label. nics in order, eth0 first."""
+
+    id: str
+    playground: str
+    name: str
+    hostname: str
+    nics: tuple[Nic, ...]
+
+
+class GuestState(Enum):
+    """What a driver finds. PREPARED: ends exist, the guest does not run yet. ELSEWHERE: it runs, carried by another host."""
+
+    ABSENT = "absent"
+    PREPARED = "prepared"
+    RUNNING = "running"
+    ELSEWHERE = "elsewhere"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One guest as found now. cause says why when FAILED."""
+
+    guest: str
+    state: GuestState
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A command started inside a guest (or its host). pid is in the agent's own pid namespace."""
+
+    pid: int
+
+
+class DriverError(Exception):
+    """The driver could not do it; the text is one sentence of cause for `status`."""
+
+
+class Driver(Protocol):
+    """The seam between the agent and a hypervisor. `host` below is the host whose agent calls."""
+
+    name: str
+    move: Move
+    domain: str
+    """Moves of kind same-kernel work between hosts whose domains are equal and not empty."""
+
+    async def observe(self) -> dict[str, Observed]:
+        """Every guest of this driver with anything on this host, by guest id."""
+        ...
+
+    async def prepare(self, guest: Guest) -> None:
+        """The ends of all ports exist in the data plane namespace, up, in no bridge; the guest does not run."""
+        ...
+
+    async def prepare_arrival(self, guest: Guest) -> None:
+        """Like `prepare`, for a guest that runs on another host and will be moved here; it goes on undisturbed."""
+        ...
+
+    async def start(self, guest: Guest) -> None:
+        """The guest runs. Called once its ports are programmed, so its first DISCOVER is answered."""
+        ...
+
+    async def activate(self, guest: Guest) -> float:
+        """The guest's traffic goes by this host from now on; returns its pause in ms."""
+        ...
+
+    async def depart(self, guest: Guest) -> None:
+        """This host's ends of a guest that has moved away are gone; the guest goes on where it is."""
+        ...
+
+    async def abort_arrival(self, guest: Guest) -> None:
+        """Undoes `prepare_arrival` before `activate`."""
+        ...
+
+    async def stop(self, guest_id: str, grace_s: float) -> None:
+        """The guest is gone with all its ends: asked first, after `grace_s` made to."""
+        ...
+
+    async def exec(
+        self, guest_id: str, argv: Sequence[str], stdin: int, stdout: int, stderr: int, tty: bool
+    ) -> Process:
+        """Starts a command inside the guest with these file descriptors. tty: stdin is a pty's slave, made controlling."""
+        ...

@@ -1,0 +1,1 @@
+"""What may pass at a port. Knows nothing of hosts, tunnels or playgrounds."""
