@@ -1,0 +1,150 @@
+"""Pure. What an agent and its host's responder say to each other; opens nothing and decides nothing.
+
+The agent tells a flat map, key → value, and the responder answers from it and from nothing else:
+
+    port/PORT               PortScope   what is answered at a port (DHCPv4, router advertisements)
+    view/PLAYGROUND         View        where names are answered: a service namespace and its addresses
+    name/PLAYGROUND/PORT    Name        one port's names in that view
+
+Both ways it is JSON, one object a line, on a Unix stream socket. Agent: `{"set": {key: value}, "delete": [key], "whole":
+bool, "seq": n}`; `whole` drops every key that `set` does not hold. Responder: `{"ack": n}` once the update answers,
+`{"leased": {…}}`, `{"problem": {…}}`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from dhcp.scope import PortScope
+
+LINE_LIMIT: Final = 64 << 20
+"""Longest line read, in bytes; a whole map of 100 000 ports is about 50 MB."""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a playground's names are answered on this host.
+
+    netns: name in /run/netns, or an absolute path. listen: plain addresses that the namespace has (or will have).
+    origin: the playground's domain name, with or without the last dot. reverse: the subnets whose addresses have names
+    here. resolvers: who is asked for everything else, from the responder's own namespace; none: such questions are
+    refused. ttl: seconds, of every record.
+    """
+
+    netns: str
+    listen: tuple[str, ...]
+    origin: str
+    reverse: tuple[str, ...] = ()
+    resolvers: tuple[str, ...] = ()
+    ttl: int = 30
+
+
+class Name(msgspec.Struct, frozen=True, kw_only=True):
+    """One port's names: WORKSPACE.NETWORK.origin, and a share in WORKSPACE.origin. addresses: plain, IPv4 or IPv6."""
+
+    workspace: str
+    network: str
+    addresses: tuple[str, ...]
+
+
+Value = PortScope | View | Name
+
+
+class LeaseKind(Enum):
+    """What a client was told last, or said last, of its address."""
+
+    OFFERED = "offered"
+    BOUND = "bound"
+    DECLINED = "declined"
+    RELEASED = "released"
+
+
+class Leased(msgspec.Struct, frozen=True, kw_only=True):
+    """The last word on a port's lease. at_utc_s: seconds since the epoch."""
+
+    port: str
+    address: str
+    mac: str
+    at_utc_s: float
+    kind: LeaseKind
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a key is not in effect (it is tried again by itself); an empty cause says that it is now."""
+
+    key: str
+    cause: str
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Agent → responder. Values stay undecoded: their key says what they are (`decode_value`)."""
+
+    seq: int
+    set: dict[str, msgspec.Raw] = {}
+    delete: tuple[str, ...] = ()
+    whole: bool = False
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Responder → agent; exactly one of the fields is there. ack: the `seq` of an update that is in effect."""
+
+    ack: int | None = None
+    leased: Leased | None = None
+    problem: Problem | None = None
+
+
+def port_key(port: str) -> str:
+    """Key of a port's scope; port: 12 hex digits."""
+    return f"port/{port}"
+
+
+def view_key(playground: str) -> str:
+    """Key of a playground's view."""
+    return f"view/{playground}"
+
+
+def name_key(playground: str, port: str) -> str:
+    """Key of a port's names in its playground's view."""
+    return f"name/{playground}/{port}"
+
+
+_encoder = msgspec.json.Encoder()
+_scopes = msgspec.json.Decoder(PortScope)
+_views = msgspec.json.Decoder(View)
+_names = msgspec.json.Decoder(Name)
+_updates = msgspec.json.Decoder(Update)
+_reports = msgspec.json.Decoder(Report)
+
+
+def encode_value(value: Value) -> msgspec.Raw:
+    """JSON of one value of the map."""
+    return msgspec.Raw(_encoder.encode(value))
+
+
+def decode_value(key: str, raw: msgspec.Raw | bytes) -> Value:
+    """The value under `key`. Raises msgspec.ValidationError for what does not fit, ValueError for a key of no kind."""
+    match key.split("/"):
+        case ["port", _]:
+            return _scopes.decode(raw)
+        case ["view", _]:
+            return _views.decode(raw)
+        case ["name", _, _]:
+            return _names.decode(raw)
+    raise ValueError(f"key {key!r} is none of port/PORT, view/PLAYGROUND, name/PLAYGROUND/PORT")
+
+
+def encode_line(message: Update | Report) -> bytes:
+    """One line, newline included."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_update(line: bytes) -> Update:
+    """Raises msgspec.ValidationError or msgspec.DecodeError."""
+    return _updates.decode(line)
+
+
+def decode_report(line: bytes) -> Report:
+    """Raises msgspec.ValidationError or msgspec.DecodeError."""
+    return _reports.decode(line)
