@@ -182,7 +182,10 @@ class ObservedPort(_Record, frozen=True, kw_only=True, tag="observed-port"):
 
 
 class ObservedWorkspace(_Record, frozen=True, kw_only=True, tag="observed-workspace"):
-    """What a host says of a workspace. state: preparing | prepared | running | stopped | failed | leaving."""
+    """What a host says of a workspace. state: preparing | prepared | running | stopped | failed | leaving.
+
+    generation: the workspace's own, or the move's while it arrives. pause_ms: how long it stood still when it arrived.
+    """
 
     playground: str
     workspace: str
@@ -190,13 +193,16 @@ class ObservedWorkspace(_Record, frozen=True, kw_only=True, tag="observed-worksp
     generation: int
     state: str
     cause: str = ""
+    pause_ms: float | None = None
 
 
 class ObservedHost(_Record, frozen=True, kw_only=True, tag="observed-host"):
-    """What a host says of itself. repaired: drift found and mended since the agent started, by kind of object."""
+    """What a host says of itself. applied: the store revision that its data plane has converged to. repaired: drift found
+    and mended since the agent started, by kind of object."""
 
     host: str
     version: str
+    applied: int = 0
     repaired: dict[str, int] = {}
     problems: tuple[str, ...] = ()
 
@@ -271,9 +277,9 @@ def key_of(record: Record) -> str:
         case MigrationRecord():
             return f"migration/{record.playground}/{record.workspace}"
         case ObservedPort():
-            return f"observed/port/{record.port}"
+            return f"observed/port/{record.port}/{record.host}"
         case ObservedWorkspace():
-            return f"observed/workspace/{record.playground}/{record.workspace}"
+            return f"observed/workspace/{record.playground}/{record.workspace}/{record.host}"
         case ObservedHost():
             return f"observed/host/{record.host}"
         case ProbeRecord():

@@ -94,7 +94,7 @@ class Driver(Protocol):
         """The guest's traffic goes by this host from now on; returns its pause in ms."""
         ...
 
-    async def depart(self, guest: Guest) -> None:
+    async def depart(self, guest_id: str) -> None:
         """This host's ends of a guest that has moved away are gone; the guest goes on where it is."""
         ...
 
