@@ -1,0 +1,120 @@
+"""The folder that agents of one kernel share: one `guest.json` a guest, and one lock byte a guest. Starts no process.
+
+`guest.json` is replaced atomically. The lock is an open-file-description lock on one byte of one file, chosen by the
+guest's id: it ends with its last holder, needs no cleaning, and a child process may share it (fcntl(2), OFD locks).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from playground.workspaces.drivers.api import Guest, Nic
+from playground.workspaces.drivers.namespaces import boot_id, open_process
+
+SCHEMA = 1
+GUEST_FILE = "guest.json"
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One guest as it was made. host: who carries its traffic. pid 0: its init is being made, or was and never came up.
+
+    pid and started (clock ticks since boot) are in the agents' pid namespace, boot the kernel's boot id.
+    """
+
+    id: str
+    playground: str
+    name: str
+    hostname: str
+    host: str
+    nics: tuple[Nic, ...]
+    boot: str
+    running: bool = False
+    pid: int = 0
+    started: int = 0
+    schema: int = SCHEMA
+
+    def open(self) -> int | None:
+        """A pidfd of the guest's init (the caller closes it), or None when it is gone."""
+        return open_process(self.pid, self.started) if self.boot == boot_id() else None
+
+    def is_alive(self) -> bool:
+        """Whether the guest's init runs."""
+        descriptor = self.open()
+        if descriptor is None:
+            return False
+        os.close(descriptor)
+        return True
+
+
+def new_entry(guest: Guest, host: str) -> Entry:
+    """The entry of a guest whose init is about to be made by `host`."""
+    return Entry(
+        id=guest.id,
+        playground=guest.playground,
+        name=guest.name,
+        hostname=guest.hostname,
+        host=host,
+        nics=guest.nics,
+        boot=boot_id(),
+    )
+
+
+class Ledger:
+    """Reads and writes the shared folder. Every change of a guest happens under its lock; reading needs none."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = folder
+
+    def room(self, guest_id: str) -> Path:
+        """The guest's own folder."""
+        return self.folder / guest_id
+
+    def read(self, guest_id: str) -> Entry | None:
+        """The guest's entry, or None where there is none that this version can read."""
+        try:
+            entry = msgspec.json.decode((self.room(guest_id) / GUEST_FILE).read_bytes(), type=Entry)
+        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+            return None
+        return entry if entry.schema <= SCHEMA else None
+
+    def read_all(self) -> list[Entry]:
+        """Every entry, in order of id. Folders without one hold nothing that runs."""
+        entries = (self.read(room.name) for room in sorted(self.folder.iterdir()) if room.is_dir())
+        return [entry for entry in entries if entry is not None]
+
+    def write(self, entry: Entry) -> None:
+        """Replaces the guest's entry; readers see the old one or the new one."""
+        room = self.room(entry.id)
+        room.mkdir(mode=0o700, exist_ok=True)
+        new = room / f"{GUEST_FILE}.new"
+        new.write_bytes(msgspec.json.format(msgspec.json.encode(entry)))
+        new.replace(room / GUEST_FILE)
+
+    def remove(self, guest_id: str) -> None:
+        """Forgets the guest: its folder goes, the entry last, so that an interrupted removal is found again."""
+        room = self.room(guest_id)
+        for path in room.glob("*"):
+            if path.name != GUEST_FILE:
+                path.unlink(missing_ok=True)
+        (room / GUEST_FILE).unlink(missing_ok=True)
+        shutil.rmtree(room, ignore_errors=True)
+
+    @contextmanager
+    def locked(self, guest_id: str) -> Iterator[int]:
+        """Waits for the guest's lock and holds it; yields its descriptor, by which a child may hold it on."""
+        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            byte = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, int(guest_id, 16), 1, 0)
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, byte)
+            yield descriptor
+        finally:
+            os.close(descriptor)

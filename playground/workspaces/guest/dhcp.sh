@@ -1,0 +1,52 @@
+#!/bin/sh
+# What a namespace workspace does with a DHCP answer: udhcpc runs this with $1 = deconfig | bound | renew | leasefail | nak
+# and the answer in the environment. It sets what was offered on $interface, and nothing else.
+[ -n "$interface" ] || exit 1
+run=/run/dhcp
+
+resolver() { # merges what all NICs were told; in place, because resolv.conf may be a mount point
+    exec 9>"$run/lock"
+    flock 9
+    cat "$run"/*.search "$run"/*.dns 2>/dev/null | awk '
+        $1 == "search" { for (i = 2; i <= NF; i++) if (!seen[$i]++) list = list " " $i; next }
+        !seen[$0]++ { servers = servers $0 "\n" }
+        END { if (list) print "search" list; printf "%s", servers }' >"$run/merged"
+    cat "$run/merged" >"$run/resolv.conf"
+    exec 9>&-
+}
+
+case "$1" in
+deconfig)
+    ip -4 address flush dev "$interface"
+    ip link set "$interface" up
+    rm -f "$run/$interface.dns" "$run/$interface.search"
+    resolver
+    ;;
+bound | renew)
+    [ -z "$mtu" ] || ip link set "$interface" mtu "$mtu"
+    ip -4 address replace "$ip/$mask" broadcast + dev "$interface"
+    ip -4 -o address show dev "$interface" | while read -r _ _ _ held _; do
+        [ "$held" = "$ip/$mask" ] || ip -4 address delete "$held" dev "$interface"
+    done
+    if [ -n "$staticroutes" ]; then # RFC 3442: with option 121 the router option is ignored
+        set -- $staticroutes
+        while [ $# -ge 2 ]; do
+            case "$2" in
+            0.0.0.0) ip -4 route replace "$1" dev "$interface" src "$ip" ;;
+            *) ip -4 route replace "$1" via "$2" dev "$interface" onlink ;;
+            esac
+            shift 2
+        done
+    else
+        for hop in $router; do
+            ip -4 route replace default via "$hop" dev "$interface" onlink
+            break
+        done
+    fi
+    [ -z "$hostname" ] || hostname "$hostname"
+    for server in $dns; do echo "nameserver $server"; done >"$run/$interface.dns"
+    [ -z "${search:-$domain}" ] && rm -f "$run/$interface.search" || echo "search ${search:-$domain}" >"$run/$interface.search"
+    resolver
+    ;;
+esac
+exit 0
