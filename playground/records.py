@@ -251,7 +251,9 @@ def decode(value: bytes) -> Record:
     """The record in `value`. Raises RecordTooNew for a newer schema, msgspec.ValidationError for what is no record."""
     version = msgspec.json.decode(value, type=_Version).schema
     if version > SCHEMA:
-        raise RecordTooNew(f"a record has schema {version}, this version reads up to {SCHEMA}; upgrade this process first")
+        raise RecordTooNew(
+            f"a record has schema {version}, this version reads up to {SCHEMA}; upgrade this process first"
+        )
     return _decoder.decode(value)
 
 

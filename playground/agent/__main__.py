@@ -1,0 +1,146 @@
+"""`playground agent`: composes one host's data plane, drivers, responder and connection, and runs until SIGTERM.
+
+Ending it, however, touches no packet: workspaces, the data plane and the responder go on without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from playground import __version__, paths
+
+
+def parser() -> argparse.ArgumentParser:
+    """The agent's own flags."""
+    made = argparse.ArgumentParser(
+        prog="playground agent",
+        description="Makes this machine a host of a site: converges it to what the controller says. Needs root, or a "
+        "user namespace of its own.",
+    )
+    made.add_argument("--site", default=os.environ.get("PLAYGROUND_SITE", "local"), help="the site's name")
+    made.add_argument("--name", required=True, help="this host's name in the site file")
+    made.add_argument(
+        "--controller", required=True, action="append", metavar="URL", help="http(s)://HOST:PORT; may be repeated"
+    )
+    made.add_argument("--token-file", type=Path, required=True, help="this host's secret (playground hosts token NAME)")
+    made.add_argument(
+        "--underlay", required=True, metavar="ADDRESS", help="this host's own address for tunnels, IPv4 or IPv6"
+    )
+    made.add_argument("--state-dir", type=Path, help="where the cached view is kept")
+    made.add_argument("--run-dir", type=Path, help="where the responder's socket and state lie")
+    made.add_argument(
+        "--workspaces-dir", type=Path, help="folder of namespace workspaces, shared by the hosts of one kernel"
+    )
+    made.add_argument(
+        "--dataplane", default="playground", metavar="NAME", help="name of the data plane's network namespace"
+    )
+    made.add_argument("--log-level", default="INFO")
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs until SIGTERM or SIGINT; 1 when it can't start."""
+    options = parser().parse_args(argv)
+    logging.basicConfig(
+        stream=sys.stderr, level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    try:
+        return asyncio.run(_run(options))
+    except OSError as error:
+        print(f"playground agent: {error}", file=sys.stderr)
+        return 1
+
+
+async def _run(options: argparse.Namespace) -> int:
+    from overlay.kernel.apply import DataPlane
+    from playground import wire
+    from playground.agent.agent import Agent
+    from playground.agent.inventory import cpus, memory_mib, underlay_mtu
+    from playground.agent.link import Link
+    from playground.agent.responding import keep_responder
+    from playground.records import Driver as DriverRecord
+    from playground.responder.client import Client
+    from playground.workspaces.drivers.api import Driver
+    from playground.workspaces.drivers.external import ExternalDriver
+    from playground.workspaces.drivers.netns import NetnsDriver
+
+    state = options.state_dir or paths.host_state_dir(options.site, options.name)
+    run = options.run_dir or paths.host_run_dir(options.site, options.name)
+    workspaces = options.workspaces_dir or paths.workspaces_dir(options.site)
+    for folder in (state, run, workspaces):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(run / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(
+            f"playground agent: another agent of host {options.name} runs already ({run / 'agent.lock'})",
+            file=sys.stderr,
+        )
+        return 1
+    token = options.token_file.read_text().strip()
+    dataplane = DataPlane(options.dataplane)
+    drivers: dict[str, Driver] = {
+        "netns": NetnsDriver(options.name, options.dataplane, folder=workspaces),
+        "external": ExternalDriver(options.dataplane),
+    }
+    hello = wire.Hello(
+        host=options.name,
+        protocol=wire.PROTOCOL,
+        version=__version__,
+        underlay=options.underlay,
+        underlay_mtu=underlay_mtu(options.underlay),
+        drivers=[DriverRecord(name=d.name, move=d.move, domain=d.domain) for d in drivers.values()],
+        cpus=cpus(),
+        memory_mib=memory_mib(),
+    )
+    agent: Agent
+    link = Link(
+        options.controller,
+        token,
+        hello,
+        lambda message: agent.said(message),
+        lambda connected, cause: agent.connection_changed(connected, cause),
+    )
+    responder = Client(
+        run / "responder.sock",
+        on_leased=lambda leased: agent.leased(leased),
+        on_problem=lambda problem: agent.problem(problem),
+    )
+    agent = Agent(
+        host=options.name,
+        underlay=options.underlay,
+        dataplane=dataplane,
+        dataplane_name=options.dataplane,
+        drivers=drivers,
+        responder=responder,
+        link=link,
+        cache=state / "view.json",
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    responding = asyncio.create_task(
+        keep_responder(run / "responder.sock", run / "responder.json", options.dataplane, state / "responder.log")
+    )
+    working = asyncio.create_task(agent.run())
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    for task in (working, responding):
+        task.cancel()
+    await asyncio.gather(working, responding, return_exceptions=True)
+    if working in done:
+        working.result()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,320 @@
+"""One host's agent: records in, kernel and guests converged, observations out. Every pass may be repeated or interrupted.
+
+A pass: derive → data plane → responder → guests → report. It runs after each change of the view, of a guest, or of the
+kernel, and every few seconds to find drift that no event told of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from overlay.kernel.apply import DataPlane, Outcome
+from overlay.state import PortId
+from playground import __version__, wire
+from playground.agent.execute import execute
+from playground.agent.guests import Guests
+from playground.agent.link import Link
+from playground.agent.view import View, freeze, thaw
+from playground.derive import Derivation, Derived, Role, Setting, Want
+from playground.records import ObservedHost, ObservedPort, ObservedWorkspace, key_of
+from playground.responder.client import Client
+from playground.responder.protocol import Leased, LeaseKind, Problem, port_key
+from playground.workspaces.drivers.api import Driver, GuestState
+
+log = logging.getLogger("agent")
+
+PERIOD_S = 3.0
+"""The longest time that drift which no kernel event tells of goes unseen."""
+
+VOUCH_S = 30.0
+"""How often the cache notes that a controller still vouches for it."""
+
+
+class Agent:
+    """Composed by `playground.agent.__main__`; `run` never returns but by cancellation."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        underlay: str,
+        dataplane: DataPlane,
+        dataplane_name: str,
+        drivers: Mapping[str, Driver],
+        responder: Client,
+        link: Link,
+        cache: Path,
+        max_stale_s: float = 3600.0,
+    ) -> None:
+        self._host = host
+        self._underlay = underlay
+        self._dataplane = dataplane
+        self._dataplane_name = dataplane_name
+        self._drivers = drivers
+        self._responder = responder
+        self._link = link
+        self._cache = cache
+        self._max_stale_s = max_stale_s
+        self._view = View()
+        self._derivation = Derivation()
+        self._derived: Derived | None = None
+        self._outcome: Outcome | None = None
+        self._domain = "internal"
+        self._resolvers: tuple[str, ...] = ()
+        self._connected = False
+        self._synced = False
+        self._vouched_utc_s = 0.0
+        self._saved_utc_s = 0.0
+        self._saved_revision = -1
+        self._applied = 0
+        self._reported: dict[str, wire.Observation] = {}
+        self._report_whole = True
+        self._leased: dict[str, tuple[str, ...]] = {}
+        self._problems: dict[str, str] = {}
+        self._acked: frozenset[str] = frozenset()
+        self._wake = asyncio.Event()
+        self._started = 0
+        self._finished = 0
+        self._passed = asyncio.Condition()
+        self._orders: set[asyncio.Task[None]] = set()
+        self._guests = Guests(drivers, self._is_ready, self._pass_done, self._again)
+
+    # what wakes a pass
+
+    def _again(self) -> None:
+        self._wake.set()
+
+    async def said(self, message: wire.FromController) -> None:
+        """Takes one message of the controller."""
+        match message:
+            case wire.Welcome():
+                self._domain = message.domain
+                self._resolvers = tuple(message.resolvers)
+                self._max_stale_s = message.max_stale_s
+                self._view.begin()
+            case wire.Execute():
+                task = asyncio.create_task(execute(message, self._link, self._drivers))
+                self._orders.add(task)
+                task.add_done_callback(self._orders.discard)
+            case wire.Enter() | wire.Changed() | wire.Leave() | wire.Complete():
+                self._view.take(message)
+                if isinstance(message, wire.Complete):
+                    self._synced = True
+                    self._vouched_utc_s = time.time()
+                    self._again()
+
+    async def connection_changed(self, connected: bool, cause: str) -> None:
+        """Notes a connect or a loss; after a connect everything observed is said anew."""
+        if connected != self._connected or not connected:
+            log.info("controller connected=%s cause=%r", connected, cause)
+        self._connected = connected
+        self._report_whole = True
+        if not connected:
+            self._synced = False
+        self._again()
+
+    def leased(self, leased: Leased) -> None:
+        """Notes what the responder told a client."""
+        if leased.kind is LeaseKind.BOUND:
+            self._leased[leased.port] = (leased.address,)
+        elif leased.kind in (LeaseKind.RELEASED, LeaseKind.DECLINED):
+            self._leased.pop(leased.port, None)
+        self._again()
+
+    def problem(self, problem: Problem) -> None:
+        """Notes why the responder can't serve a key, or that it can now."""
+        if problem.cause:
+            self._problems[problem.key] = problem.cause
+        else:
+            self._problems.pop(problem.key, None)
+        self._again()
+
+    def acknowledged(self, keys: frozenset[str]) -> None:
+        """Notes which keys the responder answers from."""
+        self._acked = keys
+        self._again()
+
+    # the pass
+
+    async def run(self) -> None:
+        """Converges for ever."""
+        await asyncio.to_thread(self._dataplane.ensure)
+        self._thaw()
+        await self._guests.observe()
+        watcher = asyncio.create_task(self._watch_kernel())
+        link = asyncio.create_task(self._link.run())
+        answers = asyncio.create_task(self._responder.run())
+        try:
+            while True:
+                self._wake.clear()
+                await self._pass()
+                for task in (watcher, link, answers):
+                    if task.done():
+                        task.result()
+                try:
+                    await asyncio.wait_for(self._wake.wait(), PERIOD_S)
+                except TimeoutError:
+                    await self._guests.observe()
+        finally:
+            for task in (watcher, link, answers):
+                task.cancel()
+            await asyncio.gather(watcher, link, answers, return_exceptions=True)
+
+    async def _watch_kernel(self) -> None:
+        while True:
+            if await asyncio.to_thread(self._dataplane.wait_event, PERIOD_S):
+                self._again()
+
+    async def _pass_done(self) -> None:
+        """Returns when a whole pass that started after this call has ended."""
+        wanted = self._started + 1
+        self._again()
+        async with self._passed:
+            await self._passed.wait_for(lambda: self._finished >= wanted)
+
+    def _may_open(self) -> bool:
+        return self._synced or time.time() - self._vouched_utc_s <= self._max_stale_s
+
+    async def _pass(self) -> None:
+        self._started += 1
+        if self._view.complete:
+            revision = self._view.revision
+            setting = Setting(
+                host=self._host,
+                underlay=self._underlay,
+                domain=self._domain,
+                resolvers=self._resolvers,
+                dataplane=self._dataplane_name,
+                arrived=self._guests.arrived(),
+            )
+            derived = self._derived = self._derivation.derive(self._view, setting)
+            self._responder.replace(derived.services)
+            outcome = self._outcome = await asyncio.to_thread(self._dataplane.converge, derived.state)
+            for error in outcome.errors:
+                log.warning("data plane error=%s", error)
+            if not outcome.errors:
+                self._applied = revision
+            self._guests.step(derived.wants, self._may_open(), may_end=True)
+            self._save()
+        async with self._passed:
+            self._finished = self._started
+            self._passed.notify_all()
+        await self._report()
+
+    def _is_ready(self, want: Want) -> bool:
+        """Whether every port of a guest is programmed and answered for."""
+        outcome, derived = self._outcome, self._derived
+        if outcome is None or derived is None:
+            return False
+        for port in want.ports:
+            status = outcome.ports.get(PortId(port))
+            if status is None or status.state not in ("forwarding", "gated"):
+                return False
+            if port_key(port) in derived.services and port_key(port) not in self._acked:
+                return False
+        return True
+
+    # observations
+
+    async def _report(self) -> None:
+        if not self._synced or self._derived is None or self._outcome is None:
+            return
+        observations = {key_of(o): o for o in self._observations(self._derived, self._outcome)}
+        whole = self._report_whole
+        fresh = [o for key, o in observations.items() if whole or self._reported.get(key) != o]
+        gone = [] if whole else [key for key in self._reported if key not in observations]
+        if not (fresh or gone or whole):
+            return
+        if await self._link.say(wire.Report(whole, fresh, gone)):
+            self._reported = observations
+            self._report_whole = False
+
+    def _observations(self, derived: Derived, outcome: Outcome) -> list[wire.Observation]:
+        found: list[wire.Observation] = []
+        generations = {b.port: b.generation for s in self._view.playgrounds().values() for b in s.bindings.values()}
+        for network in derived.state.networks.values():
+            for port in network.ports:
+                status = outcome.ports.get(port)
+                found.append(
+                    ObservedPort(
+                        port=port,
+                        host=self._host,
+                        generation=generations.get(port, 0),
+                        programmed=status.state if status else "waiting",
+                        cause=(status.cause if status else "") or self._problems.get(port_key(port), ""),
+                        leased=self._leased.get(port, ()),
+                    )
+                )
+        for want in derived.wants.values():
+            found.append(self._observed_workspace(want))
+        problems = [f"{key}: {cause}" for key, cause in sorted(self._problems.items()) if not key.startswith("port/")]
+        found.append(
+            ObservedHost(
+                host=self._host,
+                version=__version__,
+                applied=self._applied,
+                repaired=dict(outcome.repaired),
+                problems=tuple([*(str(e) for e in outcome.errors), *problems][:20]),
+            )
+        )
+        return found
+
+    def _observed_workspace(self, want: Want) -> ObservedWorkspace:
+        state = self._guests.state(want.id)
+        cause = self._guests.causes.get(want.id, "")
+        match want.role, state:
+            case (Role.RUN | Role.TAKE, GuestState.RUNNING):
+                said = "running"
+            case (Role.ARRIVE | Role.TAKE, GuestState.ELSEWHERE) if self._is_ready(want):
+                said = "prepared"
+            case (Role.STOP, GuestState.ABSENT):
+                said = "stopped"
+            case (Role.STOP, _):
+                said = "leaving"
+            case (Role.HOLD, _):
+                said = "leaving"
+            case _:
+                said = "preparing"
+        if cause and said == "preparing":
+            said = "failed"
+        return ObservedWorkspace(
+            playground=want.playground,
+            workspace=want.name,
+            host=self._host,
+            generation=want.generation,
+            state=said,
+            cause=cause,
+            pause_ms=self._guests.pauses.get(want.id),
+        )
+
+    # the cache
+
+    def _thaw(self) -> None:
+        try:
+            view, cached = thaw(self._cache.read_bytes())
+        except FileNotFoundError:
+            return
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            log.error("cache not readable, waiting for a controller file=%s error=%s", self._cache, error)
+            return
+        self._view, self._domain, self._resolvers = view, cached.domain, tuple(cached.resolvers)
+        self._vouched_utc_s = cached.at_utc_s
+        log.info("view read from cache age_s=%.0f revision=%d", time.time() - cached.at_utc_s, cached.revision)
+
+    def _save(self) -> None:
+        if not self._synced:
+            return
+        now = time.time()
+        if self._saved_revision == self._view.revision and now - self._saved_utc_s < VOUCH_S:
+            return
+        data = freeze(self._view, now, self._domain, list(self._resolvers))
+        part = self._cache.with_suffix(".part")
+        part.write_bytes(data)
+        part.replace(self._cache)
+        self._saved_revision, self._saved_utc_s = self._view.revision, now

@@ -1,0 +1,124 @@
+"""Drives this host's guests towards their roles, one action at a time per guest; drivers do, this decides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from playground.derive import Role, Want
+from playground.workspaces.drivers.api import Driver, DriverError, GuestState, Observed
+
+log = logging.getLogger("agent")
+
+GRACE_S = 5.0
+RETRY_S = 2.0
+
+
+@dataclass(slots=True)
+class Guests:
+    """What runs here and what is being done about it.
+
+    opening: guests whose ports may open because their traffic is about to come here. causes: why the last action on a
+    guest failed. pauses: how long an arriving guest stood still, in ms.
+    """
+
+    drivers: Mapping[str, Driver]
+    ready: Callable[[Want], bool]
+    passed: Callable[[], Awaitable[None]]
+    again: Callable[[], None]
+    observed: dict[str, tuple[str, Observed]] = field(default_factory=dict)
+    opening: set[str] = field(default_factory=set)
+    causes: dict[str, str] = field(default_factory=dict)
+    pauses: dict[str, float] = field(default_factory=dict)
+    _busy: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    async def observe(self) -> None:
+        """Reads what every driver finds."""
+        found: dict[str, tuple[str, Observed]] = {}
+        for name, driver in self.drivers.items():
+            for guest, seen in (await driver.observe()).items():
+                found[guest] = (name, seen)
+        self.observed = found
+
+    def state(self, guest: str) -> GuestState:
+        """What was found of a guest last."""
+        return self.observed[guest][1].state if guest in self.observed else GuestState.ABSENT
+
+    def arrived(self) -> frozenset[str]:
+        """Guests whose traffic goes by this host, or is about to."""
+        running = {g for g, (_, seen) in self.observed.items() if seen.state is GuestState.RUNNING}
+        return frozenset(running | self.opening)
+
+    def step(self, wants: Mapping[str, Want], may_open: bool, may_end: bool) -> None:
+        """Starts what should be done next for each guest that nothing is being done for.
+
+        may_open: records are fresh enough to make and start guests. may_end: the view is whole, so a guest without a
+        role here really has none.
+        """
+        for guest, want in wants.items():
+            if guest not in self._busy and (action := self._action(want, may_open)) is not None:
+                self._begin(guest, action)
+        if may_end:
+            for guest, (driver, seen) in self.observed.items():
+                if guest not in wants and guest not in self._busy:
+                    self._begin(guest, self._end(guest, driver, seen.state))
+
+    def _action(self, want: Want, may_open: bool) -> Awaitable[None] | None:
+        driver = self.drivers.get(want.driver)
+        if driver is None:
+            self.causes[want.id] = f"this host has no driver {want.driver}"
+            return None
+        state = self.state(want.id)
+        match want.role, state:
+            case Role.RUN, GuestState.RUNNING if self.observed[want.id][1].cause:
+                return driver.prepare(want.guest)
+            case Role.RUN, GuestState.ABSENT | GuestState.FAILED if may_open:
+                return driver.prepare(want.guest)
+            case Role.RUN, GuestState.PREPARED if self.ready(want) and may_open:
+                return driver.start(want.guest)
+            case Role.RUN | Role.TAKE, GuestState.ELSEWHERE:
+                return self._take(driver, want)
+            case Role.ARRIVE, GuestState.ABSENT if may_open:
+                return driver.prepare_arrival(want.guest)
+            case Role.STOP, GuestState.PREPARED | GuestState.RUNNING | GuestState.FAILED:
+                return driver.stop(want.id, GRACE_S)
+            case Role.STOP, GuestState.ELSEWHERE:
+                return driver.depart(want.id)
+            case _:
+                return None
+
+    def _end(self, guest: str, driver: str, state: GuestState) -> Awaitable[None]:
+        if state is GuestState.ELSEWHERE:
+            return self.drivers[driver].depart(guest)
+        return self.drivers[driver].stop(guest, GRACE_S)
+
+    async def _take(self, driver: Driver, want: Want) -> None:
+        """The gate first, then the traffic: nothing that arrives finds a closed port."""
+        await driver.prepare_arrival(want.guest)
+        self.opening.add(want.id)
+        try:
+            await self.passed()
+            self.pauses[want.id] = await driver.activate(want.guest)
+            await self.observe()
+        finally:
+            self.opening.discard(want.id)
+
+    def _begin(self, guest: str, action: Awaitable[None]) -> None:
+        self._busy[guest] = asyncio.ensure_future(self._do(guest, action))
+
+    async def _do(self, guest: str, action: Awaitable[None]) -> None:
+        try:
+            await action
+            self.causes.pop(guest, None)
+        except DriverError as error:
+            if self.causes.get(guest) != str(error):
+                log.warning("guest action failed guest=%s cause=%s", guest, error)
+            self.causes[guest] = str(error)
+            self.again()
+            await asyncio.sleep(RETRY_S)
+        finally:
+            await self.observe()
+            del self._busy[guest]
+            self.again()

@@ -1,0 +1,92 @@
+"""The agent's connection: dials a controller, keeps dialling, and hands on what is said. Knows nothing of what it means."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from playground import wire
+
+log = logging.getLogger("agent")
+
+RETRY_MAX_S = 2.0
+
+
+class Link:
+    """One connection at a time to any of the controllers. `said` gets every message, `changed` each connect and loss."""
+
+    def __init__(
+        self,
+        controllers: Sequence[str],
+        token: str,
+        hello: wire.Hello,
+        said: Callable[[wire.FromController], Awaitable[None]],
+        changed: Callable[[bool, str], Awaitable[None]],
+    ) -> None:
+        self._controllers = list(controllers)
+        self._headers = {"Authorization": f"Bearer {token}", "X-Playground-Host": hello.host}
+        self._hello = hello
+        self._said = said
+        self._changed = changed
+        self._connection: ClientConnection | None = None
+        self.controller = self._controllers[0]
+
+    def _url(self, path: str) -> str:
+        scheme, _, rest = self.controller.partition("://")
+        return f"{'wss' if scheme == 'https' else 'ws'}://{rest.rstrip('/')}{path}"
+
+    async def run(self) -> None:
+        """Keeps a connection for ever; each controller in turn, waiting longer while none answers."""
+        wait_s = 0.05
+        attempt = 0
+        while True:
+            self.controller = self._controllers[attempt % len(self._controllers)]
+            attempt += 1
+            cause = ""
+            try:
+                async with connect(
+                    self._url("/v1/agent"),
+                    additional_headers=self._headers,
+                    max_size=None,
+                    open_timeout=5,
+                    ping_interval=2,
+                    ping_timeout=6,
+                    compression=None,
+                ) as connection:
+                    await connection.send(wire.encode(self._hello))
+                    self._connection = connection
+                    wait_s = 0.05
+                    await self._changed(True, "")
+                    async for text in connection:
+                        await self._said(wire.decode_from_controller(text))
+            except (OSError, ConnectionClosed, InvalidHandshake, InvalidURI, TimeoutError) as error:
+                cause = f"{self.controller}: {error}"
+            except msgspec.ValidationError as error:
+                cause = f"{self.controller} speaks another version: {error}"
+                log.error("message not understood controller=%s error=%s", self.controller, error)
+            finally:
+                self._connection = None
+            await self._changed(False, cause or f"{self.controller} closed the connection")
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, RETRY_MAX_S)
+
+    async def say(self, message: wire.FromAgent) -> bool:
+        """Sends a message; false when there is no connection (whoever says it says it again after the next)."""
+        if self._connection is None:
+            return False
+        try:
+            await self._connection.send(wire.encode(message))
+        except ConnectionClosed:
+            return False
+        return True
+
+    def dial(self, path: str) -> connect:
+        """A second connection to the same controller (the streams of a command)."""
+        return connect(
+            self._url(path), additional_headers=self._headers, max_size=None, open_timeout=5, compression=None
+        )

@@ -1,0 +1,49 @@
+"""Sees to it that this host's responder runs: starts one in a session of its own where none answers, and never ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+log = logging.getLogger("agent")
+
+LOOK_S = 1.0
+START_S = 5.0
+
+
+async def answers(path: Path) -> bool:
+    """Whether something serves the socket."""
+    try:
+        _, writer = await asyncio.open_unix_connection(str(path))
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def keep_responder(socket: Path, state: Path, dataplane: str, log_file: Path) -> None:
+    """Looks for ever. The responder outlives the agent, and a responder that died is started anew within a second."""
+    process: subprocess.Popen[bytes] | None = None
+    while True:
+        if process is not None and process.poll() is not None:
+            log.warning("responder ended code=%d", process.returncode)
+            process = None
+        if not await answers(socket):
+            argv = [sys.executable, "-m", "playground.responder.main"]
+            argv += ["--socket", str(socket), "--state", str(state), "--netns", dataplane, "--log", str(log_file)]
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            log.info("responder started pid=%d", process.pid)
+            for _ in range(int(START_S / 0.02)):
+                if process.poll() is not None or await answers(socket):
+                    break
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(LOOK_S)

@@ -1,0 +1,174 @@
+"""Pure. The records that one host has been shown, by scope: what its state is derived from.
+
+A scope is `site` (the hosts), `host/NAME` (workspaces here, and their moves) or `playground/NAME` (its networks, ports
+and bindings). Each scope counts its changes, so what was derived from it can be kept until it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from playground.records import (
+    BindingRecord,
+    HostRecord,
+    MigrationRecord,
+    NetworkRecord,
+    PortRecord,
+    WorkspaceRecord,
+    key_of,
+)
+from playground.wire import Changed, Complete, Enter, Leave, Viewed
+
+SITE = "site"
+
+
+def host_scope(host: str) -> str:
+    """Scope of what is on one host."""
+    return f"host/{host}"
+
+
+def playground_scope(playground: str) -> str:
+    """Scope of one playground's networks, ports and bindings."""
+    return f"playground/{playground}"
+
+
+@dataclass(slots=True)
+class Scope:
+    """One scope's records by key, indexed as deriving reads them. version counts changes."""
+
+    version: int = 0
+    records: dict[str, Viewed] = field(default_factory=dict)
+    networks: dict[str, NetworkRecord] = field(default_factory=dict)
+    ports: dict[str, PortRecord] = field(default_factory=dict)
+    bindings: dict[str, BindingRecord] = field(default_factory=dict)
+
+    def put(self, record: Viewed) -> None:
+        key = key_of(record)
+        if self.records.get(key) == record:
+            return
+        self.records[key] = record
+        self.version += 1
+        match record:
+            case NetworkRecord():
+                self.networks[record.id] = record
+            case PortRecord():
+                self.ports[record.id] = record
+            case BindingRecord():
+                self.bindings[record.port] = record
+            case _:
+                pass
+
+    def remove(self, key: str) -> None:
+        record = self.records.pop(key, None)
+        if record is None:
+            return
+        self.version += 1
+        match record:
+            case NetworkRecord():
+                self.networks.pop(record.id, None)
+            case PortRecord():
+                self.ports.pop(record.id, None)
+            case BindingRecord():
+                self.bindings.pop(record.port, None)
+            case _:
+                pass
+
+    def replace(self, records: Iterable[Viewed]) -> None:
+        """Makes the scope hold exactly these records; unchanged ones cost no version."""
+        wanted = {key_of(record): record for record in records}
+        for key in [key for key in self.records if key not in wanted]:
+            self.remove(key)
+        for record in wanted.values():
+            self.put(record)
+
+
+class View:
+    """Everything this host has been shown. `complete` is false until a whole view has arrived once (or came from a cache)."""
+
+    def __init__(self) -> None:
+        self.scopes: dict[str, Scope] = {}
+        self.revision = 0
+        self.complete = False
+        self._entered: set[str] = set()
+
+    def begin(self) -> None:
+        """A new connection starts: scopes that it does not enter before `Complete` are void."""
+        self._entered = set()
+
+    def take(self, message: Enter | Changed | Leave | Complete) -> None:
+        """Applies one message."""
+        match message:
+            case Enter():
+                self._entered.add(message.scope)
+                self.scopes.setdefault(message.scope, Scope()).replace(message.records)
+                self.revision = max(self.revision, message.revision)
+            case Changed():
+                scope = self.scopes.setdefault(message.scope, Scope())
+                for record in message.puts:
+                    scope.put(record)
+                for key in message.deletes:
+                    scope.remove(key)
+                self.revision = max(self.revision, message.revision)
+            case Leave():
+                self._entered.discard(message.scope)
+                self.scopes.pop(message.scope, None)
+            case Complete():
+                for scope_name in [name for name in self.scopes if name not in self._entered]:
+                    del self.scopes[scope_name]
+                self.revision = max(self.revision, message.revision)
+                self.complete = True
+
+    def hosts(self) -> dict[str, HostRecord]:
+        """Hosts of the site by name."""
+        scope = self.scopes.get(SITE)
+        return {r.name: r for r in scope.records.values() if isinstance(r, HostRecord)} if scope else {}
+
+    def workspaces(self, host: str) -> list[WorkspaceRecord]:
+        """Workspaces that concern this host: placed here, or moving to or from here."""
+        scope = self.scopes.get(host_scope(host))
+        return [r for r in scope.records.values() if isinstance(r, WorkspaceRecord)] if scope else []
+
+    def migrations(self, host: str) -> dict[tuple[str, str], MigrationRecord]:
+        """Moves to or from this host, by (playground, workspace)."""
+        scope = self.scopes.get(host_scope(host))
+        if scope is None:
+            return {}
+        return {(r.playground, r.workspace): r for r in scope.records.values() if isinstance(r, MigrationRecord)}
+
+    def playgrounds(self) -> dict[str, Scope]:
+        """Scopes of playgrounds that this host takes part in, by playground name."""
+        return {
+            name.removeprefix("playground/"): s for name, s in self.scopes.items() if name.startswith("playground/")
+        }
+
+
+class Cached(msgspec.Struct):
+    """A view as kept on disk. at_utc_s: when the controller last vouched for it."""
+
+    at_utc_s: float
+    revision: int
+    domain: str
+    resolvers: list[str]
+    scopes: dict[str, list[Viewed]]
+
+
+def freeze(view: View, at_utc_s: float, domain: str, resolvers: list[str]) -> bytes:
+    """The view as bytes for the cache file."""
+    scopes = {name: list(scope.records.values()) for name, scope in view.scopes.items()}
+    return msgspec.json.encode(Cached(at_utc_s, view.revision, domain, resolvers, scopes))
+
+
+def thaw(data: bytes) -> tuple[View, Cached]:
+    """The view in a cache file. Raises msgspec.ValidationError or DecodeError for a torn or foreign file."""
+    cached = msgspec.json.decode(data, type=Cached)
+    view = View()
+    for name, records in cached.scopes.items():
+        scope = Scope()
+        scope.replace(records)
+        view.scopes[name] = scope
+    view.revision = cached.revision
+    view.complete = True
+    return view, cached

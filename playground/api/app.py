@@ -1,0 +1,305 @@
+"""The HTTP API: turns requests into the controller's verbs and its answers into JSON; decides nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict
+
+from playground import __version__, wire
+from playground.controller import status
+from playground.controller.controller import Controller, Unknown
+from playground.controller.execution import EXIT, Channel, NotPossible
+from playground.controller.moves import Refused
+from playground.spec import SpecErrors
+
+log = logging.getLogger("api")
+
+Json = dict[str, Any]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FileBody(_Body):
+    """A playground file. file: its name, for places in errors."""
+
+    file: str
+    text: str
+
+
+class WorkspaceBody(_Body):
+    """NAME, or PLAYGROUND/NAME where NAME alone is ambiguous."""
+
+    workspace: str
+
+
+class MigrateBody(WorkspaceBody):
+    """measure: run a 1 kHz stream to the workspace while it moves."""
+
+    host: str
+    measure: bool = True
+
+
+class PlaygroundBody(_Body):
+    """A playground's name."""
+
+    playground: str
+
+
+def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
+    """The application. Requests over TCP need `admin_token` (agents: their own); the Unix socket needs none."""
+    app = FastAPI(title="playground", version=__version__, docs_url="/v1/docs", openapi_url="/v1/openapi.json")
+
+    @app.middleware("http")
+    async def authorise(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        if not _is_local(request.scope) and not _has_token(request.headers.get("authorization"), admin_token):
+            return JSONResponse({"error": "a token is needed: Authorization: Bearer TOKEN"}, 401)
+        return await call_next(request)
+
+    @app.exception_handler(SpecErrors)
+    async def on_problems(request: Request, error: SpecErrors) -> JSONResponse:
+        return JSONResponse({"problems": [dataclasses.asdict(p) for p in error.problems]}, 422)
+
+    @app.exception_handler(Unknown)
+    async def on_unknown(request: Request, error: Unknown) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, error.code)
+
+    @app.exception_handler(Refused)
+    @app.exception_handler(NotPossible)
+    async def on_refused(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 409)
+
+    @app.get("/v1/site")
+    async def site() -> Json:
+        world = controller.world
+        return {
+            "site": controller.site,
+            "version": __version__,
+            "revision": world.revision,
+            "hosts": len(world.hosts),
+            "up": len(world.alive),
+            "playgrounds": sorted(name for name, grid in world.grids.items() if grid.root is not None),
+        }
+
+    @app.post("/v1/plan")
+    async def plan(body: FileBody) -> Json:
+        return await controller.plan(body.file, body.text)
+
+    @app.put("/v1/playgrounds")
+    async def up(body: FileBody) -> Json:
+        return await controller.up(body.file, body.text)
+
+    @app.delete("/v1/playgrounds/{name}")
+    async def down(name: str) -> Json:
+        return await controller.down(name)
+
+    @app.get("/v1/playgrounds/{name}/progress")
+    async def progress(name: str) -> Json:
+        return status.progress(controller.world, name)
+
+    @app.get("/v1/status")
+    async def show_status(playground: str | None = None) -> Json:
+        if playground is not None:
+            controller.known(playground)
+        return status.status(controller.world, controller.site, time.time(), playground)
+
+    @app.get("/v1/hosts")
+    async def hosts() -> list[Json]:
+        return status.hosts(controller.world)
+
+    @app.get("/v1/ports")
+    async def ports(playground: str | None = None) -> list[Json]:
+        if playground is not None:
+            controller.known(playground)
+        return status.ports(controller.world, playground)
+
+    @app.get("/v1/leases")
+    async def leases(playground: str | None = None) -> list[Json]:
+        if playground is not None:
+            controller.known(playground)
+        return status.leases(controller.world, playground)
+
+    @app.get("/v1/events")
+    async def events(after: int = 0, wait_s: float = 0.0) -> list[Json]:
+        if wait_s and not controller.events.after(after):
+            await controller.events.wait(min(wait_s, 60.0))
+        return [dataclasses.asdict(event) for event in controller.events.after(after)]
+
+    @app.post("/v1/start")
+    async def start(body: WorkspaceBody) -> Json:
+        return await controller.set_desired(body.workspace, "running")
+
+    @app.post("/v1/stop")
+    async def stop(body: WorkspaceBody) -> Json:
+        return await controller.set_desired(body.workspace, "stopped")
+
+    @app.post("/v1/migrate", status_code=202)
+    async def migrate(body: MigrateBody) -> Json:
+        workspace = controller.workspace(body.workspace)
+        move = await controller.moves.request(workspace, body.host, body.measure)
+        return {
+            "playground": move.playground,
+            "workspace": move.workspace,
+            "from": move.source,
+            "to": move.target,
+            "generation": move.generation,
+        }
+
+    @app.post("/v1/abort")
+    async def abort(body: WorkspaceBody) -> Json:
+        move = await controller.moves.abort(controller.workspace(body.workspace))
+        return {"workspace": move.workspace, "state": move.state}
+
+    @app.get("/v1/migrations")
+    async def migrations(workspace: str, generation: int = 0, wait_s: float = 0.0) -> Json:
+        return await controller.migration(workspace, generation, min(wait_s, 60.0))
+
+    @app.post("/v1/probe")
+    async def probe(body: PlaygroundBody) -> Json:
+        controller.known(body.playground)
+        return await controller.probing.probe(body.playground)
+
+    @app.post("/v1/hosts/{name}/token")
+    async def token(name: str) -> Json:
+        return {"host": name, "token": await controller.issue_token(name)}
+
+    @app.websocket("/v1/agent")
+    async def agent(websocket: WebSocket) -> None:
+        host = websocket.headers.get("x-playground-host", "")
+        known = controller.world.hosts.get(host)
+        offered = _bearer(websocket.headers.get("authorization"))
+        if known is None or not _matches(offered, known.token_sha256):
+            log.warning("agent refused host=%r known=%s", host, known is not None)
+            await websocket.close(4401, "unknown host or wrong token")
+            return
+        await websocket.accept()
+
+        async def receive() -> wire.FromAgent:
+            return wire.decode_from_agent(await websocket.receive_text())
+
+        try:
+            hello = await receive()
+            if not isinstance(hello, wire.Hello) or hello.host != host or hello.protocol != wire.PROTOCOL:
+                await websocket.close(4400, f"expected hello of {host} with protocol {wire.PROTOCOL}")
+                return
+            await controller.sessions.serve(hello, websocket.send_text, receive)
+        except WebSocketDisconnect:
+            log.info("agent disconnected host=%s", host)
+        except (msgspec.ValidationError, RuntimeError) as error:
+            log.warning("agent's session ended host=%s error=%s", host, error)
+
+    @app.websocket("/v1/agent/exec/{id}")
+    async def agent_exec(websocket: WebSocket, id: str) -> None:
+        channel = controller.execution.waiting(id)
+        if channel is None:
+            await websocket.close(4404, "no such command")
+            return
+        await websocket.accept()
+        channel.dialled.set()
+        await _pump(websocket, channel.to_agent, channel.from_agent, channel)
+
+    @app.websocket("/v1/exec")
+    async def exec_(websocket: WebSocket) -> None:
+        if not _is_local(websocket.scope) and not _has_token(websocket.headers.get("authorization"), admin_token):
+            await websocket.close(4401, "a token is needed")
+            return
+        await websocket.accept()
+        try:
+            order = msgspec.json.decode(await websocket.receive_text(), type=_Order)
+            workspace = controller.workspace(order.workspace) if order.workspace is not None else None
+            channel = await controller.execution.start(
+                order.argv,
+                workspace=(workspace.playground, workspace.name) if workspace else None,
+                host=order.host,
+                tty=order.tty,
+                rows=order.rows,
+                cols=order.cols,
+                env=order.env,
+            )
+        except (NotPossible, Unknown, msgspec.ValidationError) as error:
+            await websocket.send_bytes(bytes([EXIT]) + msgspec.json.encode({"error": str(error)}))
+            await websocket.close()
+            return
+        except WebSocketDisconnect:
+            return
+        try:
+            await _pump(websocket, channel.from_agent, channel.to_agent, channel)
+        finally:
+            await controller.execution.close(channel)
+
+    return app
+
+
+class _Order(msgspec.Struct):
+    """The first message on /v1/exec."""
+
+    argv: list[str]
+    workspace: str | None = None
+    host: str | None = None
+    tty: bool = False
+    rows: int = 24
+    cols: int = 80
+    env: dict[str, str] = {}
+
+
+async def _pump(
+    websocket: WebSocket, outgoing: asyncio.Queue[bytes | None], incoming: asyncio.Queue[bytes | None], channel: Channel
+) -> None:
+    """Carries frames both ways until either side ends."""
+
+    async def send() -> None:
+        while (frame := await outgoing.get()) is not None:
+            await websocket.send_bytes(frame)
+            if frame and frame[0] == EXIT:
+                return
+
+    async def receive() -> None:
+        try:
+            while True:
+                await incoming.put(await websocket.receive_bytes())
+        except (WebSocketDisconnect, KeyError):
+            await incoming.put(None)
+
+    tasks = [asyncio.create_task(send()), asyncio.create_task(receive())]
+    closed = asyncio.create_task(channel.closed.wait())
+    try:
+        await asyncio.wait([*tasks, closed], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (*tasks, closed):
+            task.cancel()
+        await asyncio.gather(*tasks, closed, return_exceptions=True)
+        try:
+            await websocket.close()
+        except RuntimeError:  # the peer closed first
+            log.debug("websocket was closed already")
+
+
+def _is_local(scope: Any) -> bool:
+    """Whether a request came over the Unix socket (uvicorn gives such a scope no client address)."""
+    client = scope.get("client")
+    return client is None or not client[0]
+
+
+def _bearer(header: str | None) -> str:
+    kind, _, token = (header or "").partition(" ")
+    return token if kind.lower() == "bearer" else ""
+
+
+def _has_token(header: str | None, token: str | None) -> bool:
+    return token is not None and hmac.compare_digest(_bearer(header).encode(), token.encode())
+
+
+def _matches(token: str, sha256: str) -> bool:
+    return bool(token and sha256) and hmac.compare_digest(hashlib.sha256(token.encode()).hexdigest(), sha256)

@@ -1,0 +1,78 @@
+"""Serves the application on one socket, Unix or TCP; leaves signals to whoever composed it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Generator
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+PING_S = 1.5
+PONG_S = 2.5
+"""An agent that does not answer a ping for so long has lost its connection, whatever TCP believes."""
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class Serving:
+    """One listening socket."""
+
+    def __init__(self, app: FastAPI, sock: socket.socket, cert: Path | None = None, key: Path | None = None) -> None:
+        self._sock = sock
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                ws="websockets-sansio",
+                ws_ping_interval=PING_S,
+                ws_ping_timeout=PONG_S,
+                ws_max_size=1 << 30,
+                ws_per_message_deflate=False,
+                timeout_graceful_shutdown=1,
+                ssl_certfile=cert,
+                ssl_keyfile=key,
+            )
+        )
+
+    async def run(self) -> None:
+        """Serves until `end`."""
+        await self._server.serve(sockets=[self._sock])
+
+    def end(self) -> None:
+        """Stops serving; open connections get a second."""
+        self._server.should_exit = True
+        self._server.force_exit = True
+
+
+def unix_socket(path: Path) -> socket.socket:
+    """A socket that only its owner may open. A file that an earlier controller left is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    sock = socket.socket(socket.AF_UNIX)
+    mask = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(mask)
+    return sock
+
+
+def tcp_socket(listen: str) -> socket.socket:
+    """A socket on HOST:PORT or [HOST]:PORT. Raises OSError, ValueError."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, int(port)))
+    return sock

@@ -1,0 +1,187 @@
+"""The controller's verbs: what the API offers, over the store and the loops. Stateless beside its store."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from typing import Any
+
+import msgspec
+
+from playground.controller.changes import Changes
+from playground.controller.events import EventLog
+from playground.controller.execution import Execution
+from playground.controller.moves import Moves
+from playground.controller.placing import Placing
+from playground.controller.probing import Probing
+from playground.controller.sessions import Sessions
+from playground.controller.world import World
+from playground.records import Desired, MigrationRecord, WorkspaceRecord, encode, key_of
+from playground.spec import SiteSpec, load_playground
+from playground.store.api import Conflict, Put, Store
+from playground.workspaces.migration import ENDED, State
+
+log = logging.getLogger("controller")
+
+
+class Unknown(Exception):
+    """Something named does not exist (404), or is named ambiguously (409)."""
+
+    def __init__(self, text: str, code: int = 404) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Controller:
+    """One controller of a site. `run` keeps its loops going until it is cancelled."""
+
+    def __init__(self, store: Store, site: SiteSpec) -> None:
+        self.store = store
+        self.site = site.name
+        self.world = World(store)
+        self.events = EventLog()
+        self.sessions = Sessions(store, self.world, self.events, site.domain, list(site.resolvers), site.name)
+        self.execution = Execution(self.world, self.sessions)
+        self.probing = Probing(store, self.world, self.execution)
+        self.moves = Moves(store, self.world, self.events, self.probing.meter)
+        self.changes = Changes(store, self.world, self.events)
+        self._placing = Placing(store, self.world, self.events)
+
+    async def run(self) -> None:
+        """The loops. Returns only by an error of one of them, or cancellation."""
+        async with asyncio.TaskGroup() as group:
+            for work in (self.world.follow, self._placing.run, self.moves.run, self.changes.run, self._watch_hosts):
+                group.create_task(work())
+
+    async def _watch_hosts(self) -> None:
+        """Tells people when a host comes and goes."""
+        up = set(self.world.alive)
+        while True:
+            revision = self.world.revision
+            now = set(self.world.alive)
+            for host in sorted(up - now):
+                log.warning("host gone host=%s", host)
+                self.events.add(
+                    "host-gone",
+                    f"host {host}",
+                    "its agent was not heard within its lease; workspaces there are unknown",
+                )
+            up = now
+            await self.world.moved(revision)
+
+    # names
+
+    def known(self, playground: str) -> None:
+        """Raises Unknown when there is no such playground."""
+        if playground not in self.world.grids:
+            have = ", ".join(sorted(self.world.grids)) or "none"
+            raise Unknown(f"no playground {playground}; there are: {have}")
+
+    def workspace(self, ref: str) -> WorkspaceRecord:
+        """The workspace that NAME or PLAYGROUND/NAME means. Raises Unknown."""
+        playground, slash, name = ref.rpartition("/")
+        if slash:
+            self.known(playground)
+        found = [
+            grid.workspaces[name]
+            for grid_name, grid in sorted(self.world.grids.items())
+            if name in grid.workspaces and (not slash or grid_name == playground)
+        ]
+        if not found:
+            have = sorted(
+                w if slash else f"{g}/{w}"
+                for g, grid in self.world.grids.items()
+                if not slash or g == playground
+                for w in grid.workspaces
+            )
+            raise Unknown(f"no workspace {ref}; there are: {', '.join(have[:20]) or 'none'}")
+        if len(found) > 1:
+            names = ", ".join(f"{w.playground}/{w.name}" for w in found)
+            raise Unknown(f"{ref} is ambiguous; say one of {names}", 409)
+        return found[0]
+
+    # verbs
+
+    async def plan(self, file: str, text: str) -> dict[str, Any]:
+        """What `up` of this file would change."""
+        spec = load_playground(text, file)
+        return {"name": spec.name, "changes": self.changes.plan(spec)}
+
+    async def up(self, file: str, text: str) -> dict[str, Any]:
+        """Accepts a file: everything of it is claimed and recorded when this returns."""
+        spec = load_playground(text, file)
+        change, steps = await self.changes.accept(spec)
+        return {"name": spec.name, "change": change, "changes": steps}
+
+    async def down(self, name: str) -> dict[str, Any]:
+        """Removes a playground from the records; hosts follow."""
+        self.known(name)
+        await self.changes.remove(name)
+        return {"name": name}
+
+    async def set_desired(self, ref: str, desired: Desired) -> dict[str, Any]:
+        """Starts or stops a workspace; its addresses stay."""
+        while True:
+            workspace = self.workspace(ref)
+            if workspace.desired == desired:
+                return {"workspace": f"{workspace.playground}/{workspace.name}", "desired": desired}
+            move = self.world.grids[workspace.playground].migrations.get(workspace.name)
+            if desired == "stopped" and move is not None and State(move.state) not in ENDED:
+                raise Unknown(f"{ref} is being moved ({move.state}); wait, or abort the move first", 409)
+            after = msgspec.structs.replace(workspace, desired=desired, generation=workspace.generation + 1)
+            result = await self.store.commit([self.world.compare(workspace)], [Put(key_of(after), encode(after))])
+            if not isinstance(result, Conflict):
+                await self.world.reached(result)
+                self.events.add(f"workspace-{desired}", f"workspace {after.playground}/{after.name}", "asked for")
+
+    async def migration(self, ref: str, generation: int, wait_s: float) -> dict[str, Any]:
+        """The last move of a workspace; waits up to `wait_s` until the one of `generation` (or a later one) has finished."""
+        workspace = self.workspace(ref)
+        deadline = asyncio.get_running_loop().time() + wait_s
+        while True:
+            revision = self.world.revision
+            move = self.world.grids[workspace.playground].migrations.get(workspace.name)
+            is_over = move is not None and move.generation >= generation and move.finished_utc_s is not None
+            left = deadline - asyncio.get_running_loop().time()
+            if is_over or left <= 0:
+                break
+            try:
+                await asyncio.wait_for(self.world.moved(revision), left)
+            except TimeoutError:
+                continue
+        if move is None:
+            raise Unknown(f"{ref} has never been moved")
+        return _shown(move)
+
+    async def issue_token(self, host: str) -> str:
+        """A new secret for a host's agent; the old one is void. Raises Unknown."""
+        while True:
+            record = self.world.hosts.get(host)
+            if record is None:
+                raise Unknown(f"no host {host}; hosts are {', '.join(sorted(self.world.hosts)) or 'none'}")
+            token = secrets.token_urlsafe(32)
+            digest = hashlib.sha256(token.encode()).hexdigest()
+            after = msgspec.structs.replace(record, token_sha256=digest)
+            result = await self.store.commit([self.world.compare(record)], [Put(key_of(after), encode(after))])
+            if not isinstance(result, Conflict):
+                await self.world.reached(result)
+                return token
+
+
+def _shown(move: MigrationRecord) -> dict[str, Any]:
+    return {
+        "playground": move.playground,
+        "workspace": move.workspace,
+        "from": move.source,
+        "to": move.target,
+        "gap_ms": move.gap_ms,
+        "lost": move.lost,
+        "duplicated": move.duplicated,
+        "pause_ms": move.pause_ms,
+        "state": move.state,
+        "cause": move.cause,
+        "generation": move.generation,
+        "finished": move.finished_utc_s is not None,
+    }

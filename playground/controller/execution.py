@@ -1,0 +1,136 @@
+"""Commands run in guests and on hosts: pairs whoever asked with the agent that dials back, and runs the controller's own."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from playground import wire
+from playground.controller.sessions import Sessions
+from playground.controller.world import World
+
+STDIN, STDOUT, STDERR, EXIT, WINDOW = range(5)
+ANSWER_S = 10.0
+
+
+class NotPossible(Exception):
+    """The command can't be run; the text says why and what would help."""
+
+
+@dataclass(eq=False)
+class Channel:
+    """Two queues of frames between whoever asked and the agent; None ends a direction."""
+
+    to_agent: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(64))
+    from_agent: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(64))
+    dialled: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a command ended. code is 128 + N for a signal."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Execution:
+    """All commands under way."""
+
+    def __init__(self, world: World, sessions: Sessions) -> None:
+        self._world = world
+        self._sessions = sessions
+        self._open: dict[str, Channel] = {}
+
+    def waiting(self, id: str) -> Channel | None:
+        """The channel that an agent dials back for."""
+        return self._open.get(id)
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        workspace: tuple[str, str] | None = None,
+        host: str | None = None,
+        tty: bool = False,
+        rows: int = 24,
+        cols: int = 80,
+        env: Mapping[str, str] | None = None,
+    ) -> Channel:
+        """Orders a command from the host's agent and waits until it dials back. Raises NotPossible."""
+        guest, driver = None, ""
+        if workspace is not None:
+            record = self._world.workspace(*workspace)
+            if record is None:
+                raise NotPossible(f"no workspace {workspace[0]}/{workspace[1]}")
+            if record.host is None:
+                raise NotPossible(f"{workspace[0]}/{workspace[1]} is on no host yet: {record.reason or 'it waits'}")
+            host, guest, driver = record.host, record.id, record.driver
+        session = self._sessions.connected.get(host or "")
+        if session is None:
+            known = ", ".join(sorted(self._world.hosts)) or "none"
+            raise NotPossible(
+                f"host {host} is gone; its agent is not connected"
+                if host in self._world.hosts
+                else f"no host {host}; hosts are {known}"
+            )
+        id = secrets.token_hex(16)
+        channel = self._open[id] = Channel()
+        try:
+            order = wire.Execute(id, guest, driver, list(argv), tty, rows, cols, dict(env or {}))
+            await session.send(wire.encode(order))
+            await asyncio.wait_for(channel.dialled.wait(), ANSWER_S)
+        except TimeoutError:
+            raise NotPossible(f"host {host} did not answer within {ANSWER_S:.0f} s") from None
+        finally:
+            self._open.pop(id, None)
+        return channel
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        workspace: tuple[str, str] | None = None,
+        host: str | None = None,
+        stdin: bytes = b"",
+        timeout_s: float = 30.0,
+    ) -> Finished:
+        """Runs a command to its end. Raises NotPossible."""
+        channel = await self.start(argv, workspace=workspace, host=host)
+        return await self.finish(channel, stdin, timeout_s)
+
+    async def finish(self, channel: Channel, stdin: bytes = b"", timeout_s: float = 30.0) -> Finished:
+        """Feeds a started command and collects what it says."""
+        out, err = bytearray(), bytearray()
+        try:
+            async with asyncio.timeout(timeout_s):
+                if stdin:
+                    await channel.to_agent.put(bytes([STDIN]) + stdin)
+                await channel.to_agent.put(bytes([STDIN]))
+                while (frame := await channel.from_agent.get()) is not None:
+                    if frame[0] == STDOUT:
+                        out += frame[1:]
+                    elif frame[0] == STDERR:
+                        err += frame[1:]
+                    elif frame[0] == EXIT:
+                        ended = msgspec.json.decode(frame[1:], type=dict[str, int | str])
+                        if "error" in ended:
+                            raise NotPossible(str(ended["error"]))
+                        return Finished(int(ended["code"]), bytes(out), bytes(err))
+        except TimeoutError:
+            raise NotPossible(f"the command did not end within {timeout_s:.0f} s") from None
+        finally:
+            await self.close(channel)
+        raise NotPossible("the agent's connection ended before the command did")
+
+    async def close(self, channel: Channel) -> None:
+        """Ends a channel from our side; the agent hangs up on the command."""
+        channel.closed.set()
+        if not channel.to_agent.full():
+            channel.to_agent.put_nowait(None)

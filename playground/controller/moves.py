@@ -1,0 +1,315 @@
+"""Drives moves: turns reports, absence and time into the events of `playground.workspaces.migration`, and commits its effects."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from playground.controller.events import EventLog
+from playground.controller.world import Grid, World
+from playground.records import BindingRecord, MigrationRecord, Phase, WorkspaceRecord, encode, key_of
+from playground.store.api import Change, Compare, Conflict, Put, Store
+from playground.workspaces.migration import ENDED, Effect, Event, State, step
+
+log = logging.getLogger("controller")
+
+DEADLINE_S = 60.0
+SETTLE_S = 5.0
+"""How long stragglers are chased when a host does not say that it has converged."""
+
+Result = dict[str, object]
+Meter = Callable[[MigrationRecord], Awaitable["Metering | None"]]
+
+
+class Refused(Exception):
+    """The move can't be; the text says why and what would help."""
+
+
+class Metering:
+    """A measurement under way around one move. `finish` ends it and returns gap_ms, lost, duplicated."""
+
+    async def finish(self) -> tuple[float | None, int | None, int | None]:
+        raise NotImplementedError
+
+
+class Moves:
+    """All moves of the site."""
+
+    def __init__(self, store: Store, world: World, events: EventLog, meter: Meter) -> None:
+        self._store = store
+        self._world = world
+        self._events = events
+        self._meter = meter
+        self._meters: dict[tuple[str, str], Metering | None] = {}
+        self._metering: set[tuple[str, str]] = set()
+        self._measured: set[tuple[str, str]] = set()
+        self._flipped_at: dict[tuple[str, str], tuple[int, float]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def request(self, workspace: WorkspaceRecord, target: str, measure: bool) -> MigrationRecord:
+        """Starts a move. Raises Refused, with nothing changed."""
+        for _ in range(5):
+            current = self._world.workspace(workspace.playground, workspace.name)
+            if current is None:
+                raise Refused(f"{workspace.playground}/{workspace.name} is gone")
+            result = await self._request(current, target, measure)
+            if result is not None:
+                return result
+            await asyncio.sleep(0.02)
+        raise Refused("the workspace keeps changing; try again in a moment")
+
+    async def _request(self, workspace: WorkspaceRecord, target: str, measure: bool) -> MigrationRecord | None:
+        name = f"{workspace.playground}/{workspace.name}"
+        grid = self._world.grids[workspace.playground]
+        previous = grid.migrations.get(workspace.name)
+        if previous is not None and State(previous.state) not in ENDED:
+            if previous.state != State.ACTIVATED:
+                raise Refused(
+                    f"{name} is being moved to {previous.target} ({previous.state}); wait, or abort that first"
+                )
+            await self._apply(grid, previous, Event.LATE)
+            return None
+        self._check(workspace, grid, target)
+        now = time.time()
+        generation = (previous.generation if previous else 0) + 1
+        move = MigrationRecord(
+            playground=workspace.playground,
+            workspace=workspace.name,
+            source=str(workspace.host),
+            target=target,
+            state=State.REQUESTED.value,
+            generation=generation,
+            started_utc_s=now,
+            deadline_utc_s=now + DEADLINE_S,
+        )
+        compares = [self._world.compare(workspace), Compare(key_of(move), self._world.modified(key_of(move)))]
+        changes: list[Change] = [Put(key_of(move), encode(move))]
+        for binding in self._bindings(grid, workspace):
+            compares.append(self._world.compare(binding))
+            after = msgspec.structs.replace(binding, target=target, phase="requested")
+            changes.append(Put(key_of(after), encode(after)))
+        identity = (workspace.playground, workspace.name)
+        if measure:
+            self._measured.add(identity)
+        result = await self._store.commit(compares, changes)
+        if isinstance(result, Conflict):
+            self._measured.discard(identity)
+            return None
+        await self._world.reached(result)
+        self._events.add("move-requested", f"workspace {name}", f"from {move.source} to {target}")
+        return move
+
+    def _check(self, workspace: WorkspaceRecord, grid: Grid, target: str) -> None:
+        name = f"{workspace.playground}/{workspace.name}"
+        hosts = self._world.hosts
+        if target not in hosts:
+            raise Refused(f"no host {target}; hosts are {', '.join(sorted(hosts)) or 'none'}")
+        if workspace.host is None:
+            raise Refused(f"{name} is on no host yet: {workspace.reason or 'it waits to be placed'}")
+        if workspace.host == target:
+            raise Refused(f"{name} is on {target} already")
+        if workspace.desired != "running":
+            raise Refused(f"{name} is stopped; start it, then move it")
+        for host in (workspace.host, target):
+            if host not in self._world.alive:
+                raise Refused(f"host {host} is not up; a move needs both ends")
+        source_driver = next((d for d in hosts[workspace.host].drivers if d.name == workspace.driver), None)
+        target_driver = next((d for d in hosts[target].drivers if d.name == workspace.driver), None)
+        if target_driver is None or source_driver is None:
+            raise Refused(f"host {target} does not offer the driver {workspace.driver}")
+        if source_driver.move == "same-kernel" and source_driver.domain != target_driver.domain:
+            raise Refused(
+                f"{name} is a {workspace.driver} workspace, and one can't move between kernels: "
+                f"{workspace.host} and {target} are different machines"
+            )
+        seen = self._world.observed_workspaces.get((workspace.playground, workspace.name), {}).get(workspace.host)
+        if seen is None or seen.state != "running":
+            raise Refused(f"{name} is not running on {workspace.host} yet ({seen.state if seen else 'not reported'})")
+
+    def _bindings(self, grid: Grid, workspace: WorkspaceRecord) -> list[BindingRecord]:
+        return [grid.bindings[p] for p in workspace.ports if p in grid.bindings]
+
+    async def abort(self, workspace: WorkspaceRecord) -> MigrationRecord:
+        """Aborts a move that has not been activated. Raises Refused."""
+        grid = self._world.grids[workspace.playground]
+        move = grid.migrations.get(workspace.name)
+        if move is None or State(move.state) in ENDED:
+            raise Refused(f"{workspace.playground}/{workspace.name} is not being moved")
+        after = await self._apply(grid, move, Event.ABORT, "aborted on request")
+        if after is None or after.state != State.ABORTED:
+            raise Refused(f"{workspace.playground}/{workspace.name} is already at {move.target}; move it back instead")
+        return after
+
+    async def run(self) -> None:
+        """Drives all moves for ever: after each change of the world, and while one is open also by the clock."""
+        while True:
+            revision = self._world.revision
+            await self._pass()
+            try:
+                await asyncio.wait_for(self._world.moved(revision), 0.1 if self._open() else 5.0)
+            except TimeoutError:
+                continue
+
+    def _open(self) -> list[MigrationRecord]:
+        return [
+            move
+            for grid in self._world.grids.values()
+            for move in grid.migrations.values()
+            if State(move.state) not in ENDED
+        ]
+
+    async def _pass(self) -> None:
+        now = time.time()
+        for move in self._open():
+            grid = self._world.grids[move.playground]
+            event, cause = self._event(grid, move, now)
+            if event is not None:
+                target = self._world.observed_workspaces.get((move.playground, move.workspace), {}).get(move.target)
+                await self._apply(grid, move, event, cause, target.pause_ms if target else None)
+
+    def _event(self, grid: Grid, move: MigrationRecord, now: float) -> tuple[Event | None, str]:
+        """What the world says of a move, if anything new."""
+        identity = (move.playground, move.workspace)
+        state = State(move.state)
+        if move.workspace not in grid.workspaces:
+            return Event.REMOVED, "the workspace was removed"
+        target = self._world.observed_workspaces.get(identity, {}).get(move.target)
+        is_current = target is not None and target.generation == move.generation
+        if state is State.ACTIVATED:
+            flipped = self._flipped_at.setdefault(identity, (self._world.revision, time.monotonic()))
+            if self._converged(move.playground, flipped[0]):
+                return Event.PEERS_CONVERGED, ""
+            if time.monotonic() - flipped[1] > SETTLE_S:
+                return Event.LATE, "a host did not say in time that it had converged"
+            return None, ""
+        if is_current and target is not None and target.state == "running":
+            return Event.ARRIVED, ""
+        if move.target not in self._world.alive:
+            return Event.TARGET_GONE, f"host {move.target} is gone"
+        if move.source not in self._world.alive and state is not State.COPYING:
+            return Event.SOURCE_GONE, f"host {move.source} is gone"
+        if now > move.deadline_utc_s:
+            return Event.LATE, f"not done within {DEADLINE_S:.0f} s"
+        if is_current and target is not None and target.state == "failed":
+            return Event.PREPARE_FAILED, target.cause or f"host {move.target} could not prepare"
+        if state is State.REQUESTED and is_current and target is not None and target.state == "prepared":
+            return Event.TARGET_READY, ""
+        if state is State.PREPARED:
+            if identity not in self._measured:
+                return Event.METER_RUNS, ""
+            if identity in self._meters:
+                return Event.METER_RUNS, ""
+            if identity not in self._metering:
+                self._metering.add(identity)
+                self._spawn(self._start_meter(move))
+        return None, ""
+
+    def _converged(self, playground: str, revision: int) -> bool:
+        """Whether every live host with a port of the playground has converged to `revision`."""
+        grid = self._world.grids[playground]
+        concerned = {h for b in grid.bindings.values() for h in (b.active, b.source, b.target) if h is not None}
+        return all(
+            (seen := self._world.observed_hosts.get(h)) is not None and seen.applied >= revision
+            for h in concerned
+            if h in self._world.alive
+        )
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start_meter(self, move: MigrationRecord) -> None:
+        identity = (move.playground, move.workspace)
+        try:
+            self._meters[identity] = await self._meter(move)
+        except Exception:
+            log.exception("measurement could not start workspace=%s/%s", *identity)
+            self._meters[identity] = None
+        finally:
+            self._metering.discard(identity)
+
+    async def _finish_meter(self, move: MigrationRecord) -> None:
+        """Adds what was measured to a move that has ended."""
+        identity = (move.playground, move.workspace)
+        metering = self._meters.pop(identity, None)
+        self._measured.discard(identity)
+        result: tuple[float | None, int | None, int | None] = (None, None, None)
+        if metering is not None:
+            try:
+                result = await metering.finish()
+            except Exception:
+                log.exception("measurement failed workspace=%s/%s", *identity)
+        for _ in range(5):
+            grid = self._world.grids.get(move.playground)
+            current = grid.migrations.get(move.workspace) if grid else None
+            if current is None or current.generation != move.generation:
+                return
+            after = msgspec.structs.replace(
+                current, gap_ms=result[0], lost=result[1], duplicated=result[2], finished_utc_s=time.time()
+            )
+            outcome = await self._store.commit([self._world.compare(current)], [Put(key_of(after), encode(after))])
+            if not isinstance(outcome, Conflict):
+                await self._world.reached(outcome)
+                break
+        text = f"{move.state} at {move.target if move.state == State.SETTLED else move.source}"
+        if result[0] is not None:
+            text += f": gap {result[0]:.1f} ms, lost {result[1]}, duplicated {result[2]}"
+        self._events.add(f"move-{move.state}", f"workspace {move.playground}/{move.workspace}", text)
+
+    async def _apply(
+        self, grid: Grid, move: MigrationRecord, event: Event, cause: str = "", pause_ms: float | None = None
+    ) -> MigrationRecord | None:
+        """One transition with its effect, in one commit. None when the table has no such transition, or it lost a race."""
+        state, effect = step(State(move.state), event)
+        if state is State(move.state):
+            return None
+        after = msgspec.structs.replace(
+            move, state=state.value, cause=cause, pause_ms=pause_ms if pause_ms is not None else move.pause_ms
+        )
+        compares = [self._world.compare(move)]
+        changes: list[Change] = [Put(key_of(after), encode(after))]
+        workspace = grid.workspaces.get(move.workspace)
+        if workspace is not None and effect is not Effect.NONE:
+            for binding in self._bindings(grid, workspace):
+                bound = _affected(binding, move, state, effect)
+                compares.append(self._world.compare(binding))
+                changes.append(Put(key_of(bound), encode(bound)))
+            if effect is Effect.FLIP:
+                moved = msgspec.structs.replace(workspace, host=move.target, generation=workspace.generation + 1)
+                compares.append(self._world.compare(workspace))
+                changes.append(Put(key_of(moved), encode(moved)))
+        result = await self._store.commit(compares, changes)
+        if isinstance(result, Conflict):
+            log.info("move redone conflict=%s", result.keys[:3])
+            return None
+        await self._world.reached(result)
+        identity = (move.playground, move.workspace)
+        if state is State.ACTIVATED:
+            self._flipped_at[identity] = (result, time.monotonic())
+        if state in ENDED:
+            self._flipped_at.pop(identity, None)
+            self._spawn(self._finish_meter(after))
+        return after
+
+
+def _affected(binding: BindingRecord, move: MigrationRecord, state: State, effect: Effect) -> BindingRecord:
+    """A binding after a transition's effect."""
+    match effect:
+        case Effect.SET_PHASE:
+            phase: Phase = "prepared" if state is State.PREPARED else "copying"
+            return msgspec.structs.replace(binding, phase=phase)
+        case Effect.FLIP:
+            return msgspec.structs.replace(
+                binding, active=move.target, phase="activated", generation=binding.generation + 1
+            )
+        case Effect.REST:
+            return msgspec.structs.replace(binding, active=move.target, source=move.target, target=None, phase="bound")
+        case Effect.GIVE_BACK:
+            return msgspec.structs.replace(binding, active=move.source, source=move.source, target=None, phase="bound")
+        case Effect.NONE:
+            return binding

@@ -1,0 +1,178 @@
+"""Tries the live network against the model, from inside the workspaces, and measures moves the same way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import msgspec
+
+from playground.controller.execution import Channel, Execution, Finished, NotPossible
+from playground.controller.moves import Metering
+from playground.controller.world import Grid, World
+from playground.records import MigrationRecord, ProbeRecord, WorkspaceRecord, encode, key_of
+from playground.store.api import Put, Store
+
+log = logging.getLogger("controller")
+
+METER_PORT = 47471
+METER_RATE = 1000
+BEFORE_S = 0.3
+AFTER_S = 0.4
+METER_MAX_S = 60
+
+
+class Probing:
+    """Probes of playgrounds and measurements of moves."""
+
+    def __init__(self, store: Store, world: World, execution: Execution) -> None:
+        self._store = store
+        self._world = world
+        self._execution = execution
+
+    async def probe(self, playground: str) -> dict[str, Any]:
+        """Every ordered pair of workspaces: those that share a network must reach each other at every address on it, others
+        at none. `{pairs, mismatches}` as in docs/api.md; a pair counts once whatever its addresses."""
+        grid = self._world.grids[playground]
+        running = [w for w in grid.workspaces.values() if w.desired == "running" and w.driver == "netns"]
+        plans = {w.name: _targets(grid, w, running) for w in running}
+        answers = await asyncio.gather(*(self._ask(playground, name, plan) for name, plan in plans.items()))
+        mismatches: list[dict[str, str]] = []
+        pairs = 0
+        failed: list[str] = []
+        for (name, plan), answer in zip(plans.items(), answers, strict=True):
+            pairs += len({target["workspace"] for target in plan})
+            for target in plan:
+                expected = "allow" if target["expected"] else "deny"
+                observed = "unknown" if answer is None else ("allow" if answer.get(target["id"]) else "deny")
+                if expected != observed:
+                    mismatches.append(
+                        {
+                            "from": name,
+                            "to": target["workspace"],
+                            "address": target["address"],
+                            "port": "icmp",
+                            "expected": expected,
+                            "observed": observed,
+                        }
+                    )
+                    failed.append(f"{name} → {target['workspace']}")
+        record = ProbeRecord(
+            playground=playground,
+            at_utc_s=time.time(),
+            pairs=pairs,
+            mismatches=len(mismatches),
+            failed=tuple(failed[:20]),
+        )
+        await self._store.commit([], [Put(key_of(record), encode(record))])
+        return {"pairs": pairs, "mismatches": mismatches}
+
+    async def _ask(self, playground: str, name: str, plan: list[dict[str, Any]]) -> dict[str, bool] | None:
+        """What one workspace reaches, by target id; None when it could not be asked."""
+        question = [{"id": target["id"], "address": target["address"]} for target in plan]
+        try:
+            finished = await self._execution.run(
+                ["@prober"], workspace=(playground, name), stdin=msgspec.json.encode(question), timeout_s=30
+            )
+        except NotPossible as error:
+            log.warning("probe not possible workspace=%s/%s cause=%s", playground, name, error)
+            return None
+        if finished.code != 0:
+            log.warning("probe failed workspace=%s/%s error=%s", playground, name, finished.stderr[-300:])
+            return None
+        answers = msgspec.json.decode(finished.stdout, type=list[dict[str, Any]])
+        return {str(answer["id"]): bool(answer["reachable"]) for answer in answers}
+
+    # measuring a move
+
+    async def meter(self, move: MigrationRecord) -> Metering | None:
+        """A 1 kHz UDP stream to the moving workspace from a workspace on a third host (else on any other). None, with the
+        reason logged, when nobody shares a network with it."""
+        grid = self._world.grids[move.playground]
+        moving = grid.workspaces[move.workspace]
+        found = _peer(grid, moving, move)
+        if moving.driver != "netns" or found is None:
+            log.info("move not measured workspace=%s/%s: no peer on its networks", move.playground, move.workspace)
+            return None
+        peer, address = found
+        receiver = await self._execution.start(
+            ["@stream", "receive", "--port", str(METER_PORT), "--seconds", str(METER_MAX_S)],
+            workspace=(move.playground, move.workspace),
+        )
+        collecting = asyncio.create_task(self._execution.finish(receiver, b"", METER_MAX_S + 10))
+        await asyncio.sleep(BEFORE_S / 2)  # the receiver's interpreter starts; the stream's first packets would be lost
+        sender = await self._execution.start(
+            [
+                "@stream",
+                "send",
+                "--to",
+                address,
+                "--port",
+                str(METER_PORT),
+                "--rate",
+                str(METER_RATE),
+                "--seconds",
+                str(METER_MAX_S),
+                "--until-eof",
+            ],
+            workspace=(move.playground, peer.name),
+        )
+        await asyncio.sleep(BEFORE_S)
+        return _Stream(self._execution, sender, collecting)
+
+
+class _Stream(Metering):
+    def __init__(self, execution: Execution, sender: Channel, collecting: asyncio.Task[Finished]) -> None:
+        self._execution = execution
+        self._sender = sender
+        self._collecting = collecting
+
+    async def finish(self) -> tuple[float | None, int | None, int | None]:
+        await asyncio.sleep(AFTER_S)
+        # the end of its input ends the sender, which tells the receiver how many it sent
+        await self._execution.finish(self._sender, b"", 10)
+        finished = await self._collecting
+        result = msgspec.json.decode(finished.stdout, type=dict[str, Any])
+        return result["gap_ms"], result["lost"], result["duplicated"]
+
+
+def _targets(grid: Grid, source: WorkspaceRecord, running: list[WorkspaceRecord]) -> list[dict[str, Any]]:
+    mine = {grid.ports[p].network_id for p in source.ports if p in grid.ports}
+    found: list[dict[str, Any]] = []
+    for other in running:
+        if other.name == source.name:
+            continue
+        ports = [grid.ports[p] for p in other.ports if p in grid.ports]
+        shared = [p for p in ports if p.network_id in mine]
+        for port in shared or ports:
+            for address in port.addresses:
+                found.append(
+                    {
+                        "id": f"{other.name}/{address}",
+                        "workspace": other.name,
+                        "address": address,
+                        "expected": bool(shared),
+                    }
+                )
+    return found
+
+
+def _peer(grid: Grid, moving: WorkspaceRecord, move: MigrationRecord) -> tuple[WorkspaceRecord, str] | None:
+    """A running workspace that shares a network, on a third host if there is one, and the moving one's address there."""
+    networks = {grid.ports[p].network_id: grid.ports[p] for p in moving.ports if p in grid.ports}
+    candidates = sorted(
+        (
+            w
+            for w in grid.workspaces.values()
+            if w.name != moving.name and w.desired == "running" and w.driver == "netns" and w.host
+        ),
+        key=lambda w: (w.host in (move.source, move.target), w.name),
+    )
+    for other in candidates:
+        for port_id in other.ports:
+            port = grid.ports.get(port_id)
+            if port is not None and port.network_id in networks:
+                return other, networks[port.network_id].addresses[0]
+    return None

@@ -1,0 +1,266 @@
+"""Agents as the controller sees them: one session per connection, its view kept current, its reports reduced into the store.
+
+A view is a function of the world: which scopes concern a host and which records are in each. What a report says of an
+object that is no longer bound to its host, or of an older generation, is dropped by comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from playground import wire
+from playground.agent.view import SITE, host_scope, playground_scope
+from playground.controller.events import EventLog
+from playground.controller.world import World
+from playground.records import (
+    AliveRecord,
+    BindingRecord,
+    HostRecord,
+    MigrationRecord,
+    NetworkRecord,
+    ObservedHost,
+    ObservedPort,
+    ObservedWorkspace,
+    PortRecord,
+    Record,
+    WorkspaceRecord,
+    encode,
+    key_of,
+)
+from playground.store.api import LIMIT_OPS, Delete, LeaseId, LeaseLost, Put, Store
+
+log = logging.getLogger("controller")
+
+LEASE_S = 6.0
+"""How long a host counts as up after its agent was last heard."""
+
+
+def public(host: HostRecord) -> HostRecord:
+    """What other hosts may know of a host."""
+    return HostRecord(name=host.name, site=host.site, underlay=host.underlay, underlay_mtu=host.underlay_mtu)
+
+
+def scopes_of(world: World, host: str) -> set[str]:
+    """The scopes that concern a host: the site, itself, and each playground that it carries or will carry a port of."""
+    found = {SITE, host_scope(host)}
+    for name, grid in world.grids.items():
+        if any(host in (b.active, b.source, b.target) for b in grid.bindings.values()) or any(
+            w.host == host for w in grid.workspaces.values()
+        ):
+            found.add(playground_scope(name))
+    return found
+
+
+def concerns(world: World, host: str, workspace: WorkspaceRecord) -> bool:
+    """Whether a workspace is placed on a host, or moving to or from it."""
+    move = world.grids[workspace.playground].migrations.get(workspace.name)
+    return workspace.host == host or (
+        move is not None
+        and move.state in ("requested", "prepared", "copying", "activated")
+        and host in (move.source, move.target)
+    )
+
+
+def records_in(world: World, host: str, scope: str) -> list[wire.Viewed]:
+    """Every record of one scope as one host may see it."""
+    if scope == SITE:
+        return [public(h) for h in world.hosts.values()]
+    kind, _, name = scope.partition("/")
+    if kind == "playground":
+        grid = world.grids.get(name)
+        if grid is None:
+            return []
+        return [*grid.networks.values(), *grid.ports.values(), *grid.bindings.values()]
+    found: list[wire.Viewed] = []
+    for grid in list(world.grids.values()):
+        for workspace in grid.workspaces.values():
+            if concerns(world, host, workspace):
+                found.append(workspace)
+                move = grid.migrations.get(workspace.name)
+                if move is not None and host in (move.source, move.target):
+                    found.append(move)
+    return found
+
+
+Send = Callable[[str], Awaitable[None]]
+
+
+@dataclass(eq=False)
+class Session:
+    """One agent's connection. `dirty` holds playgrounds, and `host`/`site` flags, whose records changed since the last send."""
+
+    host: str
+    id: str
+    send: Send
+    lease: LeaseId
+    sent: dict[str, dict[str, wire.Viewed]] = field(default_factory=dict)
+    dirty: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Sessions:
+    """All connected agents."""
+
+    def __init__(
+        self, store: Store, world: World, events: EventLog, domain: str, resolvers: list[str], site: str
+    ) -> None:
+        self._store = store
+        self._world = world
+        self._events = events
+        self._domain = domain
+        self._resolvers = resolvers
+        self._site = site
+        self.connected: dict[str, Session] = {}
+        world.listen(self._changed)
+
+    def _changed(self, changes: list[tuple[str, Record | None, Record | None]], revision: int) -> None:
+        viewed = (HostRecord, NetworkRecord, WorkspaceRecord, PortRecord, BindingRecord, MigrationRecord)
+        if any(isinstance(after if after is not None else before, viewed) for _, before, after in changes):
+            for session in self.connected.values():
+                session.dirty.set()
+
+    async def serve(self, hello: wire.Hello, send: Send, receive: Callable[[], Awaitable[wire.FromAgent]]) -> None:
+        """Runs one session until its connection or its lease ends. The caller has checked the token."""
+        lease = await self._store.lease(LEASE_S)
+        session = Session(hello.host, secrets.token_hex(8), send, lease)
+        await self._register(hello, session)
+        previous = self.connected.get(hello.host)
+        self.connected[hello.host] = session
+        if previous is not None:
+            log.info("agent replaced host=%s", hello.host)
+        await send(
+            wire.encode(
+                wire.Welcome(
+                    self._site, session.id, self._domain, self._resolvers, max_stale_s=3600.0, keepalive_s=LEASE_S / 3
+                )
+            )
+        )
+        tasks = [
+            asyncio.create_task(self._show(session)),
+            asyncio.create_task(self._listen(session, receive)),
+            asyncio.create_task(self._keep(session)),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self.connected.get(hello.host) is session:
+                del self.connected[hello.host]
+
+    async def _register(self, hello: wire.Hello, session: Session) -> None:
+        known = self._world.hosts[hello.host]
+        record = HostRecord(
+            name=known.name,
+            site=known.site,
+            underlay=hello.underlay or known.underlay,
+            underlay_mtu=hello.underlay_mtu,
+            labels=known.labels,
+            cpus=known.cpus if known.cpus is not None else hello.cpus,
+            memory_mib=known.memory_mib if known.memory_mib is not None else hello.memory_mib,
+            token_sha256=known.token_sha256,
+            drivers=tuple(hello.drivers),
+            version=hello.version,
+        )
+        alive = AliveRecord(host=hello.host, session=session.id)
+        await self._store.commit(
+            [], [Put(key_of(record), encode(record)), Put(key_of(alive), encode(alive), session.lease)]
+        )
+        self._events.add(
+            "host-up", f"host {hello.host}", f"agent {hello.version} connected, underlay {record.underlay}"
+        )
+
+    async def _keep(self, session: Session) -> None:
+        """Keeps the host's lease while the connection stands; asyncio's own pings end a dead one."""
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            try:
+                await self._store.keepalive(session.lease)
+            except LeaseLost:
+                session.lease = await self._store.lease(LEASE_S)
+                alive = AliveRecord(host=session.host, session=session.id)
+                await self._store.commit([], [Put(key_of(alive), encode(alive), session.lease)])
+
+    async def _show(self, session: Session) -> None:
+        """Keeps the agent's view equal to the world: the difference to what was sent is sent."""
+        whole = True
+        while True:
+            session.dirty.clear()
+            said = False
+            revision = self._world.revision
+            wanted = scopes_of(self._world, session.host)
+            for scope in [s for s in session.sent if s not in wanted]:
+                del session.sent[scope]
+                await session.send(wire.encode(wire.Leave(scope)))
+                said = True
+            for scope in sorted(wanted):
+                now = {key_of(r): r for r in records_in(self._world, session.host, scope)}
+                before = session.sent.get(scope)
+                session.sent[scope] = now
+                if before is None:
+                    await session.send(wire.encode(wire.Enter(scope, revision, list(now.values()))))
+                    said = True
+                    continue
+                puts = [record for key, record in now.items() if before.get(key) != record]
+                deletes = [key for key in before if key not in now]
+                if puts or deletes:
+                    await session.send(wire.encode(wire.Changed(scope, revision, puts, deletes)))
+                    said = True
+            if whole or said:
+                await session.send(wire.encode(wire.Complete(revision)))
+            whole = False
+            await session.dirty.wait()
+
+    async def _listen(self, session: Session, receive: Callable[[], Awaitable[wire.FromAgent]]) -> None:
+        while True:
+            message = await receive()
+            match message:
+                case wire.Report():
+                    await self._reduce(session, message)
+                case wire.Notice():
+                    self._events.add(message.kind, message.object, message.text)
+                case wire.Hello():
+                    log.warning("agent said hello twice host=%s", session.host)
+
+    async def _reduce(self, session: Session, report: wire.Report) -> None:
+        changes: list[Put | Delete] = []
+        for observed in report.observed:
+            if self._is_current(session.host, observed):
+                key = key_of(observed)
+                held = self._world.items.get(key)
+                if held is None or held[0] != observed:
+                    changes.append(Put(key, encode(observed)))
+        gone = set(report.gone)
+        if report.whole:
+            said = {key_of(observed) for observed in report.observed}
+            gone |= {key for key in self._observed_of(session.host) if key not in said}
+        for key in sorted(gone):
+            if key.endswith(f"/{session.host}") and key.startswith("observed/") and self._world.modified(key):
+                changes.append(Delete(key))
+        for start in range(0, len(changes), LIMIT_OPS):
+            await self._store.commit([], changes[start : start + LIMIT_OPS])
+
+    def _observed_of(self, host: str) -> list[str]:
+        """Keys of everything that the store holds as observed by a host."""
+        return [key for key in self._world.items if key.startswith("observed/") and key.endswith(f"/{host}")]
+
+    def _is_current(self, host: str, observed: wire.Observation) -> bool:
+        match observed:
+            case ObservedHost():
+                return observed.host == host
+            case ObservedPort():
+                return observed.host == host
+            case ObservedWorkspace():
+                return observed.host == host
+
+    def notify(self, hosts: Iterable[str]) -> None:
+        """Shows these hosts what changed, now."""
+        for host in hosts:
+            if host in self.connected:
+                self.connected[host].dirty.set()

@@ -1,0 +1,282 @@
+"""Pure. What the API says of the world: desired, programmed and probed, and one sentence of cause where they differ.
+
+Every function reads a `World` and changes nothing; the shapes are those of `docs/api.md`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from overlay.state import PortId, port_device
+from playground.controller.world import Grid, World
+from playground.records import BindingRecord, NetworkRecord, ObservedPort, PortRecord, WorkspaceRecord
+
+Json = dict[str, Any]
+
+
+def host_state(world: World, host: str) -> str:
+    """up | gone (seen before) | never."""
+    if host in world.alive:
+        return "up"
+    return "gone" if world.hosts[host].drivers else "never"
+
+
+def hosts(world: World) -> list[Json]:
+    """Every host of the site, by name."""
+    counts: dict[str, int] = {}
+    for grid in world.grids.values():
+        for binding in grid.bindings.values():
+            counts[binding.active] = counts.get(binding.active, 0) + 1
+    found = []
+    for name, record in sorted(world.hosts.items()):
+        seen = world.observed_hosts.get(name)
+        found.append(
+            {
+                "name": name,
+                "site": record.site,
+                "state": host_state(world, name),
+                "underlay": record.underlay,
+                "ports": counts.get(name, 0),
+                "labels": record.labels,
+                "drivers": [driver.name for driver in record.drivers],
+                "version": record.version,
+                "problems": list(seen.problems) if seen else [],
+                "repaired": dict(seen.repaired) if seen else {},
+            }
+        )
+    return found
+
+
+def port_state(world: World, grid: Grid, port: PortRecord) -> tuple[str | None, str, str]:
+    """(host, state, cause) of a port: forwarding | gated | waiting | failed | stopped | unknown | unplaced."""
+    workspace = grid.workspaces.get(port.workspace)
+    binding = grid.bindings.get(port.id)
+    if workspace is None or binding is None or workspace.host is None:
+        return None, "unplaced", (workspace.reason if workspace else "") or "waits for a host"
+    host = binding.active
+    if host not in world.alive:
+        return host, "unknown", f"host {host} is gone"
+    if workspace.desired == "stopped":
+        return host, "stopped", ""
+    seen = _seen(world, binding)
+    if seen is None:
+        return host, "waiting", f"host {host} has not reported it yet"
+    return host, seen.programmed, seen.cause
+
+
+def _seen(world: World, binding: BindingRecord) -> ObservedPort | None:
+    """What the active host says of the binding as it is now."""
+    seen = world.observed_ports.get(binding.port, {}).get(binding.active)
+    return seen if seen is not None and seen.generation == binding.generation else None
+
+
+def _sorted_ports(grid: Grid) -> list[PortRecord]:
+    return sorted(grid.ports.values(), key=lambda p: (_natural(p.workspace), p.index))
+
+
+def _natural(name: str) -> tuple[str, int]:
+    """worker-10 after worker-9."""
+    base, _, number = name.rpartition("-")
+    return (base, int(number)) if base and number.isdigit() else (name, -1)
+
+
+def _grids(world: World, playground: str | None) -> list[tuple[str, Grid]]:
+    return [(name, grid) for name, grid in sorted(world.grids.items()) if playground in (None, name)]
+
+
+def ports(world: World, playground: str | None = None) -> list[Json]:
+    """Every workspace port."""
+    found = []
+    for name, grid in _grids(world, playground):
+        for port in _sorted_ports(grid):
+            host, state, cause = port_state(world, grid, port)
+            found.append(
+                {
+                    "playground": name,
+                    "workspace": port.workspace,
+                    "network": port.network,
+                    "mac": port.mac,
+                    "addresses": list(port.addresses),
+                    "host": host,
+                    "state": state,
+                    "device": port_device(PortId(port.id)),
+                    "cause": cause,
+                }
+            )
+    return found
+
+
+def leases(world: World, playground: str | None = None) -> list[Json]:
+    """Every IPv4 address that is offered to a port, and whether its client has taken it."""
+    found = []
+    for name, grid in _grids(world, playground):
+        for port in _sorted_ports(grid):
+            binding = grid.bindings.get(port.id)
+            seen = _seen(world, binding) if binding else None
+            for address in port.addresses:
+                if ":" in address:
+                    continue
+                found.append(
+                    {
+                        "playground": name,
+                        "workspace": port.workspace,
+                        "network": port.network,
+                        "mac": port.mac,
+                        "address": address,
+                        "host": binding.active if binding else None,
+                        "state": "bound" if seen is not None and address in seen.leased else "offered",
+                    }
+                )
+    return found
+
+
+def workspace_state(world: World, workspace: WorkspaceRecord) -> tuple[str, str]:
+    """(state, cause) of a workspace: running | preparing | prepared | stopped | failed | leaving | moving | unknown | unplaced."""
+    if workspace.host is None:
+        return "unplaced", workspace.reason or "waits for a host"
+    if workspace.host not in world.alive:
+        return "unknown", f"host {workspace.host} is gone"
+    seen = world.observed_workspaces.get((workspace.playground, workspace.name), {}).get(workspace.host)
+    if seen is None:
+        return "preparing", f"host {workspace.host} has not reported it yet"
+    if seen.generation != workspace.generation and seen.state != "running":
+        return "preparing", seen.cause
+    return seen.state, seen.cause
+
+
+def _workspace(world: World, grid: Grid, workspace: WorkspaceRecord) -> Json:
+    state, cause = workspace_state(world, workspace)
+    addresses = [a for p in workspace.ports if p in grid.ports for a in grid.ports[p].addresses]
+    return {
+        "name": workspace.name,
+        "desired": workspace.desired,
+        "state": state,
+        "host": workspace.host,
+        "driver": workspace.driver,
+        "cause": cause,
+        "addresses": addresses,
+    }
+
+
+def _network(network: NetworkRecord) -> Json:
+    return {"name": network.name, "vni": network.vni, "mtu": network.mtu, "subnets": list(network.subnets)}
+
+
+def progress(world: World, name: str) -> Json:
+    """How far a playground is from what was asked of it: every workspace running, every port forwarding, every client served,
+    every live host converged."""
+    grid = world.grids.get(name)
+    if grid is None or (grid.root is None and not grid.workspaces and not grid.ports):
+        left = lingering(world, name)
+        return {
+            "name": name,
+            "converged": False,
+            "removed": not left,
+            "workspaces": {"total": 0, "running": 0},
+            "ports": {"total": 0, "forwarding": 0, "leased": 0},
+            "waiting": left,
+            "failed": [],
+        }
+    waiting: list[Json] = []
+    failed: list[Json] = []
+    running = forwarding = leased = 0
+    for workspace in sorted(grid.workspaces.values(), key=lambda w: _natural(w.name)):
+        state, cause = workspace_state(world, workspace)
+        if state == ("running" if workspace.desired == "running" else "stopped"):
+            running += 1
+        else:
+            said = {"object": f"workspace {workspace.name}", "cause": cause or state}
+            (failed if state in ("failed", "unknown") else waiting).append(said)
+    for port in _sorted_ports(grid):
+        owner = grid.workspaces.get(port.workspace)
+        if owner is None:
+            continue
+        _, state, cause = port_state(world, grid, port)
+        label = f"port {port.workspace}.{port.network}"
+        if state in ("forwarding", "stopped"):
+            forwarding += 1
+        elif state == "failed":
+            failed.append({"object": label, "cause": cause or state})
+        else:
+            waiting.append({"object": label, "cause": cause or state})
+        if _is_served(world, grid, port, owner):
+            leased += 1
+        elif state == "forwarding":
+            waiting.append({"object": label, "cause": "its client has not taken its address yet"})
+    if grid.root is not None and not waiting and not failed:
+        newest = max((world.modified(k) for k in _keys(grid)), default=0)
+        for host in sorted({b.active for b in grid.bindings.values()}):
+            seen = world.observed_hosts.get(host)
+            if host in world.alive and (seen is None or seen.applied < newest):
+                waiting.append({"object": f"host {host}", "cause": "has not converged to the last change yet"})
+    unwritten = grid.root is not None and any(c.playground == name for c in world.changes.values())
+    present = grid.root is not None and grid.root.state == "present" and not unwritten
+    return {
+        "name": name,
+        "converged": present and not waiting and not failed,
+        "removed": False,
+        "workspaces": {"total": len(grid.workspaces), "running": running},
+        "ports": {"total": len(grid.ports), "forwarding": forwarding, "leased": leased},
+        "waiting": waiting,
+        "failed": failed,
+    }
+
+
+def _keys(grid: Grid) -> list[str]:
+    from playground.records import key_of
+
+    records = [*grid.networks.values(), *grid.ports.values(), *grid.bindings.values()]
+    return [key_of(record) for record in records]
+
+
+def _is_served(world: World, grid: Grid, port: PortRecord, owner: WorkspaceRecord) -> bool:
+    """Whether a port's client has its IPv4 address, where it should have one by now."""
+    if owner.desired == "stopped" or owner.driver == "external" or all(":" in a for a in port.addresses):
+        return True
+    binding = grid.bindings.get(port.id)
+    seen = _seen(world, binding) if binding else None
+    if seen is not None and seen.leased:
+        return True
+    # a moved guest keeps its lease: it asks its new host only when it renews
+    return binding is not None and binding.generation > 1
+
+
+def lingering(world: World, name: str) -> list[Json]:
+    """What hosts that are up still hold of a playground whose records are gone."""
+    found = []
+    for (playground, workspace), seen in sorted(world.observed_workspaces.items()):
+        if playground == name:
+            found += [
+                {"object": f"workspace {workspace}", "cause": f"host {host} is ending it"}
+                for host in sorted(seen)
+                if host in world.alive
+            ]
+    return found
+
+
+def status(world: World, site: str, now_utc_s: float, playground: str | None = None) -> Json:
+    """The whole site, or one playground of it."""
+    found = []
+    for name, grid in _grids(world, playground):
+        done = progress(world, name)
+        probe = world.probes.get(name)
+        differs = [*done["failed"], *done["waiting"]]
+        found.append(
+            {
+                "name": name,
+                "desired": grid.root.state if grid.root else "removing",
+                "programmed": "converged" if done["converged"] else ("failed" if done["failed"] else "converging"),
+                "probed": {
+                    "state": "never" if probe is None else ("as modelled" if not probe.mismatches else "differs"),
+                    "age_s": None if probe is None else max(0.0, now_utc_s - probe.at_utc_s),
+                    "pairs": None if probe is None else probe.pairs,
+                    "mismatches": None if probe is None else probe.mismatches,
+                },
+                "cause": f"{differs[0]['object']}: {differs[0]['cause']}" if differs else "",
+                "networks": [_network(n) for n in sorted(grid.networks.values(), key=lambda n: n.name)],
+                "workspaces": [
+                    _workspace(world, grid, w) for w in sorted(grid.workspaces.values(), key=lambda w: _natural(w.name))
+                ],
+            }
+        )
+    return {"site": site, "hosts": hosts(world), "playgrounds": found}

@@ -1,0 +1,212 @@
+"""The controller's reading of the store: every record, indexed, kept current by one watch. Never written to but by events.
+
+Whoever decides reads here and commits with compares on `modified`; `reached(revision)` waits until an own commit is
+visible, so a decision after a commit sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from playground import records
+from playground.records import (
+    AliveRecord,
+    BindingRecord,
+    ChangeRecord,
+    ClaimRecord,
+    HostRecord,
+    MigrationRecord,
+    NetworkRecord,
+    ObservedHost,
+    ObservedPort,
+    ObservedWorkspace,
+    PlaygroundRecord,
+    PortRecord,
+    ProbeRecord,
+    Record,
+    WorkspaceRecord,
+)
+from playground.store.api import Compacted, Compare, Event, Item, Revision, Store
+
+
+@dataclass(slots=True)
+class Grid:
+    """One playground's records. ports and networks by id, workspaces by name, claims by key."""
+
+    root: PlaygroundRecord | None = None
+    networks: dict[str, NetworkRecord] = field(default_factory=dict)
+    workspaces: dict[str, WorkspaceRecord] = field(default_factory=dict)
+    ports: dict[str, PortRecord] = field(default_factory=dict)
+    bindings: dict[str, BindingRecord] = field(default_factory=dict)
+    migrations: dict[str, MigrationRecord] = field(default_factory=dict)
+    claims: dict[str, ClaimRecord] = field(default_factory=dict)
+
+    def is_empty(self) -> bool:
+        """Nothing of the playground is left in the store."""
+        return not (self.root or self.networks or self.workspaces or self.ports or self.bindings or self.claims)
+
+
+Listener = Callable[[list[tuple[str, Record | None, Record | None]], int], None]
+"""Called with (key, before, after) of each change of one batch, and the revision reached."""
+
+
+class World:
+    """All records. Single-threaded: belongs to the controller's event loop."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.revision = Revision(0)
+        self.items: dict[str, tuple[Record, int]] = {}
+        self.grids: dict[str, Grid] = defaultdict(Grid)
+        self.hosts: dict[str, HostRecord] = {}
+        self.alive: dict[str, AliveRecord] = {}
+        self.changes: dict[str, ChangeRecord] = {}
+        self.vnis: dict[int, ClaimRecord] = {}
+        self.observed_ports: dict[str, dict[str, ObservedPort]] = defaultdict(dict)
+        self.observed_workspaces: dict[tuple[str, str], dict[str, ObservedWorkspace]] = defaultdict(dict)
+        self.observed_hosts: dict[str, ObservedHost] = {}
+        self.probes: dict[str, ProbeRecord] = {}
+        self._listeners: list[Listener] = []
+        self._moved = asyncio.Condition()
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Calls `listener` after each batch; returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def modified(self, key: str) -> int:
+        """The revision that wrote `key` last, 0 when it does not exist."""
+        found = self.items.get(key)
+        return found[1] if found else 0
+
+    def compare(self, record: Record) -> Compare:
+        """Holds while the record's key stands as it was read here."""
+        key = records.key_of(record)
+        return Compare(key, self.modified(key))
+
+    def workspace(self, playground: str, name: str) -> WorkspaceRecord | None:
+        """A workspace by name."""
+        grid = self.grids.get(playground)
+        return grid.workspaces.get(name) if grid else None
+
+    async def load(self) -> None:
+        """Reads the whole store once."""
+        items, revision = await self._store.list("")
+        known = {item.key for item in items}
+        batch: list[tuple[str, Item | None]] = [(key, None) for key in self.items if key not in known]
+        batch += [(item.key, item) for item in items]
+        self._take(batch, revision)
+        await self._wake()
+
+    async def follow(self) -> None:
+        """Keeps the world current for ever; a compacted watch starts anew from a list."""
+        while True:
+            try:
+                async for events in self._store.watch("", self.revision):
+                    self._take([(event.key, event.item) for event in events], _last(events))
+                    await self._wake()
+                return
+            except Compacted:
+                await self.load()
+
+    async def reached(self, revision: int) -> None:
+        """Returns once everything up to `revision` is visible here."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self.revision >= revision)
+
+    async def moved(self, after: int) -> None:
+        """Returns once something newer than `after` is visible here."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self.revision > after)
+
+    async def _wake(self) -> None:
+        async with self._moved:
+            self._moved.notify_all()
+
+    def _take(self, batch: Iterable[tuple[str, Item | None]], revision: Revision) -> None:
+        changes: list[tuple[str, Record | None, Record | None]] = []
+        for key, item in batch:
+            if key.startswith("elect/"):
+                continue
+            before = self.items.get(key)
+            if item is None:
+                if before is not None:
+                    del self.items[key]
+                    self._index(key, before[0], None)
+                    changes.append((key, before[0], None))
+                continue
+            after = records.decode(item.value)
+            self.items[key] = (after, item.modified)
+            if before is None or before[0] != after:
+                self._index(key, before[0] if before else None, after)
+                changes.append((key, before[0] if before else None, after))
+        self.revision = revision
+        for listener in list(self._listeners):
+            listener(changes, revision)
+
+    def _index(self, key: str, before: Record | None, after: Record | None) -> None:
+        record = after if after is not None else before
+        match record:
+            case HostRecord():
+                _set(self.hosts, record.name, after)
+            case AliveRecord():
+                _set(self.alive, record.host, after)
+            case ChangeRecord():
+                _set(self.changes, record.id, after)
+            case ObservedHost():
+                _set(self.observed_hosts, record.host, after)
+            case ProbeRecord():
+                _set(self.probes, record.playground, after)
+            case ObservedPort():
+                _set(self.observed_ports[record.port], record.host, after)
+                if not self.observed_ports[record.port]:
+                    del self.observed_ports[record.port]
+            case ObservedWorkspace():
+                name = (record.playground, record.workspace)
+                _set(self.observed_workspaces[name], record.host, after)
+                if not self.observed_workspaces[name]:
+                    del self.observed_workspaces[name]
+            case PlaygroundRecord():
+                self.grids[record.name].root = after if isinstance(after, PlaygroundRecord) else None
+                self._forget(record.name)
+            case NetworkRecord():
+                _set(self.grids[record.playground].networks, record.id, after)
+                self._forget(record.playground)
+            case WorkspaceRecord():
+                _set(self.grids[record.playground].workspaces, record.name, after)
+                self._forget(record.playground)
+            case PortRecord():
+                _set(self.grids[record.playground].ports, record.id, after)
+                self._forget(record.playground)
+            case BindingRecord():
+                _set(self.grids[record.playground].bindings, record.port, after)
+                self._forget(record.playground)
+            case MigrationRecord():
+                _set(self.grids[record.playground].migrations, record.workspace, after)
+                self._forget(record.playground)
+            case ClaimRecord():
+                _set(self.grids[record.playground].claims, key, after)
+                if key.startswith("claim/vni/"):
+                    _set(self.vnis, int(key.rpartition("/")[2]), after)
+                self._forget(record.playground)
+            case None:
+                pass
+
+    def _forget(self, playground: str) -> None:
+        if self.grids[playground].is_empty() and not self.grids[playground].migrations:
+            del self.grids[playground]
+
+
+def _set(index: dict[Any, Any], key: object, value: Record | None) -> None:
+    if value is None:
+        index.pop(key, None)
+    else:
+        index[key] = value
+
+
+def _last(events: list[Event]) -> Revision:
+    return events[-1].revision

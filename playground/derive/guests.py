@@ -1,0 +1,93 @@
+"""Pure. What each workspace that concerns a host should be doing on it; knows nothing of drivers' ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from overlay.state import PortId, port_device
+from playground.agent.view import View
+from playground.records import MigrationRecord, WorkspaceRecord
+from playground.workspaces.drivers.api import Guest, Nic
+from playground.workspaces.migration import ENDED, State
+
+
+class Role(Enum):
+    """A host's part in a workspace."""
+
+    RUN = "run"
+    STOP = "stop"
+    ARRIVE = "arrive"
+    """Prepare for it; it runs elsewhere."""
+    TAKE = "take"
+    """Prepared: let its traffic come here now."""
+    HOLD = "hold"
+    """It went elsewhere; keep its ends until peers have followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """One workspace's role here. generation: the record's (of the move, while one is under way)."""
+
+    id: str
+    playground: str
+    name: str
+    driver: str
+    role: Role
+    generation: int
+    guest: Guest
+    ports: tuple[str, ...]
+    adopt: bool
+
+
+def role_of(workspace: WorkspaceRecord, move: MigrationRecord | None, host: str) -> Role | None:
+    """The role of `host`, None when the workspace does not concern it."""
+    if move is not None and State(move.state) not in ENDED:
+        activated = move.state == State.ACTIVATED
+        if host == move.target:
+            if activated:
+                return Role.RUN
+            return Role.TAKE if move.state == State.COPYING else Role.ARRIVE
+        if host == move.source:
+            return Role.HOLD if activated else Role.RUN
+        return None
+    if workspace.host != host:
+        return None
+    return Role.RUN if workspace.desired == "running" else Role.STOP
+
+
+def wants(view: View, host: str) -> dict[str, Want]:
+    """Every workspace with a role on `host`, by id. One whose ports have not been shown yet has none."""
+    found: dict[str, Want] = {}
+    moves = view.migrations(host)
+    scopes = view.playgrounds()
+    for workspace in view.workspaces(host):
+        move = moves.get((workspace.playground, workspace.name))
+        role = role_of(workspace, move, host)
+        scope = scopes.get(workspace.playground)
+        if role is None or scope is None:
+            continue
+        nics = []
+        for index, port_id in enumerate(workspace.ports):
+            port = scope.ports.get(port_id)
+            network = scope.networks.get(port.network_id) if port else None
+            if port is None or network is None:
+                break
+            nics.append(Nic(port.id, port_device(PortId(port.id)), port.mac, network.mtu, index))
+        if len(nics) != len(workspace.ports):
+            continue
+        guest = Guest(workspace.id, workspace.playground, workspace.name, workspace.name, tuple(nics))
+        found[workspace.id] = Want(
+            id=workspace.id,
+            playground=workspace.playground,
+            name=workspace.name,
+            driver=workspace.driver,
+            role=role,
+            generation=move.generation
+            if move is not None and role in (Role.ARRIVE, Role.TAKE)
+            else workspace.generation,
+            guest=guest,
+            ports=workspace.ports,
+            adopt=workspace.driver == "external",
+        )
+    return found

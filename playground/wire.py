@@ -1,0 +1,142 @@
+"""What controller and agent say to each other: one websocket that the agent dials, JSON text messages, tagged by `say`.
+
+The agent opens with `Hello`, the controller answers `Welcome` and then keeps the agent's view: `Enter` a scope with a
+snapshot, `Changed` records, `Leave`. The agent sends `Report`s of what it observed. Whatever either side does not have
+after a reconnect is sent again whole; the agent diffs.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from playground.records import (
+    BindingRecord,
+    Driver,
+    HostRecord,
+    MigrationRecord,
+    NetworkRecord,
+    ObservedHost,
+    ObservedPort,
+    ObservedWorkspace,
+    PortRecord,
+    WorkspaceRecord,
+)
+
+PROTOCOL = 1
+
+Viewed = HostRecord | NetworkRecord | WorkspaceRecord | PortRecord | BindingRecord | MigrationRecord
+"""The records that an agent may be shown."""
+
+Observation = ObservedPort | ObservedWorkspace | ObservedHost
+
+
+class _Said(msgspec.Struct, frozen=True, tag_field="say"):
+    pass
+
+
+class Hello(_Said, frozen=True, tag="hello"):
+    """The agent's first message. The token goes in the HTTP header, not here."""
+
+    host: str
+    protocol: int
+    version: str
+    underlay: str
+    underlay_mtu: int
+    drivers: list[Driver]
+    cpus: float
+    memory_mib: int
+
+
+class Welcome(_Said, frozen=True, tag="welcome"):
+    """The controller's answer. domain: DNS suffix of the site; max_stale_s: how old a cache may be to open a port anew."""
+
+    site: str
+    session: str
+    domain: str
+    resolvers: list[str]
+    max_stale_s: float
+    keepalive_s: float
+
+
+class Enter(_Said, frozen=True, tag="enter"):
+    """A scope begins to concern this host: everything in it as of `revision`. What the agent held of it before is void."""
+
+    scope: str
+    revision: int
+    records: list[Viewed]
+
+
+class Changed(_Said, frozen=True, tag="changed"):
+    """Records written and keys gone in one scope, up to `revision`."""
+
+    scope: str
+    revision: int
+    puts: list[Viewed]
+    deletes: list[str]
+
+
+class Leave(_Said, frozen=True, tag="leave"):
+    """A scope no longer concerns this host."""
+
+    scope: str
+
+
+class Complete(_Said, frozen=True, tag="complete"):
+    """The view is whole as of `revision`: what is not in it does not exist for this host."""
+
+    revision: int
+
+
+class Execute(_Said, frozen=True, tag="execute"):
+    """Run a command and dial `/v1/agent/exec/ID` with its streams. guest is None for the host itself."""
+
+    id: str
+    guest: str | None
+    driver: str
+    argv: list[str]
+    tty: bool
+    rows: int
+    cols: int
+    env: dict[str, str]
+
+
+class Report(_Said, frozen=True, tag="report"):
+    """Observations that are new or changed since the last report of this session, and keys that no longer hold.
+
+    whole: these are all; whatever else the store has of this host no longer holds.
+    """
+
+    whole: bool
+    observed: list[Observation]
+    gone: list[str]
+
+
+class Notice(_Said, frozen=True, tag="notice"):
+    """Something a person may want to read in `playground events`."""
+
+    kind: str
+    object: str
+    text: str
+
+
+FromAgent = Hello | Report | Notice
+FromController = Welcome | Enter | Changed | Leave | Complete | Execute
+
+_encoder = msgspec.json.Encoder()
+_from_agent: msgspec.json.Decoder[FromAgent] = msgspec.json.Decoder(FromAgent)
+_from_controller: msgspec.json.Decoder[FromController] = msgspec.json.Decoder(FromController)
+
+
+def encode(message: FromAgent | FromController) -> str:
+    """One websocket text message."""
+    return _encoder.encode(message).decode()
+
+
+def decode_from_agent(text: str | bytes) -> FromAgent:
+    """Raises msgspec.ValidationError for what no agent says."""
+    return _from_agent.decode(text)
+
+
+def decode_from_controller(text: str | bytes) -> FromController:
+    """Raises msgspec.ValidationError for what no controller says."""
+    return _from_controller.decode(text)

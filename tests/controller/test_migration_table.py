@@ -1,0 +1,52 @@
+"""The table of a move's states: every pair is decided, and no path leads out of an ended move."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from playground.workspaces.migration import ENDED, TABLE, Effect, Event, State, step
+
+PAIRS = list(itertools.product(State, Event))
+
+
+@pytest.mark.parametrize(("state", "event"), PAIRS)
+def test_a_pair_that_the_table_lacks_changes_nothing(state: State, event: Event) -> None:
+    if (state, event) not in TABLE:
+        assert step(state, event) == (state, Effect.NONE)
+
+
+@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("state", sorted(ENDED))
+def test_an_ended_move_stays_ended(state: State, event: Event) -> None:
+    assert step(state, event) == (state, Effect.NONE)
+
+
+@pytest.mark.parametrize("event", [Event.ABORT, Event.PREPARE_FAILED, Event.TARGET_GONE])
+def test_nothing_takes_back_a_workspace_that_has_arrived(event: Event) -> None:
+    assert step(State.ACTIVATED, event)[0] is State.ACTIVATED
+
+
+@pytest.mark.parametrize("state", [State.REQUESTED, State.PREPARED, State.COPYING])
+def test_an_abort_before_arrival_gives_the_ports_back_to_the_source(state: State) -> None:
+    assert step(state, Event.ABORT) == (State.ABORTED, Effect.GIVE_BACK)
+
+
+@pytest.mark.parametrize("state", [s for s in State if s not in ENDED])
+def test_time_alone_ends_every_move(state: State) -> None:
+    assert step(state, Event.LATE)[0] in ENDED
+
+
+@given(st.lists(st.sampled_from(Event)))
+def test_the_binding_flips_at_most_once_whatever_happens(events: list[Event]) -> None:
+    state, effects = State.REQUESTED, []
+    for event in events:
+        state, effect = step(state, event)
+        effects.append(effect)
+    assert effects.count(Effect.FLIP) <= 1
+    assert not (Effect.FLIP in effects and Effect.GIVE_BACK in effects)
+    if Effect.REST in effects:
+        assert Effect.FLIP in effects

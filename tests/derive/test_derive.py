@@ -1,0 +1,270 @@
+"""What a host's state is derived to be, from records alone."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overlay.state import Gate, PortId
+from playground.agent.view import View, freeze, host_scope, playground_scope, thaw
+from playground.derive import Derivation, Role, Setting, derive_whole
+from playground.derive.guests import role_of
+from playground.records import (
+    BindingRecord,
+    HostRecord,
+    MigrationRecord,
+    NetworkRecord,
+    PortRecord,
+    WorkspaceRecord,
+    network_id,
+    port_id,
+    workspace_id,
+)
+from playground.wire import Changed, Complete, Enter, Leave, Viewed
+
+UNDERLAY = {"n1": "192.0.2.11", "n2": "192.0.2.12", "n3": "192.0.2.13"}
+
+
+def a_network(name: str = "grid", playground: str = "atlas", vni: int = 4096) -> NetworkRecord:
+    return NetworkRecord(
+        playground=playground,
+        name=name,
+        id=network_id(playground, name),
+        vni=vni,
+        mtu=1450,
+        subnets=("10.0.0.0/24", "fd00::/64"),
+        gateways=("10.0.0.1", "fd00::1"),
+    )
+
+
+def a_port(index: int, network: NetworkRecord) -> PortRecord:
+    workspace = f"w-{index}"
+    return PortRecord(
+        playground=network.playground,
+        workspace=workspace,
+        network=network.name,
+        network_id=network.id,
+        id=port_id(network.playground, workspace, network.name),
+        mac=f"02:00:00:00:00:{index:02x}",
+        addresses=(f"10.0.0.{index + 10}", f"fd00::{index + 10:x}"),
+    )
+
+
+def a_binding(port: PortRecord, host: str) -> BindingRecord:
+    return BindingRecord(port=port.id, playground=port.playground, workspace=port.workspace, active=host, source=host)
+
+
+def a_workspace(port: PortRecord, host: str | None, **fields: object) -> WorkspaceRecord:
+    record = WorkspaceRecord(
+        playground=port.playground,
+        name=port.workspace,
+        id=workspace_id(port.playground, port.workspace),
+        driver="netns",
+        ports=(port.id,),
+        host=host,
+    )
+    return msgspec.structs.replace(record, **fields)
+
+
+def a_move(port: PortRecord, source: str, target: str, state: str) -> MigrationRecord:
+    return MigrationRecord(
+        playground=port.playground,
+        workspace=port.workspace,
+        source=source,
+        target=target,
+        state=state,
+        generation=1,
+        started_utc_s=0.0,
+        deadline_utc_s=60.0,
+    )
+
+
+def in_move(port: PortRecord, source: str, target: str, phase: str) -> BindingRecord:
+    active = target if phase == "activated" else source
+    return BindingRecord(
+        port=port.id,
+        playground=port.playground,
+        workspace=port.workspace,
+        active=active,
+        source=source,
+        target=target,
+        phase=phase,  # type: ignore[arg-type]
+    )
+
+
+def a_view(host: str, playground: list[Viewed], here: list[Viewed], name: str = "atlas") -> View:
+    view = View()
+    hosts: list[Viewed] = [HostRecord(name=n, site="lab", underlay=u) for n, u in UNDERLAY.items()]
+    view.take(Enter("site", 1, hosts))
+    view.take(Enter(host_scope(host), 1, here))
+    if playground:
+        view.take(Enter(playground_scope(name), 1, playground))
+    view.take(Complete(1))
+    return view
+
+
+def a_setting(host: str, **fields: object) -> Setting:
+    return replace(Setting(host, UNDERLAY[host], "internal"), **fields)  # type: ignore[arg-type]
+
+
+GRID = a_network()
+P0, P1, P2 = (a_port(i, GRID) for i in range(3))
+
+
+def test_a_host_without_a_port_of_a_network_holds_nothing_of_it() -> None:
+    view = a_view("n3", [GRID, P0, a_binding(P0, "n1")], [])
+    derived = derive_whole(view, a_setting("n3"))
+    assert not derived.state.networks
+    assert not derived.services
+
+
+def test_local_ports_open_and_remote_ones_point_to_their_host() -> None:
+    view = a_view("n1", [GRID, P0, P1, a_binding(P0, "n1"), a_binding(P1, "n2")], [a_workspace(P0, "n1")])
+    network = derive_whole(view, a_setting("n1")).state.networks[GRID.id]  # type: ignore[index]
+    assert network.ports[PortId(P0.id)].gate is Gate.OPEN
+    assert network.remotes[P1.mac].vtep == UNDERLAY["n2"]
+    assert network.vteps == {UNDERLAY["n2"]}
+    assert not network.chase
+
+
+@pytest.mark.parametrize("phase", ["requested", "prepared", "copying"])
+def test_until_a_workspace_arrives_its_target_is_gated_and_chases_to_the_source(phase: str) -> None:
+    records: list[Viewed] = [GRID, P0, in_move(P0, "n1", "n2", phase)]
+    target = derive_whole(a_view("n2", records, []), a_setting("n2")).state.networks[GRID.id]  # type: ignore[index]
+    source = derive_whole(a_view("n1", records, []), a_setting("n1")).state.networks[GRID.id]  # type: ignore[index]
+    assert target.ports[PortId(P0.id)].gate is Gate.CLOSED
+    assert target.chase == {P0.mac: UNDERLAY["n1"]}
+    assert source.ports[PortId(P0.id)].gate is Gate.OPEN
+    assert not source.chase
+
+
+def test_the_target_opens_before_the_records_say_so() -> None:
+    records: list[Viewed] = [GRID, P0, in_move(P0, "n1", "n2", "copying")]
+    setting = a_setting("n2", arrived=frozenset({workspace_id("atlas", P0.workspace)}))
+    view = a_view("n2", records, [a_workspace(P0, "n1"), a_move(P0, "n1", "n2", "copying")])
+    network = derive_whole(view, setting).state.networks[GRID.id]  # type: ignore[index]
+    assert network.ports[PortId(P0.id)].gate is Gate.OPEN
+    assert not network.chase
+    assert P0.mac not in network.remotes
+
+
+def test_once_arrived_the_source_closes_and_chases_to_the_target() -> None:
+    records: list[Viewed] = [GRID, P0, in_move(P0, "n1", "n2", "activated")]
+    source = derive_whole(a_view("n1", records, []), a_setting("n1")).state.networks[GRID.id]  # type: ignore[index]
+    other = derive_whole(a_view("n3", [*records, P1, a_binding(P1, "n3")], []), a_setting("n3")).state.networks[GRID.id]  # type: ignore[index]
+    assert source.ports[PortId(P0.id)].gate is Gate.CLOSED
+    assert source.chase == {P0.mac: UNDERLAY["n2"]}
+    assert other.remotes[P0.mac].vtep == UNDERLAY["n2"]
+
+
+def test_never_do_both_ends_of_a_move_chase_without_one_being_open() -> None:
+    for phase in ("requested", "prepared", "copying", "activated"):
+        records: list[Viewed] = [GRID, P0, in_move(P0, "n1", "n2", phase)]
+        ends = [derive_whole(a_view(h, records, []), a_setting(h)).state.networks[GRID.id] for h in ("n1", "n2")]  # type: ignore[index]
+        assert sum(bool(network.chase) for network in ends) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "host", "role"),
+    [
+        ("requested", "n1", Role.RUN),
+        ("requested", "n2", Role.ARRIVE),
+        ("prepared", "n2", Role.ARRIVE),
+        ("copying", "n2", Role.TAKE),
+        ("copying", "n1", Role.RUN),
+        ("activated", "n2", Role.RUN),
+        ("activated", "n1", Role.HOLD),
+        ("settled", "n1", Role.RUN),
+        ("settled", "n2", None),
+        ("aborted", "n2", None),
+        ("requested", "n3", None),
+    ],
+)
+def test_role_in_a_move(state: str, host: str, role: Role | None) -> None:
+    assert role_of(a_workspace(P0, "n1"), a_move(P0, "n1", "n2", state), host) is role
+
+
+def test_a_stopped_workspace_keeps_its_port_and_has_the_role_stop() -> None:
+    view = a_view("n1", [GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1", desired="stopped")])
+    derived = derive_whole(view, a_setting("n1"))
+    assert derived.wants[workspace_id("atlas", P0.workspace)].role is Role.STOP
+    assert PortId(P0.id) in derived.state.networks[GRID.id].ports  # type: ignore[index]
+
+
+def test_two_playgrounds_with_the_same_subnet_keep_apart() -> None:
+    other = a_network(playground="other", vni=4097)
+    port = a_port(0, other)
+    view = a_view("n1", [GRID, P0, a_binding(P0, "n1")], [])
+    view.take(Enter(playground_scope("other"), 2, [other, port, a_binding(port, "n1")]))
+    derived = derive_whole(view, a_setting("n1"))
+    assert {n.vni for n in derived.state.networks.values()} == {4096, 4097}
+    assert {n.leg.namespace for n in derived.state.networks.values() if n.leg} == {
+        "playground-atlas",
+        "playground-other",
+    }
+
+
+def test_a_client_is_told_its_address_mtu_and_names_and_no_router() -> None:
+    view = a_view("n1", [GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+    scope = derive_whole(view, a_setting("n1")).services[f"port/{P0.id}"]
+    assert scope.v4.address == P0.addresses[0]  # type: ignore[union-attr]
+    assert scope.v4.mtu == 1450  # type: ignore[union-attr]
+    assert scope.v4.router is None  # type: ignore[union-attr]
+    assert scope.v4.search == ("grid.atlas.internal", "atlas.internal")  # type: ignore[union-attr]
+
+
+HOSTS = ("n1", "n2", "n3")
+MOVES = st.tuples(st.integers(0, 7), st.sampled_from(HOSTS), st.sampled_from(["put", "remove", "move"]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(MOVES, max_size=25), st.randoms(use_true_random=False))
+def test_what_is_kept_equals_what_is_derived_from_nothing(
+    edits: list[tuple[int, str, str]], rng: random.Random
+) -> None:
+    """The fast derivation against the dumb one, over any history; and a view that heard it all in another order agrees."""
+    derivation = Derivation()
+    view = a_view("n1", [GRID], [])
+    final: dict[int, list[Viewed]] = {}
+    for index, host, edit in edits:
+        port = a_port(index, GRID)
+        if edit == "remove":
+            final.pop(index, None)
+            keys = [f"port/atlas/{port.workspace}/grid", f"claim/active/{port.id}"]
+            view.take(Changed(playground_scope("atlas"), 2, [], keys))
+        else:
+            binding = a_binding(port, host) if edit == "put" else in_move(port, host, HOSTS[(index + 1) % 3], "copying")
+            final[index] = [port, binding]
+            view.take(Changed(playground_scope("atlas"), 2, [port, binding], []))
+        assert derivation.derive(view, a_setting("n1")) == derive_whole(view, a_setting("n1"))
+    records: list[Viewed] = [record for pair in final.values() for record in pair]
+    rng.shuffle(records)
+    again = a_view("n1", [*records, GRID], [])
+    assert derive_whole(again, a_setting("n1")).state == derive_whole(view, a_setting("n1")).state
+
+
+def test_a_scope_that_a_new_connection_does_not_enter_is_void_once_the_view_is_complete() -> None:
+    view = a_view("n1", [GRID, P0, a_binding(P0, "n1")], [])
+    view.begin()
+    view.take(Enter("site", 5, []))
+    assert playground_scope("atlas") in view.scopes
+    view.take(Complete(5))
+    assert playground_scope("atlas") not in view.scopes
+
+
+def test_a_view_survives_its_cache() -> None:
+    view = a_view("n1", [GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+    thawed, cached = thaw(freeze(view, 12.5, "internal", []))
+    assert cached.at_utc_s == 12.5
+    assert derive_whole(thawed, a_setting("n1")) == derive_whole(view, a_setting("n1"))
+
+
+def test_leaving_a_scope_forgets_it() -> None:
+    view = a_view("n1", [GRID, P0, a_binding(P0, "n1")], [])
+    view.take(Leave(playground_scope("atlas")))
+    assert not derive_whole(view, a_setting("n1")).state.networks
