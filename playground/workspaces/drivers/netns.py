@@ -88,13 +88,13 @@ class NetnsDriver:
         """Flips all NICs to this host. The guest never pauses: the answer is the time of the flip itself, in ms."""
         return await self._run(self._activate, guest)
 
-    async def depart(self, guest: Guest) -> None:
+    async def depart(self, guest_id: str) -> None:
         """Removes this host's legs. Raises DriverError while the guest's traffic still goes by this host."""
-        await self._run(self._leave, guest)
+        await self._run(self._leave, guest_id)
 
     async def abort_arrival(self, guest: Guest) -> None:
         """Removes this host's legs; a flip that was begun and not finished is taken back first."""
-        await self._run(self._leave, guest)
+        await self._run(self._leave, guest.id)
 
     async def stop(self, guest_id: str, grace_s: float) -> None:
         """Ends the guest and removes its ends. Where another host carries it, only this host's ends go."""
@@ -220,11 +220,13 @@ class NetnsDriver:
             self._ledger.write(msgspec.structs.replace(entry, host=self._host))
             return pause_ms
 
-    def _leave(self, guest: Guest) -> None:
-        with self._ledger.locked(guest.id):
-            entry = self._ledger.read(guest.id)
-            if entry is None or not entry.is_alive():
-                self._remove_devices(guest)
+    def _leave(self, guest_id: str) -> None:
+        with self._ledger.locked(guest_id):
+            entry = self._ledger.read(guest_id)
+            if entry is None:
+                return
+            if not entry.is_alive():
+                self._remove_devices(entry)
             elif entry.host == self._host:
                 raise DriverError("its traffic goes by this host: move it away first")
             else:
@@ -266,11 +268,11 @@ class NetnsDriver:
         self._remove_devices(entry)
         self._ledger.remove(entry.id)
 
-    def _remove_devices(self, owner: Guest | Entry) -> None:
+    def _remove_devices(self, entry: Entry) -> None:
         """Removes what a dead guest left here, without waiting for the kernel to take its namespaces back."""
         try:
             with _opened(self._dataplane) as dataplane:
-                nic.remove_devices(dataplane, owner.nics)
+                nic.remove_devices(dataplane, entry.nics)
         except FileNotFoundError:
             return  # no data plane, so no ends in it
 

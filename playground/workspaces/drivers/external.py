@@ -1,0 +1,98 @@
+"""Workspaces that somebody else runs. Looks for the devices `pg<port id>` that they bring; makes and moves nothing.
+
+The device is a tap or veth in this host's namespace; the overlay adopts it from there into the data plane namespace
+and gives it back in the end. What this driver remembers is only what it was asked to watch: an agent that restarts asks
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from playground.records import Move
+from playground.workspaces.drivers.api import DriverError, Guest, GuestState, Observed, Process
+from playground.workspaces.drivers.nic import device_names
+
+
+class ExternalDriver:
+    """dataplane: the data plane namespace's name in /run/netns, or the path of a namespace."""
+
+    name = "external"
+    move: Move = "live"
+    domain = ""
+
+    def __init__(self, dataplane: str = "playground") -> None:
+        self._dataplane = Path("/run/netns") / dataplane
+        self._watched: dict[str, tuple[Guest, bool]] = {}
+
+    async def observe(self) -> dict[str, Observed]:
+        """Every guest that was prepared here and not stopped; FAILED names a device that is gone."""
+        devices = await asyncio.to_thread(self._devices)
+        return {id: _observed(guest, started, devices) for id, (guest, started) in self._watched.items()}
+
+    async def prepare(self, guest: Guest) -> None:
+        """Raises DriverError until all devices are there."""
+        missing = _missing(guest, await asyncio.to_thread(self._devices))
+        if missing:
+            raise DriverError(f"waits for a tap or veth named {missing} in this host's namespace")
+        started = self._watched.get(guest.id, (guest, False))[1]
+        self._watched[guest.id] = (guest, started)
+
+    async def prepare_arrival(self, guest: Guest) -> None:
+        """As `prepare`: whoever moves the guest makes its device here first."""
+        await self.prepare(guest)
+
+    async def start(self, guest: Guest) -> None:
+        """Starts nothing; from now on the guest counts as running."""
+        await self.prepare(guest)
+        self._watched[guest.id] = (guest, True)
+
+    async def activate(self, guest: Guest) -> float:
+        """Moves nothing, as somebody else did; how long the guest paused is not known here, so 0."""
+        await self.start(guest)
+        return 0.0
+
+    async def depart(self, guest_id: str) -> None:
+        """Watches the guest no longer."""
+        self._watched.pop(guest_id, None)
+
+    async def abort_arrival(self, guest: Guest) -> None:
+        """Watches the guest no longer."""
+        self._watched.pop(guest.id, None)
+
+    async def stop(self, guest_id: str, grace_s: float) -> None:
+        """Ends nothing; watches the guest no longer."""
+        self._watched.pop(guest_id, None)
+
+    async def exec(
+        self, guest_id: str, argv: Sequence[str], stdin: int, stdout: int, stderr: int, tty: bool
+    ) -> Process:
+        """Always raises DriverError: there is no way in."""
+        raise DriverError("an external workspace is run by somebody else, who alone can start commands in it")
+
+    def _devices(self) -> frozenset[str]:
+        """Names of all devices in this host's namespace and, if there is one, the data plane namespace."""
+        found: frozenset[str] = frozenset()
+        for namespace in (Path("/proc/thread-self/ns/net"), self._dataplane):
+            try:
+                descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                found |= device_names(descriptor)
+            finally:
+                os.close(descriptor)
+        return found
+
+
+def _missing(guest: Guest, devices: frozenset[str]) -> str:
+    return next((nic.device for nic in guest.nics if nic.device not in devices), "")
+
+
+def _observed(guest: Guest, started: bool, devices: frozenset[str]) -> Observed:
+    if missing := _missing(guest, devices):
+        return Observed(guest.id, GuestState.FAILED, f"its tap or veth {missing} is gone")
+    return Observed(guest.id, GuestState.RUNNING if started else GuestState.PREPARED)
