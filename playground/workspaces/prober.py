@@ -1,8 +1,8 @@
 """Asks many addresses at once whether they answer an echo request. Knows nothing of policies or of what should answer.
 
-A plain script for inside a guest, standard library only: `python -I -S prober.py [--tries 3] [--seconds 1]` reads a JSON list
-of `{"id", "address"}` (other keys are ignored) from stdin and prints a list of `{"id", "reachable", "rtt_ms"}` in the same
-order; rtt_ms is null for what did not answer. It needs CAP_NET_RAW. ICMP: RFC 792; ICMPv6: RFC 4443 §4.
+A plain script for inside a guest, standard library only: `python -I -S prober.py [--tries 3] [--seconds 1]` reads a
+JSON list of `{"id", "address"}` (other keys are ignored) from stdin and prints a list of `{"id", "reachable", "rtt_ms"}` in
+the same order; rtt_ms is null for what did not answer itself. It needs CAP_NET_RAW. ICMP: RFC 792; ICMPv6: RFC 4443 §4.
 """
 
 from __future__ import annotations
@@ -30,45 +30,44 @@ ICMP6_FILTER = 1  # linux/icmpv6.h
 
 @dataclass(slots=True)
 class Target:
-    """One address to ask. sockaddr is None where the address is not one; rtt_s is None until it answered."""
+    """One address to ask. sockaddr is None where the address is not one; rtt_ns is None until it answered."""
 
     id: object
     family: int
-    sockaddr: tuple[object, ...] | None
-    asked_s: float = 0.0
-    rtt_s: float | None = None
+    sockaddr: tuple[str | int | bytes, ...] | None
+    rtt_ns: int | None = None
 
 
 def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071): the ones' complement of the ones' complement sum of 16-bit words."""
     padded = data + bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    total = int(sum(struct.unpack(f"!{len(padded) // 2}H", padded)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
 
 
-def encode_request(family: int, identifier: int, number: int) -> bytes:
-    """An echo request. For ICMPv6 the kernel fills the checksum in (RFC 3542 §3.1)."""
+def encode_request(family: int, identifier: int, number: int, now_ns: int) -> bytes:
+    """An echo request that carries its own time. For ICMPv6 the kernel fills the checksum in (RFC 3542 §3.1)."""
     kind = ECHO4 if family == socket.AF_INET else ECHO6
-    packet = struct.pack("!BBHHH", kind, 0, 0, identifier, number) + MAGIC
+    packet = struct.pack("!BBHHH", kind, 0, 0, identifier, number) + MAGIC + struct.pack("!Q", now_ns)
     if family == socket.AF_INET:
         packet = packet[:2] + struct.pack("!H", checksum(packet)) + packet[4:]
     return packet
 
 
-def parse_reply(family: int, packet: bytes, identifier: int) -> int | None:
-    """The number in an echo reply that is ours, else None. An IPv4 raw socket shows the IP header too, IPv6 does not."""
+def parse_reply(family: int, packet: bytes, identifier: int) -> tuple[int, int] | None:
+    """(number, time) of an echo reply of ours, else None. An IPv4 raw socket shows the IP header, IPv6 does not."""
     if family == socket.AF_INET:
         if not packet:
             return None
         packet = packet[(packet[0] & 0xF) * 4 :]
-    if len(packet) < 8 + len(MAGIC):
+    if len(packet) < 24:
         return None
-    kind, code, _, whose, number = struct.unpack_from("!BBHHH", packet)
+    kind, code, _, whose, number, magic, asked_ns = struct.unpack_from("!BBHHH8sQ", packet)
     reply = REPLY4 if family == socket.AF_INET else REPLY6
-    ours = kind == reply and code == 0 and whose == identifier and packet[8 : 8 + len(MAGIC)] == MAGIC
-    return int(number) if ours else None
+    ours = kind == reply and code == 0 and whose == identifier and magic == MAGIC
+    return (number, asked_ns) if ours else None
 
 
 def read_target(entry: dict[str, object]) -> Target:
@@ -97,7 +96,7 @@ def open_sockets(targets: Sequence[Target]) -> dict[int, socket.socket]:
 
 
 def probe(targets: Sequence[Target], tries: int, seconds: float) -> None:
-    """Asks all targets, those that have not answered `tries` times in `seconds`, and ends once all have. Fills rtt_s.
+    """Asks all targets, those that have not answered `tries` times in `seconds`, and ends once all have. Fills rtt_ns.
 
     Raises PermissionError without CAP_NET_RAW, ValueError for more than 65536 targets (an echo's number has 16 bits).
     """
@@ -108,20 +107,19 @@ def probe(targets: Sequence[Target], tries: int, seconds: float) -> None:
     try:
         for _ in range(tries):
             due = time.monotonic() + seconds / tries
-            silent = [
-                (number, target) for number, target in enumerate(targets) if target.sockaddr and target.rtt_s is None
-            ]
+            silent = [number for number, target in enumerate(targets) if target.sockaddr and target.rtt_ns is None]
             if not silent:
                 return
-            for at, (number, target) in enumerate(silent):
-                target.asked_s = time.monotonic()
+            for at, number in enumerate(silent):
+                family, sockaddr = targets[number].family, targets[number].sockaddr
+                request = encode_request(family, identifier, number, time.monotonic_ns())
                 try:
-                    channels[target.family].sendto(encode_request(target.family, identifier, number), target.sockaddr)
+                    channels[family].sendto(request, sockaddr or ())
                 except OSError:
                     continue  # no route, or no buffer just now: that is what the further tries are for
                 if at % AT_ONCE == AT_ONCE - 1:
                     _read(channels, targets, identifier, 0.0)
-            while any(target.rtt_s is None for _, target in silent) and (wait := due - time.monotonic()) > 0:
+            while any(targets[number].rtt_ns is None for number in silent) and (wait := due - time.monotonic()) > 0:
                 _read(channels, targets, identifier, wait)
     finally:
         for channel in channels.values():
@@ -134,15 +132,16 @@ def _read(channels: dict[int, socket.socket], targets: Sequence[Target], identif
     for channel in select.select(list(families), [], [], wait_s)[0]:
         while True:
             try:
-                packet = channel.recv(2048)
+                packet, sender = channel.recvfrom(2048)
             except BlockingIOError:
                 break
-            number = parse_reply(families[channel], packet, identifier)
-            if number is None or number >= len(targets):
+            number, asked_ns = parse_reply(families[channel], packet, identifier) or (MAX_TARGETS, 0)
+            if number >= len(targets):
                 continue
             target = targets[number]
-            if target.rtt_s is None:
-                target.rtt_s = time.monotonic() - target.asked_s
+            # An answer from another address than the one asked (a broadcast's, a translated one) is none.
+            if target.rtt_ns is None and target.sockaddr and target.sockaddr[0] == sender[0]:
+                target.rtt_ns = time.monotonic_ns() - asked_ns
 
 
 def main(argv: list[str]) -> int:
@@ -156,8 +155,8 @@ def main(argv: list[str]) -> int:
     results = [
         {
             "id": target.id,
-            "reachable": target.rtt_s is not None,
-            "rtt_ms": None if target.rtt_s is None else round(target.rtt_s * 1000, 3),
+            "reachable": target.rtt_ns is not None,
+            "rtt_ms": None if target.rtt_ns is None else round(target.rtt_ns / 1e6, 3),
         }
         for target in targets
     ]

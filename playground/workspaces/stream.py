@@ -1,8 +1,8 @@
 """Streams that measure what a move costs: numbered datagrams at a steady rate, and a TCP transfer with a checksum.
 
-A plain script for inside a guest: `python -I -S stream.py send|receive|tcp-send|tcp-receive …`, standard library only. Knows
-nothing of hosts or moves. Receivers write `listening PORT` to stderr once they are ready, and one JSON object to stdout
-at their end. SIGTERM and SIGINT end any of them early, and properly.
+A plain script for inside a guest: `python -I -S stream.py send|receive|tcp-send|tcp-receive …`, standard library only.
+Knows nothing of hosts or moves. Receivers write `listening PORT` to stderr once they are ready, and one JSON object to
+stdout at their end. SIGTERM and SIGINT end any of them early, and properly.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Tally:
         self._highest = max(self._highest, number)
 
     def end(self, sent: int | None, offset_ns: int, now_ns: int) -> None:
-        """The stream is over: at its end marker (only the first counts), or unheard of, at the receiver's patience's end.
+        """The stream is over: at its end marker (only the first counts), or when the receiver has no more patience.
 
         sent: as the marker says; None without one, and then the planned number counts.
         """
