@@ -6,6 +6,7 @@ Frames are binary, the first byte the channel: see `docs/api.md`. When the webso
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -27,7 +28,8 @@ from playground.workspaces.drivers.api import Driver, DriverError
 
 log = logging.getLogger("agent")
 
-STDIN, STDOUT, STDERR, EXIT, WINDOW = range(5)
+STDIN, STDOUT, STDERR, EXIT, WINDOW, SIGNAL = range(6)
+SIGNALS = {name: signal.Signals[f"SIG{name}"] for name in ("INT", "TERM", "HUP", "QUIT")}
 CHUNK = 64 * 1024
 ABSENT = 127
 
@@ -122,7 +124,7 @@ async def _carry(connection: ClientConnection, pid: int, ours: dict[str, int]) -
     if "err" in ours:
         outputs.append(asyncio.create_task(_output(connection, STDERR, ours["err"])))
     is_tty = ours["in"] == ours["out"]
-    stdin = asyncio.create_task(_input(connection, ours, is_tty))
+    stdin = asyncio.create_task(_input(connection, pid, ours, is_tty))
     pidfd = os.pidfd_open(pid)
     ended: asyncio.Future[None] = loop.create_future()
     loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
@@ -181,7 +183,7 @@ async def _output(connection: ClientConnection, channel: int, fd: int) -> None:
         await connection.send(bytes([channel]) + data)
 
 
-async def _input(connection: ClientConnection, ours: dict[str, int], is_tty: bool) -> None:
+async def _input(connection: ClientConnection, pid: int, ours: dict[str, int], is_tty: bool) -> None:
     """Until the peer ends its input (an empty frame) or the connection goes."""
     async for frame in connection:
         if not isinstance(frame, bytes) or not frame:
@@ -189,6 +191,11 @@ async def _input(connection: ClientConnection, ours: dict[str, int], is_tty: boo
         if frame[0] == WINDOW and is_tty:
             size = msgspec.json.decode(frame[1:], type=dict[str, int])
             _resize(ours["in"], size.get("rows", 24), size.get("cols", 80))
+        elif frame[0] == SIGNAL:
+            number = SIGNALS.get(frame[1:].decode("ascii", "replace"))
+            if number is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
         elif frame[0] == STDIN:
             if len(frame) == 1:
                 if is_tty:

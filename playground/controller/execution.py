@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -13,7 +13,7 @@ from playground import wire
 from playground.controller.sessions import Sessions
 from playground.controller.world import World
 
-STDIN, STDOUT, STDERR, EXIT, WINDOW = range(5)
+STDIN, STDOUT, STDERR, EXIT, WINDOW, SIGNAL = range(6)
 ANSWER_S = 10.0
 
 
@@ -105,8 +105,14 @@ class Execution:
         channel = await self.start(argv, workspace=workspace, host=host)
         return await self.finish(channel, stdin, timeout_s)
 
-    async def finish(self, channel: Channel, stdin: bytes = b"", timeout_s: float = 30.0) -> Finished:
-        """Feeds a started command and collects what it says."""
+    async def finish(
+        self,
+        channel: Channel,
+        stdin: bytes = b"",
+        timeout_s: float = 30.0,
+        on_stderr: Callable[[bytes], None] | None = None,
+    ) -> Finished:
+        """Feeds a started command and collects what it says. on_stderr hears each piece of stderr as it comes."""
         out, err = bytearray(), bytearray()
         try:
             async with asyncio.timeout(timeout_s):
@@ -118,6 +124,8 @@ class Execution:
                         out += frame[1:]
                     elif frame[0] == STDERR:
                         err += frame[1:]
+                        if on_stderr is not None:
+                            on_stderr(frame[1:])
                     elif frame[0] == EXIT:
                         ended = msgspec.json.decode(frame[1:], type=dict[str, int | str])
                         if "error" in ended:
@@ -128,6 +136,10 @@ class Execution:
         finally:
             await self.close(channel)
         raise NotPossible("the agent's connection ended before the command did")
+
+    async def signal(self, channel: Channel, name: str) -> None:
+        """Sends INT, TERM, HUP or QUIT to a started command."""
+        await channel.to_agent.put(bytes([SIGNAL]) + name.encode())
 
     async def close(self, channel: Channel) -> None:
         """Ends a channel from our side; the agent hangs up on the command."""

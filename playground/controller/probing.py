@@ -22,6 +22,7 @@ METER_RATE = 1000
 BEFORE_S = 0.3
 AFTER_S = 0.4
 METER_MAX_S = 60
+START_S = 10.0
 
 
 class Probing:
@@ -97,12 +98,16 @@ class Probing:
             log.info("move not measured workspace=%s/%s: no peer on its networks", move.playground, move.workspace)
             return None
         peer, address = found
+        # it writes a line to stderr once it listens; a stream begun earlier would count as lost
         receiver = await self._execution.start(
-            ["@stream", "receive", "--port", str(METER_PORT), "--seconds", str(METER_MAX_S)],
+            ["@stream", "receive", "--port", str(METER_PORT), "--patience", str(METER_MAX_S)],
             workspace=(move.playground, move.workspace),
         )
-        collecting = asyncio.create_task(self._execution.finish(receiver, b"", METER_MAX_S + 10))
-        await asyncio.sleep(BEFORE_S / 2)  # the receiver's interpreter starts; the stream's first packets would be lost
+        listening = asyncio.Event()
+        collecting = asyncio.create_task(
+            self._execution.finish(receiver, b"", METER_MAX_S + 10, on_stderr=lambda _: listening.set())
+        )
+        await asyncio.wait_for(listening.wait(), START_S)
         sender = await self._execution.start(
             [
                 "@stream",
@@ -115,7 +120,6 @@ class Probing:
                 str(METER_RATE),
                 "--seconds",
                 str(METER_MAX_S),
-                "--until-eof",
             ],
             workspace=(move.playground, peer.name),
         )
@@ -131,7 +135,8 @@ class _Stream(Metering):
 
     async def finish(self) -> tuple[float | None, int | None, int | None]:
         await asyncio.sleep(AFTER_S)
-        # the end of its input ends the sender, which tells the receiver how many it sent
+        # a sender that is asked to end tells the receiver how many it sent
+        await self._execution.signal(self._sender, "TERM")
         await self._execution.finish(self._sender, b"", 10)
         finished = await self._collecting
         result = msgspec.json.decode(finished.stdout, type=dict[str, Any])

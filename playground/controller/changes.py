@@ -1,0 +1,284 @@
+"""Makes an admitted change real in the store: claims first, then the root pointer, then the records it means.
+
+Every commit of a change is small, so a change is many; what makes it one is the root pointer. A change that its writer
+never finished before the pointer flipped is swept with its claims; after the flip it is rolled forward from the accepted
+file. A claim outlives its record until no host holds the port any more, so an address is never at two places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from playground.admit import Admission, Known, admit, remove
+from playground.controller.events import EventLog
+from playground.controller.world import Grid, World
+from playground.records import (
+    ChangeRecord,
+    ClaimRecord,
+    PlaygroundRecord,
+    PortRecord,
+    WorkspaceRecord,
+    encode,
+    key_of,
+)
+from playground.spec import PlaygroundSpec, load_playground
+from playground.store.api import Change, Compare, Conflict, Delete, Put, Store
+
+log = logging.getLogger("controller")
+
+BATCH = 50
+"""Operations in a commit; with as many compares it stays below every engine's limit."""
+
+ABANDONED_S = 30.0
+"""A change record that nobody has finished for so long was left by a controller that died."""
+
+TRIES = 8
+
+
+class Raced(Exception):
+    """Somebody else changed the same playground meanwhile; redo from a fresh reading."""
+
+
+class Changes:
+    """Accepting and removing playgrounds, and cleaning up after writers that died."""
+
+    def __init__(self, store: Store, world: World, events: EventLog) -> None:
+        self._store = store
+        self._world = world
+        self._events = events
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._mine: set[str] = set()
+        self._settled: dict[str, tuple[str, int]] = {}
+
+    # what people ask
+
+    def plan(self, spec: PlaygroundSpec) -> list[dict[str, Any]]:
+        """The steps that accepting this file would take. Raises SpecErrors."""
+        return _steps(admit(spec, self._known(spec.name), "plan"))
+
+    async def accept(self, spec: PlaygroundSpec) -> tuple[str, list[dict[str, Any]]]:
+        """Commits a file: (change id, steps). Raises SpecErrors with nothing changed."""
+        async with self._locks[spec.name]:
+            for _ in range(TRIES):
+                change = secrets.token_hex(6)
+                admission = admit(spec, self._known(spec.name), change)
+                if admission.root is None and not admission.puts and not admission.deletes:
+                    return change, []
+                try:
+                    await self._commit(spec.name, change, admission)
+                except Raced:
+                    continue
+                steps = _steps(admission)
+                if steps:
+                    self._events.add("playground-changed", f"playground {spec.name}", f"{len(steps)} changes")
+                return change, steps
+        raise Raced(f"{spec.name} keeps changing; try again")
+
+    async def remove(self, name: str) -> None:
+        """Commits the removal of a playground; hosts follow, claims go when nothing of it is left on a host."""
+        async with self._locks[name]:
+            for _ in range(TRIES):
+                change = secrets.token_hex(6)
+                try:
+                    await self._commit(name, change, remove(self._known(name)))
+                except Raced:
+                    continue
+                await self._drop_root(name)
+                self._events.add("playground-removed", f"playground {name}", "asked for")
+                return
+        raise Raced(f"{name} keeps changing; try again")
+
+    def _known(self, name: str) -> Known:
+        """What admission may look at for one playground."""
+        grid = self._world.grids.get(name)
+        return Known(
+            root=grid.root if grid else None,
+            networks={n.name: n for n in grid.networks.values()} if grid else {},
+            workspaces=dict(grid.workspaces) if grid else {},
+            ports={(p.workspace, p.network): p for p in grid.ports.values()} if grid else {},
+            claims=dict(grid.claims) if grid else {},
+            vnis=frozenset(self._world.vnis),
+            hosts=dict(self._world.hosts),
+        )
+
+    # commits
+
+    async def _commit(self, name: str, change: str, admission: Admission) -> None:
+        """Raises Raced when somebody was quicker; claims taken so far are given back then."""
+        root_key = f"playground/{name}"
+        marker = ChangeRecord(id=change, playground=name, started_utc_s=time.time())
+        self._mine.add(change)
+        try:
+            claims = [(Compare(key, 0), Put(key, encode(claim))) for key, claim in admission.claims]
+            taken = [(None, Put(key_of(marker), encode(marker)))] if len(claims) > BATCH // 2 else []
+            await self._in_batches([*taken, *claims], change)
+            if admission.root is not None:
+                root = (Compare(root_key, self._world.modified(root_key)), Put(root_key, encode(admission.root)))
+                await self._in_batches([root], change)
+            await self._in_batches(self._record_changes(admission), None)
+            if taken:
+                await self._in_batches([(None, Delete(key_of(marker)))], None)
+        finally:
+            self._mine.discard(change)
+
+    def _record_changes(self, admission: Admission) -> list[tuple[Compare | None, Change]]:
+        """Writes and removals of records. Claims of removed ones stay: `release` frees them when no host holds them."""
+        work: list[tuple[Compare | None, Change]] = []
+        for key in admission.deletes:
+            if key.startswith("claim/"):
+                continue
+            work.append((None, Delete(key)))
+            held = self._world.items.get(key)
+            match held[0] if held else None:
+                case PortRecord() as port:
+                    work.append((None, Delete(f"claim/active/{port.id}")))
+                case WorkspaceRecord() as workspace:
+                    work.append((None, Delete(f"migration/{workspace.playground}/{workspace.name}")))
+                case _:
+                    pass
+        for record in admission.puts:
+            compare = self._world.compare(record) if isinstance(record, WorkspaceRecord) else None
+            work.append((compare, Put(key_of(record), encode(record))))
+        return work
+
+    async def _in_batches(self, work: Sequence[tuple[Compare | None, Change]], undo: str | None) -> None:
+        """Commits in order, `BATCH` at a time. undo: the change whose claims to give back when a batch conflicts."""
+        for start in range(0, len(work), BATCH):
+            part = work[start : start + BATCH]
+            compares = [compare for compare, _ in part if compare is not None]
+            result = await self._store.commit(compares, [change for _, change in part])
+            if isinstance(result, Conflict):
+                log.info("change conflicts keys=%s", result.keys[:3])
+                await asyncio.sleep(0.01)
+                await self._world.load()
+                if undo is not None:
+                    await self._give_back(undo)
+                raise Raced(f"conflict on {', '.join(result.keys[:3])}")
+            await self._world.reached(result)
+
+    async def _give_back(self, change: str) -> None:
+        """Deletes the claims and the marker of a change that will not happen."""
+        keys = [
+            key
+            for key, (record, _) in self._world.items.items()
+            if isinstance(record, ClaimRecord) and record.change == change
+        ]
+        keys.append(f"change/{change}")
+        for start in range(0, len(keys), BATCH):
+            result = await self._store.commit([], [Delete(key) for key in keys[start : start + BATCH]])
+            if not isinstance(result, Conflict):
+                await self._world.reached(result)
+
+    async def _drop_root(self, name: str) -> None:
+        """Deletes the root pointer and the probe of a playground whose records are gone."""
+        result = await self._store.commit([], [Delete(f"playground/{name}"), Delete(f"probe/{name}")])
+        if not isinstance(result, Conflict):
+            await self._world.reached(result)
+
+    # cleaning up
+
+    async def run(self) -> None:
+        """Finishes what a dead writer left, and frees claims, for ever."""
+        while True:
+            revision = self._world.revision
+            await self.finish()
+            await self.release()
+            try:
+                await asyncio.wait_for(self._world.moved(revision), 5.0)
+                await asyncio.sleep(0.2)  # releasing may lag; many removals become one pass
+            except TimeoutError:
+                continue
+
+    async def finish(self) -> None:
+        """Rolls forward what was accepted and not written, sweeps what was claimed and not accepted."""
+        for marker in list(self._world.changes.values()):
+            if marker.id in self._mine or time.time() - marker.started_utc_s < ABANDONED_S:
+                continue
+            log.warning("unfinished change swept change=%s playground=%s", marker.id, marker.playground)
+            async with self._locks[marker.playground]:
+                grid = self._world.grids.get(marker.playground)
+                if grid is None or grid.root is None or grid.root.change != marker.id:
+                    await self._give_back(marker.id)
+                else:
+                    await self._store.commit([], [Delete(key_of(marker))])
+        for name, grid in list(self._world.grids.items()):
+            if grid.root is None or self._locks[name].locked():
+                continue
+            async with self._locks[name]:
+                await self._roll_forward(name, grid.root)
+
+    async def _roll_forward(self, name: str, root: PlaygroundRecord) -> None:
+        if name in self._settled and self._settled[name] == (root.change, self._world.modified(key_of(root))):
+            return
+        try:
+            if root.state == "removing":
+                await self._commit(name, root.change, remove(self._known(name)))
+                await self._drop_root(name)
+                return
+            admission = admit(load_playground(root.text, root.file), self._known(name), root.change)
+            if admission.claims or admission.puts or admission.deletes:
+                log.warning("accepted change rolled forward playground=%s change=%s", name, root.change)
+                await self._commit(name, root.change, admission)
+        except Raced:
+            return
+        self._settled[name] = (root.change, self._world.modified(key_of(root)))
+
+    async def release(self) -> None:
+        """Frees claims that no record needs, once no host holds them either."""
+        free: list[str] = []
+        for grid in list(self._world.grids.values()):
+            for key, claim in grid.claims.items():
+                if claim.change in self._mine or claim.change in self._world.changes:
+                    continue
+                if self._locks[claim.playground].locked() or is_needed(grid, key, claim) or self._is_held(key, claim):
+                    continue
+                free.append(key)
+        for start in range(0, len(free), BATCH):
+            keys = free[start : start + BATCH]
+            compares = [Compare(key, self._world.modified(key)) for key in keys]
+            result = await self._store.commit(compares, [Delete(key) for key in keys])
+            if not isinstance(result, Conflict):
+                await self._world.reached(result)
+
+    def _is_held(self, key: str, claim: ClaimRecord) -> bool:
+        """Whether a host still carries the claim's port, or a client still leases its address."""
+        seen = self._world.observed_ports.get(claim.owner)
+        if not seen:
+            return False
+        grid = self._world.grids.get(claim.playground)
+        if grid is None or claim.owner not in grid.ports:
+            return True
+        hex = key.rpartition("/")[2]
+        return any(hex == address_hex(address) for report in seen.values() for address in report.leased)
+
+
+def is_needed(grid: Grid, key: str, claim: ClaimRecord) -> bool:
+    """Whether a record of the playground has what is claimed."""
+    _, kind, *_rest, value = key.split("/")
+    port, network = grid.ports.get(claim.owner), grid.networks.get(claim.owner)
+    match kind:
+        case "addr":
+            addresses = port.addresses if port else network.gateways if network else ()
+            return any(value == address_hex(address) for address in addresses)
+        case "mac":
+            return port is not None and port.mac.replace(":", "") == value
+        case "vni":
+            return network is not None and str(network.vni) == value
+        case _:
+            return True
+
+
+def address_hex(address: str) -> str:
+    """The packed address in hex, as in claims' keys."""
+    return ipaddress.ip_address(address).packed.hex()
+
+
+def _steps(admission: Admission) -> list[dict[str, Any]]:
+    return [{"action": s.action, "object": s.object, "detail": s.detail} for s in admission.steps]
