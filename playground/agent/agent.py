@@ -20,7 +20,7 @@ from playground import __version__, wire
 from playground.agent.execute import execute
 from playground.agent.guests import Guests
 from playground.agent.link import Link
-from playground.agent.view import View, freeze, thaw
+from playground.view import View, freeze, thaw
 from playground.derive import Derivation, Derived, Role, Setting, Want
 from playground.records import ObservedHost, ObservedPort, ObservedWorkspace, key_of
 from playground.responder.client import Client

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from playground import wire
-from playground.agent.view import SITE, host_scope, playground_scope
+from playground.view import SITE, host_scope, playground_scope
 from playground.controller.events import EventLog
 from playground.controller.world import World
 from playground.records import (

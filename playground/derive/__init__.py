@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from overlay.state import HostState, Network, NetworkId
-from playground.agent.view import View
+from playground.view import View
 from playground.derive.guests import Role, Want, wants
 from playground.derive.networks import derive_networks
 from playground.derive.services import Service, derive_services

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from overlay.state import Gate, Leg, LocalPort, Network, NetworkId, PortId, RemotePort
-from playground.agent.view import Scope
+from playground.view import Scope
 from playground.records import BindingRecord, NetworkRecord, PortRecord, workspace_id
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.state import Gate, PortId
-from playground.agent.view import View, freeze, host_scope, playground_scope, thaw
+from playground.view import View, freeze, host_scope, playground_scope, thaw
 from playground.derive import Derivation, Role, Setting, derive_whole
 from playground.derive.guests import role_of
 from playground.records import (
