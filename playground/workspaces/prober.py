@@ -1,8 +1,9 @@
 """Asks many addresses at once whether they answer an echo request. Knows nothing of policies or of what should answer.
 
 A plain script for inside a guest, standard library only: `python -I -S prober.py [--tries 3] [--seconds 1]` reads a
-JSON list of `{"id", "address"}` (other keys are ignored) from stdin and prints a list of `{"id", "reachable", "rtt_ms"}` in
-the same order; rtt_ms is null for what did not answer itself. It needs CAP_NET_RAW. ICMP: RFC 792; ICMPv6: RFC 4443 §4.
+JSON list of `{"id", "address"}` (other keys are ignored) from stdin, and prints `{"id", "reachable", "rtt_ms"}` of each
+in the same order; rtt_ms is null for what did not answer itself. It needs CAP_NET_RAW. ICMP: RFC 792; ICMPv6: RFC 4443
+§4.
 """
 
 from __future__ import annotations

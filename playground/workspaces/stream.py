@@ -87,12 +87,20 @@ class Tally:
 
 
 class Stop:
-    """Becomes true at SIGTERM or SIGINT; calls are not restarted on purpose, so loops look at it soon."""
+    """Asked for by SIGTERM or SIGINT. It can be waited for beside a socket, as Python restarts interrupted calls."""
 
     def __init__(self) -> None:
         self.asked = False
+        self._woken, waker = socket.socketpair()
+        self._waker = waker
+        waker.setblocking(False)
+        signal.set_wakeup_fd(waker.fileno())
         for signo in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signo, self._ask)
+
+    def before(self, channel: socket.socket, seconds: float) -> bool:
+        """Waits for something to read: False when asked to stop, or when nothing came in time."""
+        return channel in select.select([channel, self._woken], [], [], seconds)[0] and not self.asked
 
     def _ask(self, signo: int, frame: FrameType | None) -> None:
         self.asked = True
@@ -169,7 +177,7 @@ def receive(port: int, patience: float) -> dict[str, int | float | None]:
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         channel.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         wait = patience
-        while not stop.asked and select.select([channel], [], [], wait)[0]:
+        while stop.before(channel, wait):
             data, ancillary, _, _ = channel.recvmsg(2048, 64)
             if len(data) < HEADER.size:
                 continue
@@ -226,11 +234,10 @@ def tcp_receive(port: int, patience: float) -> dict[str, int | float | bool]:
     stall = 0.0
     intact = False
     with listen(port, socket.SOCK_STREAM) as door:
-        if not select.select([door], [], [], patience)[0]:
+        if not stop.before(door, patience):
             return {"bytes": 0, "mbps": 0.0, "stall_ms": round(patience * 1000, 3), "intact": False}
         channel = door.accept()[0]
     with channel:
-        channel.settimeout(patience)
         buffer = bytearray(BLOCK)
         start = last = time.monotonic()
 
@@ -239,10 +246,12 @@ def tcp_receive(port: int, patience: float) -> dict[str, int | float | bool]:
             have = memoryview(buffer)[:count]
             filled = 0
             while filled < count:
+                if not stop.before(channel, patience):
+                    raise ConnectionError("the transfer was given up")
                 got = channel.recv_into(have[filled:])
                 now = time.monotonic()
                 stall, last = max(stall, now - last), now
-                if got == 0 or stop.asked:
+                if got == 0:
                     raise ConnectionError("the transfer ended in the middle")
                 filled += got
             return have
