@@ -1,0 +1,307 @@
+"""Moves, driven through the store: what agents report becomes what the records say, and nothing is at two places."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+import pytest
+
+from playground.controller import moves as moves_module
+from playground.controller.events import EventLog
+from playground.controller.moves import Metering, Moves, Refused
+from playground.controller.world import World
+from playground.records import (
+    AliveRecord,
+    BindingRecord,
+    Driver,
+    HostRecord,
+    MigrationRecord,
+    ObservedHost,
+    ObservedWorkspace,
+    PortRecord,
+    Record,
+    WorkspaceRecord,
+    encode,
+    key_of,
+    port_id,
+    workspace_id,
+)
+from playground.store.api import Delete, Put
+from playground.store.memory import MemoryStore
+
+PORT = port_id("atlas", "w", "grid")
+
+
+def a_host(name: str, domain: str = "kernel") -> HostRecord:
+    return HostRecord(name=name, site="lab", underlay="192.0.2.1", drivers=(Driver("netns", "same-kernel", domain),))
+
+
+def records() -> list[Record]:
+    found: list[Record] = [a_host("n1"), a_host("n2"), a_host("far", "another kernel")]
+    found += [AliveRecord(host=h, session="s") for h in ("n1", "n2", "far")]
+    found.append(
+        WorkspaceRecord(
+            playground="atlas", name="w", id=workspace_id("atlas", "w"), driver="netns", ports=(PORT,), host="n1"
+        )
+    )
+    found.append(
+        PortRecord(
+            playground="atlas",
+            workspace="w",
+            network="grid",
+            network_id="0" * 12,
+            id=PORT,
+            mac="02:00:00:00:00:01",
+            addresses=("10.0.0.2",),
+        )
+    )
+    found.append(BindingRecord(port=PORT, playground="atlas", workspace="w", active="n1", source="n1"))
+    found.append(said("n1", 1, "running"))
+    return found
+
+
+def said(host: str, generation: int, state: str, **fields: object) -> ObservedWorkspace:
+    record = ObservedWorkspace(playground="atlas", workspace="w", host=host, generation=generation, state=state)
+    return msgspec.structs.replace(record, **fields)
+
+
+async def no_meter(move: MigrationRecord) -> Metering | None:
+    return None
+
+
+class Site:
+    """A controller's moves over a store in memory; `say` is what an agent's report does."""
+
+    def __init__(self, meter: Callable[[MigrationRecord], Awaitable[Metering | None]]) -> None:
+        self.store = MemoryStore()
+        self.world = World(self.store)
+        self.moves = Moves(self.store, self.world, EventLog(), meter)
+
+    async def say(self, *what: Record) -> None:
+        revision = await self.store.commit([], [Put(key_of(r), encode(r)) for r in what])
+        assert isinstance(revision, int)
+        await self.world.reached(revision)
+
+    async def gone(self, host: str) -> None:
+        revision = await self.store.commit([], [Delete(f"alive/{host}")])
+        assert isinstance(revision, int)
+        await self.world.reached(revision)
+
+    @property
+    def workspace(self) -> WorkspaceRecord:
+        found = self.world.workspace("atlas", "w")
+        assert found is not None
+        return found
+
+    @property
+    def binding(self) -> BindingRecord:
+        return self.world.grids["atlas"].bindings[PORT]
+
+    @property
+    def move(self) -> MigrationRecord:
+        return self.world.grids["atlas"].migrations["w"]
+
+    async def until(self, state: str) -> None:
+        async with asyncio.timeout(5):
+            while self.move.state != state:
+                await self.world.moved(self.world.revision)
+
+    async def converge(self, *hosts: str) -> None:
+        revision = self.world.revision
+        await self.say(*(ObservedHost(host=h, version="1", applied=revision) for h in hosts))
+
+
+@asynccontextmanager
+async def a_site(meter: Callable[[MigrationRecord], Awaitable[Metering | None]] = no_meter) -> AsyncIterator[Site]:
+    site = Site(meter)
+    await site.store.commit([], [Put(key_of(r), encode(r)) for r in records()])
+    await site.world.load()
+    tasks = [asyncio.create_task(site.world.follow()), asyncio.create_task(site.moves.run())]
+    try:
+        yield site
+    finally:
+        for task in tasks:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks)
+        await site.store.close()
+
+
+def run(work: Awaitable[None]) -> None:
+    async def whole() -> None:
+        async with asyncio.timeout(20):
+            await work
+
+    asyncio.run(whole())
+
+
+def test_a_move_goes_through_its_states_and_ends_at_the_target() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            move = await site.moves.request(site.workspace, "n2", measure=False)
+            assert (site.binding.active, site.binding.target, site.binding.phase) == ("n1", "n2", "requested")
+            await site.say(said("n2", move.generation, "prepared"))
+            await site.until("copying")
+            assert site.binding.active == "n1"
+            await site.say(said("n2", move.generation, "running", pause_ms=1.5))
+            await site.until("activated")
+            assert (site.binding.active, site.binding.generation) == ("n2", 2)
+            assert site.workspace.host == "n2"
+            await site.converge("n1", "n2")
+            await site.until("settled")
+            assert (site.binding.active, site.binding.source, site.binding.target) == ("n2", "n2", None)
+            assert site.move.pause_ms == 1.5
+
+    run(work())
+
+
+def test_a_report_of_an_earlier_move_moves_nothing() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            move = await site.moves.request(site.workspace, "n2", measure=False)
+            await site.say(said("n2", move.generation - 1, "running"))
+            await asyncio.sleep(0.25)
+            assert site.move.state == "requested"
+            assert site.binding.active == "n1"
+
+    run(work())
+
+
+@pytest.mark.parametrize("state", ["requested", "copying"])
+def test_an_abort_gives_the_port_back(state: str) -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            move = await site.moves.request(site.workspace, "n2", measure=False)
+            if state == "copying":
+                await site.say(said("n2", move.generation, "prepared"))
+                await site.until("copying")
+            await site.moves.abort(site.workspace)
+            assert (site.binding.active, site.binding.target, site.binding.phase) == ("n1", None, "bound")
+            assert site.move.state == "aborted"
+
+    run(work())
+
+
+def test_an_arrived_workspace_is_not_taken_back_by_an_abort() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            move = await site.moves.request(site.workspace, "n2", measure=False)
+            await site.say(said("n2", move.generation, "prepared"))
+            await site.until("copying")
+            await site.say(said("n2", move.generation, "running"))
+            await site.until("activated")
+            with pytest.raises(Refused, match="already at n2"):
+                await site.moves.abort(site.workspace)
+
+    run(work())
+
+
+def test_back_at_once_settles_the_first_move_and_starts_the_second() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            first = await site.moves.request(site.workspace, "n2", measure=False)
+            await site.say(said("n2", first.generation, "prepared"))
+            await site.until("copying")
+            await site.say(said("n2", first.generation, "running"))
+            await site.until("activated")
+            await site.say(said("n2", site.workspace.generation, "running"))
+            second = await site.moves.request(site.workspace, "n1", measure=False)
+            assert (second.source, second.target, second.generation) == ("n2", "n1", first.generation + 1)
+            assert (site.binding.active, site.binding.target) == ("n2", "n1")
+
+    run(work())
+
+
+def test_a_target_that_goes_aborts_the_move() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await site.moves.request(site.workspace, "n2", measure=False)
+            await site.gone("n2")
+            await site.until("aborted")
+            assert site.binding.active == "n1"
+            assert "n2 is gone" in site.move.cause
+
+    run(work())
+
+
+def test_a_target_that_cannot_prepare_aborts_the_move_and_says_why() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            move = await site.moves.request(site.workspace, "n2", measure=False)
+            await site.say(said("n2", move.generation, "failed", cause="no memory"))
+            await site.until("aborted")
+            assert site.move.cause == "no memory"
+
+    run(work())
+
+
+def test_a_silent_host_does_not_keep_a_move_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moves_module, "SETTLE_S", 0.2)
+
+    async def work() -> None:
+        async with a_site() as site:
+            move = await site.moves.request(site.workspace, "n2", measure=False)
+            await site.say(said("n2", move.generation, "prepared"))
+            await site.until("copying")
+            await site.say(said("n2", move.generation, "running"))
+            await site.until("settled")
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [("n1", "on n1 already"), ("n9", "no host n9; hosts are far, n1, n2"), ("far", "between kernels")],
+)
+def test_a_move_that_cannot_be_is_refused_with_the_reason(target: str, why: str) -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            before = site.world.revision
+            with pytest.raises(Refused, match=why):
+                await site.moves.request(site.workspace, target, measure=False)
+            assert site.world.revision == before
+
+    run(work())
+
+
+def test_a_second_move_waits_for_the_first() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await site.moves.request(site.workspace, "n2", measure=False)
+            with pytest.raises(Refused, match="is being moved to n2"):
+                await site.moves.request(site.workspace, "n2", measure=False)
+
+    run(work())
+
+
+def test_a_measured_move_copies_only_once_its_meter_runs_and_reports_what_it_saw() -> None:
+    started = asyncio.Event()
+
+    class Seen(Metering):
+        async def finish(self) -> tuple[float | None, int | None, int | None]:
+            return 2.5, 1, 0
+
+    async def meter(move: MigrationRecord) -> Metering | None:
+        await started.wait()
+        return Seen()
+
+    async def work() -> None:
+        async with a_site(meter) as site:
+            move = await site.moves.request(site.workspace, "n2", measure=True)
+            await site.say(said("n2", move.generation, "prepared"))
+            await asyncio.sleep(0.3)
+            assert site.move.state == "prepared"
+            started.set()
+            await site.until("copying")
+            await site.say(said("n2", move.generation, "running"))
+            await site.until("activated")
+            await site.converge("n1", "n2")
+            async with asyncio.timeout(5):
+                while site.move.finished_utc_s is None:
+                    await site.world.moved(site.world.revision)
+            assert (site.move.gap_ms, site.move.lost, site.move.duplicated) == (2.5, 1, 0)
+
+    run(work())
