@@ -1,0 +1,217 @@
+"""`plan`, `up`, `down`: reads a playground's file, has it admitted, and waits until the site is as the file says."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from playground.cli import progress, render, site
+from playground.cli.failure import DONE, Failure, NotConverged, UsageFailure
+from playground.client import Client, Refused, Unreachable, segment
+
+SHOWN_CHANGES = 25
+"""More than so many changes are told as counts."""
+
+_SIGNS = {"create": "+", "change": "~", "remove": "-"}
+
+Change = dict[str, str]
+
+
+def plan(args: argparse.Namespace) -> int:
+    """What `up` would change: by the site's controller, or without one against an empty site."""
+    file, text = read(args.file)
+    admitted = admit_alone(file, text)
+    client = site.client_of(args)
+    if site.is_remote(args) or site.answering(client) is not None:
+        answer = client.post("plan", {"file": file, "text": text})
+    else:
+        print("playground: no controller answers here; planned against an empty site", file=sys.stderr)
+        answer = admitted
+    if args.json:
+        print(render.json_text(answer))
+    else:
+        print(change_text(answer["name"], answer["changes"], render.Ink.of(sys.stdout)))
+    return DONE
+
+
+def up(args: argparse.Namespace) -> int:
+    """Checked here before anything is made; then the controller's word counts."""
+    file, text = read(args.file)
+    name = admit_alone(file, text)["name"]
+    started = time.monotonic()
+    client = _site_for(args)
+    answer = client.put("playgrounds", {"file": file, "text": text})
+    ink = render.Ink.of(sys.stdout)
+    if not args.json:
+        print(change_text(name, answer["changes"], ink), flush=True)
+    state = None
+    if not args.no_wait:
+        state = await_converged(client, name, args.timeout)
+    seconds = time.monotonic() - started
+    if args.json:
+        print(render.json_text({**answer, "converged": state is not None, "seconds": round(seconds, 3)}))
+    elif state is not None and answer["changes"]:
+        print(f"{name}: {ink.good('up')}, {counts(state)}, {seconds:.1f} s")
+    return DONE
+
+
+def down(args: argparse.Namespace) -> int:
+    """One playground, or all of them and the emulated site itself."""
+    if args.all == (args.name is not None):
+        raise UsageFailure("name a playground, or --all, one of them: playground down NAME")
+    if args.all:
+        return _down_all(args)
+    client = site.client_of(args)
+    started = time.monotonic()
+    remove(client, args.name)
+    await_removed(client, [args.name], args.timeout)
+    print(f"{args.name}: down, {time.monotonic() - started:.1f} s")
+    return DONE
+
+
+def _down_all(args: argparse.Namespace) -> int:
+    """An emulated site ends whole, controller and hosts with all that they hold: no part of it needs to be alive."""
+    started = time.monotonic()
+    if not site.is_remote(args):
+        from playground import sandbox
+
+        name = site.name_of(args)
+        if sandbox.find(name) is not None:
+            sandbox.stop(name)
+            print(f"site {name}: down, {time.monotonic() - started:.1f} s")
+            return DONE
+    client = site.client_of(args)
+    try:
+        names = list(client.get("site")["playgrounds"])
+    except Unreachable as error:
+        if not site.is_remote(args) and error.is_absent():
+            print(f"site {site.name_of(args)}: nothing is up")
+            return DONE
+        raise
+    for name in names:
+        remove(client, name)
+    await_removed(client, names, args.timeout)
+    print(f"{render.spelled(names, 'nothing')}: down, {time.monotonic() - started:.1f} s")
+    return DONE
+
+
+def read(path: str) -> tuple[str, str]:
+    """A file's name for errors, and its text; `-` is standard input. Raises Failure."""
+    try:
+        if path == "-":
+            return "<stdin>", sys.stdin.read()
+        return path, Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"{path}: {(error.strerror or str(error)).lower()}; name a playground's file") from error
+    except UnicodeDecodeError as error:
+        raise Failure(f"{path}: byte {error.start} is not UTF-8; a playground's file is UTF-8 text") from error
+
+
+def admit_alone(file: str, text: str) -> dict[str, Any]:
+    """What the file would make of an empty site: `{name, changes}`. Raises BadFile."""
+    from dataclasses import asdict
+
+    from playground.admit import Known, admit
+    from playground.cli.failure import BadFile
+    from playground.client import Problem
+    from playground.spec import SpecErrors, load_playground
+
+    try:
+        spec = load_playground(text, file)
+        steps = admit(spec, Known.empty(), "plan").steps
+    except SpecErrors as error:
+        raise BadFile([Problem(**asdict(problem)) for problem in error.problems]) from error
+    changes = [{"action": step.action, "object": step.object, "detail": step.detail} for step in steps]
+    return {"name": spec.name, "changes": changes}
+
+
+def remove(client: Client, name: str) -> None:
+    """Has a playground removed. Raises Failure, naming those that there are."""
+    try:
+        client.delete(f"playgrounds/{segment(name)}")
+    except Refused as error:
+        if error.status != 404:
+            raise
+        there = render.spelled(client.get("site")["playgrounds"])
+        raise Failure(f"there is no playground {name} here; there is: {there}") from error
+
+
+def await_converged(client: Client, name: str, timeout: float) -> progress.Progress:
+    """Waits until a playground is as asked. Raises NotConverged with what is missing, and why."""
+    try:
+        return progress.follow(client, name, progress.is_converged, timeout)
+    except progress.TimedOut as late:
+        raise NotConverged(_late(f"{name} is not up within {timeout:g} s", late.progress)) from None
+
+
+def await_removed(client: Client, names: list[str], timeout: float) -> None:
+    """Waits until nothing of the playgrounds is left on any live host. Raises NotConverged."""
+    deadline = time.monotonic() + timeout
+    for name in names:
+        try:
+            progress.follow(client, name, progress.is_removed, max(deadline - time.monotonic(), 0.0))
+        except progress.TimedOut as late:
+            raise NotConverged(_late(f"{name} is not gone within {timeout:g} s", late.progress)) from None
+
+
+def change_text(name: str, changes: list[Change], ink: render.Ink) -> str:
+    """A line a change, `+ workspace head  10.20.0.100`; counts where they are many."""
+    if not changes:
+        return f"{name}: nothing to change"
+    if len(changes) > SHOWN_CHANGES:
+        many = Counter((change["action"], change["object"].partition(" ")[0]) for change in changes)
+        lines = [f"  {_SIGNS[action]} {render.count(number, noun)}" for (action, noun), number in many.items()]
+    else:
+        width = max(len(change["object"]) for change in changes)
+        lines = [
+            f"  {_SIGNS[action]} {thing:<{width}}  {detail}".rstrip()
+            for action, thing, detail in (
+                [render.word(change, key) for key in ("action", "object", "detail")] for change in changes
+            )
+        ]
+    paint = {"+": ink.good, "-": ink.bad}
+    painted = [paint.get(line[2], str)(line) for line in lines]
+    return "\n".join([f"{name}: {render.count(len(changes), 'change')}", *painted])
+
+
+def counts(state: progress.Progress) -> str:
+    """`6 workspaces, 7 ports`."""
+    return f"{render.count(state['workspaces']['total'], 'workspace')}, {render.count(state['ports']['total'], 'port')}"
+
+
+def _late(head: str, state: progress.Progress | None) -> str:
+    missing = [render.printable(cause) for cause in progress.causes(state)]
+    more = [f"and {len(missing) - 10} more"] if len(missing) > 10 else []
+    return "\n".join(
+        [f"{head}; it goes on, `playground status` shows how far it is", *(f"  {m}" for m in missing[:10] + more)]
+    )
+
+
+def _site_for(args: argparse.Namespace) -> Client:
+    """The client of a site that has a controller; `--emulate` makes it, or joins it."""
+    if args.emulate is not None:
+        if site.is_remote(args):
+            raise UsageFailure("--emulate makes hosts on this machine, --server names a controller elsewhere: use one")
+        if args.emulate < 1:
+            raise UsageFailure("--emulate takes a number of hosts, 1 or more")
+        from playground import sandbox
+
+        line = progress.Line()
+        line.show(f"site {site.name_of(args)}: starting {render.count(args.emulate, 'emulated host')}")
+        try:
+            sandbox.ensure(site.name_of(args), args.emulate)
+        finally:
+            line.clear()
+        return site.client_of(args)
+    client = site.client_of(args)
+    if site.answering(client) is None:
+        raise Failure(
+            f"no controller answers at {client.address}; `playground up {args.file} --emulate 3` makes hosts on "
+            "this machine, or run `playground controller` and an agent a host (docs/hosts.md), then name it "
+            "with --site or --server"
+        )
+    return client

@@ -1,0 +1,379 @@
+"""The table of commands: what each is called, takes, says of itself and returns, and where its code is. Data only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option or positional as argparse takes it. complete: what a shell offers as its value."""
+
+    names: tuple[str, ...]
+    help: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    complete: str = ""
+    """`file`, or a kind of name that the controller knows: `playground`, `workspace`, `host`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. run: `module:function` below `playground.cli`: takes the namespace, returns the exit code."""
+
+    name: str
+    summary: str
+    usage: str
+    run: str
+    description: str
+    examples: tuple[tuple[str, str], ...]
+    exits: tuple[tuple[int, str], ...]
+    options: tuple[Option, ...] = ()
+    takes_rest: bool = False
+    """Whether another program's words follow a `--`."""
+
+
+def _option(*names: str, help: str, complete: str = "", **arguments: Any) -> Option:
+    return Option(names, help, arguments, complete)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 1e9:
+        raise ValueError(text)
+    return number
+
+
+_number.__name__ = "number"
+
+JSON = _option("--json", action="store_true", help="print JSON, for programs")
+PLAYGROUND = _option("name", metavar="NAME", nargs="?", complete="playground", help="only this playground")
+TIMEOUT = _option("--timeout", metavar="S", type=_number, default=60.0, help="seconds to wait for it (default 60)")
+
+GLOBALS = (
+    _option("--site", metavar="NAME", help="the site that is meant (PLAYGROUND_SITE; default local)"),
+    _option("--server", metavar="URL", help="a controller elsewhere: https://HOST:PORT, unix:PATH (PLAYGROUND_SERVER)"),
+    _option("--token-file", metavar="FILE", complete="file", help="holds its token (or PLAYGROUND_TOKEN)"),
+    _option("--debug", action="store_true", help="show the traceback of an unexpected error"),
+)
+
+_DONE = (0, "done")
+_NO = (1, "refused or not possible; stderr says why and what to do")
+_LATE = (3, "accepted, and not so within --timeout; stderr names what is missing")
+_LOOK = (_DONE, (1, "no controller answers, or there is no such playground"))
+
+_ALL = (
+    Command(
+        "demo",
+        "bring an example up on emulated hosts, move a workspace under traffic, take it down",
+        "demo [options]",
+        "demo:demo",
+        """\
+Makes a site of its own with three emulated hosts, brings examples/atlas.yaml up on them, shows who
+sits where, tries every pair live, moves a worker to another host while a UDP stream and a TCP transfer
+run to it, and takes all down. Each line that it prints was measured. Ctrl-C at any moment leaves nothing.""",
+        (
+            ("playground demo", "watch it"),
+            ("playground demo --keep", "leave it up to look around; prints the commands to go on with"),
+        ),
+        (_DONE, (1, "a check failed, or this machine can't (`playground doctor` says why)")),
+        (_option("--keep", action="store_true", help="leave the site up at the end"),),
+    ),
+    Command(
+        "up",
+        "make a playground what its file says, and wait until it is so",
+        "up FILE [options]",
+        "change:up",
+        """\
+Reads and checks FILE, tells the controller, and waits until every workspace runs, has its addresses and
+can be reached. A second run changes nothing and says so; after an edit only what differs is changed.
+With --emulate N the site is N emulated hosts on this machine, made if they are not there yet.""",
+        (
+            ("playground up examples/atlas.yaml --emulate 3", "on three emulated hosts of this machine"),
+            ("playground up lab.yaml", "on the hosts of the site's controller"),
+            ("playground --site campus up lab.yaml --no-wait", "say it, and don't wait"),
+        ),
+        (_DONE, (1, "refused, nothing changed: a bad file, no hosts, no controller"), _LATE),
+        (
+            _option("file", metavar="FILE", complete="file", help="the playground's file; - is standard input"),
+            _option("--emulate", metavar="N", type=int, help="run the site on N emulated hosts of this machine"),
+            TIMEOUT,
+            _option("--no-wait", action="store_true", help="return once it is accepted"),
+            JSON,
+        ),
+    ),
+    Command(
+        "plan",
+        "say what `up` would change",
+        "plan FILE [options]",
+        "change:plan",
+        """\
+Checks FILE and lists what would be created, changed and removed, against the site's controller; without
+one, against an empty site. Changes nothing.""",
+        (
+            ("playground plan lab.yaml", "objects, a line each"),
+            ("playground plan lab.yaml --json | jq '.changes | length'", "how many"),
+        ),
+        (
+            (0, "the file is good, with or without changes"),
+            (1, "the file is refused, with every problem and its place"),
+        ),
+        (_option("file", metavar="FILE", complete="file", help="the playground's file; - is standard input"), JSON),
+    ),
+    Command(
+        "down",
+        "remove a playground, or all of them, without a trace",
+        "down (NAME | --all) [options]",
+        "change:down",
+        """\
+Removes the playground's workspaces, networks and addresses, and waits until no host holds anything of it.
+--all removes every playground and ends an emulated site with all its hosts, also when its controller is dead.""",
+        (
+            ("playground down atlas", "one playground; the hosts stay"),
+            ("playground down --all", "everything of the site"),
+        ),
+        (
+            _DONE,
+            (1, "no such playground, or no controller"),
+            (3, "not gone within --timeout; stderr says what is left"),
+        ),
+        (
+            _option("name", metavar="NAME", nargs="?", complete="playground", help="the playground"),
+            _option("--all", action="store_true", help="every playground, and the emulated site itself"),
+            TIMEOUT,
+        ),
+    ),
+    Command(
+        "status",
+        "what should be, what is, and why where they differ",
+        "status [NAME] [options]",
+        "status:status",
+        """\
+For each playground: desired (what the file says), programmed (what the hosts hold), probed (what the last
+`probe` found, and when), and one sentence of cause where they differ; then hosts, networks and workspaces.""",
+        (("playground status", "the whole site"), ("playground status atlas --json", "one playground, for programs")),
+        _LOOK,
+        (PLAYGROUND, JSON),
+    ),
+    Command(
+        "hosts",
+        "the hosts of the site; a token for a new one",
+        "hosts [token NAME] [options]",
+        "show:hosts",
+        """\
+Lists hosts with their state, underlay address and number of ports. `hosts token NAME` makes the token that
+the agent of host NAME dials in with; it is shown once.""",
+        (
+            ("playground hosts", "name, state, underlay, ports"),
+            ("playground hosts token n4 > n4.token", "then: playground agent … on n4"),
+        ),
+        (_DONE, _NO),
+        (
+            _option("action", metavar="token", nargs="?", choices=("token",), help="make a token"),
+            _option("host", metavar="NAME", nargs="?", complete="host", help="the host that it is for"),
+            JSON,
+        ),
+    ),
+    Command(
+        "ports",
+        "the workspaces' ports: addresses, MAC, host, state",
+        "ports [NAME] [options]",
+        "show:ports",
+        "A line for each NIC of each workspace.",
+        (
+            ("playground ports", ""),
+            ("playground ports atlas --json | jq -r '.[] | .workspace + \" \" + .addresses[0]'", ""),
+        ),
+        _LOOK,
+        (PLAYGROUND, JSON),
+    ),
+    Command(
+        "leases",
+        "which addresses clients have taken",
+        "leases [NAME] [options]",
+        "show:leases",
+        "bound: the client acknowledged the address; offered: it has not asked for it yet.",
+        (("playground leases atlas", ""),),
+        _LOOK,
+        (PLAYGROUND, JSON),
+    ),
+    Command(
+        "events",
+        "what happened lately, and what happens",
+        "events [--follow] [options]",
+        "show:events",
+        "What the controller remembers; --follow goes on until Ctrl-C, and with --json prints a JSON object a line.",
+        (("playground events", ""), ("playground events --follow", "until Ctrl-C")),
+        (_DONE, (1, "no controller answers"), (130, "ended by Ctrl-C")),
+        (_option("--follow", action="store_true", help="go on as things happen"), JSON),
+    ),
+    Command(
+        "exec",
+        "run a command inside a workspace or on a host",
+        "exec (WORKSPACE | --host HOST) -- CMD…",
+        "execute:execute",
+        """\
+Runs CMD with this terminal (or these pipes, byte for byte) and returns its exit code. A workspace is NAME,
+or PLAYGROUND/NAME where NAME alone is ambiguous.""",
+        (
+            ("playground exec head -- ip -br addr", ""),
+            ("playground exec atlas/worker-0 -- bash", "a shell, when this is a terminal"),
+            ("tar c data | playground exec head -- tar x -C /tmp", "pipes work"),
+            ("playground exec --host h1 -- ip -br link", "on a host"),
+        ),
+        (
+            (0, "CMD's own exit code, whatever it is; 128 + N when signal N ended it"),
+            (1, "also: it could not be started"),
+        ),
+        (
+            _option("workspace", metavar="WORKSPACE", nargs="?", complete="workspace", help="NAME or PLAYGROUND/NAME"),
+            _option("--host", metavar="HOST", complete="host", help="on this host instead"),
+        ),
+        takes_rest=True,
+    ),
+    Command(
+        "start",
+        "start a workspace that was stopped",
+        "start WORKSPACE [options]",
+        "lifecycle:start",
+        "It keeps its addresses and names.",
+        (("playground start worker-0", ""),),
+        (_DONE, _NO, _LATE),
+        (
+            _option("workspace", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME"),
+            TIMEOUT,
+            _option("--no-wait", action="store_true", help="return once it is accepted"),
+            JSON,
+        ),
+    ),
+    Command(
+        "stop",
+        "stop a workspace; it keeps its addresses",
+        "stop WORKSPACE [options]",
+        "lifecycle:stop",
+        "Its processes end; its addresses, MACs and names stay its own until it is started again.",
+        (("playground stop worker-0", ""),),
+        (_DONE, _NO, _LATE),
+        (
+            _option("workspace", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME"),
+            TIMEOUT,
+            _option("--no-wait", action="store_true", help="return once it is accepted"),
+            JSON,
+        ),
+    ),
+    Command(
+        "migrate",
+        "move a workspace to another host, and measure the gap",
+        "migrate WORKSPACE (HOST | --abort) [options]",
+        "lifecycle:migrate",
+        """\
+Moves a running workspace with its addresses, names and connections, and waits until the move is settled.
+A stream of small packets to it measures what was lost, what came twice, and the longest silence.""",
+        (
+            ("playground migrate worker-1 h3", ""),
+            ("playground migrate worker-1 --abort", "call a running move off, while it can be"),
+        ),
+        (_DONE, (1, "refused, or the move was aborted"), (3, "not settled within --timeout")),
+        (
+            _option("workspace", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME"),
+            _option("host", metavar="HOST", nargs="?", complete="host", help="where to"),
+            _option("--abort", action="store_true", help="call the workspace's running move off"),
+            _option("--no-measure", action="store_true", help="send no packets of our own"),
+            TIMEOUT,
+            JSON,
+        ),
+    ),
+    Command(
+        "probe",
+        "try the live network, all pairs, against what should be",
+        "probe NAME [options]",
+        "lifecycle:probe",
+        "Sends real packets from every port to every other, in every network and address family, and compares.",
+        (("playground probe atlas", ""),),
+        ((0, "everything is as it should be"), (1, "something differs (each is named), or it could not be tried")),
+        (_option("name", metavar="NAME", complete="playground", help="the playground"), JSON),
+    ),
+    Command(
+        "doctor",
+        "what this machine can do, what is missing, how to get it",
+        "doctor [--fix] [options]",
+        "machine:doctor",
+        "With --fix, and as root, gets what is missing: packages, kernel modules, the profile for user namespaces.",
+        (("playground doctor", ""), ("sudo playground doctor --fix", "once a machine")),
+        ((0, "all that is needed is there"), (1, "something is missing; its line says what and how to get it")),
+        (_option("--fix", action="store_true", help="get what is missing (as root)"), JSON),
+    ),
+    Command(
+        "schema",
+        "the JSON Schema of the files, for editors",
+        "schema (playground | site)",
+        "machine:schema",
+        "Prints the schema that `up` checks files by.",
+        (("playground schema playground > playground.schema.json", "for `# yaml-language-server: $schema=…`"),),
+        (_DONE,),
+        (_option("kind", metavar="KIND", choices=("playground", "site"), help="playground or site"),),
+    ),
+    Command(
+        "store",
+        "check a store's file",
+        "store check PATH [options]",
+        "machine:store",
+        "Reads every record of a stopped controller's store, and says which can't be read or don't fit together.",
+        (("playground store check /var/lib/playground/campus/store.db", ""),),
+        ((0, "the store is sound"), (1, "it is not, or it can't be read; stderr says where")),
+        (
+            _option("action", metavar="check", choices=("check",), help="read and compare, change nothing"),
+            _option("path", metavar="PATH", complete="file", help="the store's file"),
+            JSON,
+        ),
+    ),
+    Command(
+        "controller",
+        "run the controller of a site (a daemon)",
+        "controller [its own options]",
+        "main:controller",
+        "All options are the controller's own: `playground controller --help`.",
+        (("playground controller --help", ""),),
+        (_DONE, _NO),
+    ),
+    Command(
+        "agent",
+        "run the agent of a host (a daemon)",
+        "agent [its own options]",
+        "main:agent",
+        "All options are the agent's own: `playground agent --help`.",
+        (("playground agent --help", ""),),
+        (_DONE, _NO),
+    ),
+    Command(
+        "completion",
+        "print a shell's completion script",
+        "completion (bash | zsh | fish)",
+        "complete:completion",
+        "Completes commands and options, and asks the controller for the names of playgrounds, workspaces and hosts.",
+        (
+            ('eval "$(playground completion bash)"', "in ~/.bashrc"),
+            ('eval "$(playground completion zsh)"', "in ~/.zshrc, after compinit"),
+            ("playground completion fish | source", "in ~/.config/fish/config.fish"),
+        ),
+        (_DONE,),
+        (_option("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish"),),
+    ),
+)
+
+COMMANDS: Mapping[str, Command] = {command.name: command for command in _ALL}
+
+DAEMONS = frozenset({"controller", "agent"})
+"""Commands whose options are parsed by their own programs."""
+
+NOT_YET = {"policy": "connectivity policies are not built yet: the commands below `playground policy` come with them"}
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "start here": ("demo", "doctor"),
+    "change": ("plan", "up", "down"),
+    "look": ("status", "hosts", "ports", "leases", "events", "probe"),
+    "workspaces": ("exec", "start", "stop", "migrate"),
+    "daemons": ("controller", "agent"),
+    "tools": ("schema", "store", "completion"),
+}

@@ -1,0 +1,155 @@
+"""`start`, `stop`, `migrate`, `probe`: asks the controller for it, waits for the end, and says how it went."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from playground.cli import progress, render, site
+from playground.cli.failure import DONE, REFUSED, Failure, NotConverged, UsageFailure
+from playground.client import Client, Unreachable
+
+_POLL_S = 0.1
+_HOLD_S = 5
+"""How long the controller may hold an answer about a move back, seconds."""
+
+PROBE_S = 300.0
+"""How long all pairs of a playground may take."""
+
+_ENDED = frozenset({"settled", "aborted"})
+
+
+def start(args: argparse.Namespace) -> int:
+    return _set_desired(args, "start", "running")
+
+
+def stop(args: argparse.Namespace) -> int:
+    return _set_desired(args, "stop", "stopped")
+
+
+def _set_desired(args: argparse.Namespace, verb: str, wanted: str) -> int:
+    client = site.client_of(args)
+    answer = client.post(verb, {"workspace": args.workspace})
+    if not args.no_wait:
+        answer["state"] = _wait_for_state(client, answer["workspace"], wanted, args.timeout)
+    print(render.json_text(answer) if args.json else f"{render.word(answer, 'workspace')}: {wanted}")
+    return DONE
+
+
+def _wait_for_state(client: Client, workspace: str, wanted: str, timeout: float) -> str:
+    """Until PLAYGROUND/NAME is in the wanted state. Raises NotConverged with the cause."""
+    playground, _, name = workspace.partition("/")
+    line = progress.Line()
+    deadline = time.monotonic() + timeout
+    try:
+        while True:
+            found = _workspace(client, playground, name)
+            if found["state"] == wanted:
+                return wanted
+            said = f"{workspace}: {found['state']}" + (f", {found['cause']}" if found.get("cause") else "")
+            if time.monotonic() > deadline:
+                raise NotConverged(f"{said}; not {wanted} within {timeout:g} s")
+            line.show(said)
+            time.sleep(_POLL_S)
+    finally:
+        line.clear()
+
+
+def _workspace(client: Client, playground: str, name: str) -> dict[str, Any]:
+    answer = client.get("status", {"playground": playground})
+    for found in answer["playgrounds"]:
+        for workspace in found["workspaces"]:
+            if workspace["name"] == name:
+                return dict(workspace)
+    raise Failure(f"{playground}/{name} is gone: its playground was changed meanwhile")
+
+
+def migrate(args: argparse.Namespace) -> int:
+    """Moves, or calls a move off."""
+    if args.abort == (args.host is not None):
+        raise UsageFailure("name a host to move to, or --abort, one of them: playground migrate WORKSPACE HOST")
+    client = site.client_of(args)
+    if args.abort:
+        answer = client.post("abort", {"workspace": args.workspace})
+        said = f"{render.word(answer, 'workspace')}: the move is called off ({render.word(answer, 'state')})"
+        print(render.json_text(answer) if args.json else said)
+        return DONE
+    order = {"workspace": args.workspace, "host": args.host, "measure": not args.no_measure}
+    result = follow_move(client, client.post("migrate", order), args.timeout)
+    print(render.json_text(result) if args.json else move_text(result))
+    if result["state"] != "settled":
+        print(f"playground: the move was aborted: {result.get('cause') or 'no cause was given'}", file=sys.stderr)
+        return REFUSED
+    return DONE
+
+
+def follow_move(client: Client, asked: dict[str, Any], timeout: float) -> dict[str, Any]:
+    """The result of the move that `POST /v1/migrate` answered with. Raises NotConverged."""
+    workspace = f"{asked['playground']}/{asked['workspace']}"
+    line = progress.Line()
+    deadline = time.monotonic() + timeout
+    state = "requested"
+    try:
+        while True:
+            left = deadline - time.monotonic()
+            hold = max(min(_HOLD_S, left), 0.0)
+            query = {"workspace": workspace, "generation": asked["generation"], "wait_s": f"{hold:.1f}"}
+            try:
+                result: dict[str, Any] = client.get("migrations", query)
+                state = result["state"]
+                if state in _ENDED:
+                    return result
+            except Unreachable as error:
+                state = str(error)
+            if left <= 0:
+                raise NotConverged(f"{workspace}: the move is not settled within {timeout:g} s ({state}); it goes on")
+            line.show(f"{workspace}: {asked['from']} → {asked['to']}, {state}")
+            time.sleep(_POLL_S)
+    finally:
+        line.clear()
+
+
+def move_text(result: dict[str, Any]) -> str:
+    """`worker-1: n1 → n3, settled; gap 2.1 ms, lost 0, duplicated 0, pause 0.4 ms`."""
+    moved = f"{render.word(result, 'workspace')}: {render.word(result, 'from')} → {render.word(result, 'to')}"
+    measured = "not measured"
+    if result.get("gap_ms") is not None:
+        measured = (
+            f"gap {render.milliseconds(result['gap_ms'])}, lost {result['lost']}, duplicated {result['duplicated']}"
+        )
+    pause = f", pause {render.milliseconds(result['pause_ms'])}" if result.get("pause_ms") is not None else ""
+    return f"{moved}, {render.word(result, 'state')}; {measured}{pause}"
+
+
+def probe(args: argparse.Namespace) -> int:
+    """1 where anything differs."""
+    client = site.client_of(args)
+    line = progress.Line()
+    line.show(f"{args.name}: trying all pairs")
+    try:
+        answer = client.post("probe", {"playground": args.name}, timeout=PROBE_S)
+    finally:
+        line.clear()
+    if args.json:
+        print(render.json_text(answer))
+    else:
+        print(probe_text(args.name, answer))
+    return REFUSED if answer["mismatches"] else DONE
+
+
+def probe_text(name: str, answer: dict[str, Any]) -> str:
+    """How many pairs, and each that differs."""
+    mismatches = answer["mismatches"]
+    verdict = f"{len(mismatches)} not as modelled" if mismatches else "all as modelled"
+    head = f"{name}: {render.count(answer['pairs'], 'pair')} tried, {verdict}"
+    if not mismatches:
+        return head
+    return f"{head}\n\n" + render.table(
+        ("FROM", "TO", "ADDRESS", "PORT", "EXPECTED", "OBSERVED"),
+        (
+            [render.word(row, key) for key in ("from", "to", "address", "port", "expected", "observed")]
+            for row in mismatches
+        ),
+    )

@@ -1,0 +1,135 @@
+"""The `playground` command's way in: finds the command's code, and turns every end into an exit code and a sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from playground.cli.commands import COMMANDS, DAEMONS, GLOBALS, NOT_YET
+from playground.cli.failure import BUG, DONE, INTERRUPTED, REFUSED, USAGE, BadFile, Failure
+
+if TYPE_CHECKING:
+    from playground.client import Problem
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line (default: this process's) and returns its exit code. Raises nothing."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our results has gone (`… | head`). What Python flushes at exit goes nowhere either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return REFUSED
+    except Exception as error:
+        return _end(error, words)
+
+
+def _run(words: list[str]) -> int:
+    before, name, after = _find_command(words)
+    if name in NOT_YET:
+        raise Failure(f"not yet: {NOT_YET[name]}")
+    if name in DAEMONS:
+        return _daemon(name, before, after)
+    if name == "__names":
+        from playground.cli.complete import names
+
+        return names(before, after)
+    from playground.cli import parser
+
+    try:
+        args = parser.parse(words)
+    except SystemExit as end:  # --help
+        return int(end.code or 0)
+    except parser.Stop as stop:
+        print(f"usage: {stop.usage.removeprefix('usage: ')}", file=sys.stderr)
+        print(f"playground: {stop}", file=sys.stderr)
+        return USAGE
+    if args.version:
+        from playground import __version__
+
+        print(f"playground {__version__}")
+        return DONE
+    if args.command is None:
+        parser.build().print_help(sys.stderr)
+        return USAGE
+    module, _, function = COMMANDS[args.command].run.partition(":")
+    return int(getattr(import_module(f"playground.cli.{module}"), function)(args))
+
+
+def _find_command(words: list[str]) -> tuple[list[str], str, list[str]]:
+    """Words before the command, its name (empty without one), words after it."""
+    with_value = {name for option in GLOBALS if "metavar" in option.arguments for name in option.names}
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        at += 2 if words[at] in with_value else 1
+    return words[:at], words[at] if at < len(words) else "", words[at + 1 :]
+
+
+def _daemon(name: str, before: list[str], after: list[str]) -> int:
+    """Runs a daemon's own program on its own words; a site named before the command is passed on."""
+    from playground.cli import parser
+
+    site = parser.parse(before).site
+    passed = ["--site", site, *after] if site else after
+    return int(import_module(f"playground.{name}.__main__").main(passed))
+
+
+def _end(error: Exception, words: list[str]) -> int:
+    from playground.client import Refused, Unreachable
+
+    if isinstance(error, BadFile) or (isinstance(error, Refused) and error.problems):
+        _say_problems(error.problems, as_json="--json" in words)
+        return REFUSED
+    if isinstance(error, Failure):
+        print(f"playground: {error}", file=sys.stderr)
+        return error.code
+    if isinstance(error, Refused):
+        print(f"playground: {error}", file=sys.stderr)
+        return REFUSED
+    if isinstance(error, Unreachable):
+        print(f"playground: {error}; {_remedy(error)}", file=sys.stderr)
+        return REFUSED
+    return _bug(error, words)
+
+
+def _say_problems(problems: tuple[Problem, ...], as_json: bool) -> None:
+    from playground.cli import render
+
+    for problem in problems:
+        print(render.printable(str(problem)), file=sys.stderr)
+    print(f"playground: {render.count(len(problems), 'problem')}, nothing was changed", file=sys.stderr)
+    if as_json:
+        fields = ("file", "line", "column", "path", "message")
+        print(render.json_text({"problems": [{key: getattr(problem, key) for key in fields} for problem in problems]}))
+
+
+def _remedy(error: object) -> str:
+    from playground.client import TcpAddress, Unreachable
+
+    if isinstance(error, Unreachable) and isinstance(error.address, TcpAddress):
+        return "is it running, and is this its address?"
+    return "start a site with `playground up FILE --emulate N`, or `playground controller`, or name one with --site"
+
+
+def _bug(error: Exception, words: list[str]) -> int:
+    import tempfile
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    if "--debug" in words:
+        sys.stderr.write(text)
+    with tempfile.NamedTemporaryFile("w", prefix="playground-bug-", suffix=".txt", delete=False) as file:
+        file.write(f"playground {' '.join(words)}\n{text}")
+    print(f"playground: a bug of ours: {type(error).__name__}: {error}; details are in {file.name}", file=sys.stderr)
+    return BUG
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Says which site a command means, and gives the client to its controller. Starts and stops nothing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from playground import paths
+from playground.cli.failure import Failure, UsageFailure
+from playground.client import Client, UnixAddress, Unreachable, parse_address
+
+DEFAULT = "local"
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+
+
+def name_of(args: argparse.Namespace) -> str:
+    """`--site`, else PLAYGROUND_SITE, else `local`. Raises UsageFailure: it names folders and sockets."""
+    site = args.site or os.environ.get("PLAYGROUND_SITE") or DEFAULT
+    if not _NAME.fullmatch(site):
+        raise UsageFailure(f"{site!r} is no site name; use up to 32 lower-case letters, digits and inner hyphens")
+    return str(site)
+
+
+def is_remote(args: argparse.Namespace) -> bool:
+    """Whether the controller is named by address: then nothing is started, stopped or looked for on this machine."""
+    return bool(args.server or os.environ.get("PLAYGROUND_SERVER"))
+
+
+def client_of(args: argparse.Namespace, timeout: float = 30.0) -> Client:
+    """The client of the site's controller; whether it answers shows with the first request."""
+    server = args.server or os.environ.get("PLAYGROUND_SERVER")
+    if not server:
+        return Client(UnixAddress(paths.controller_socket(name_of(args))), timeout=timeout)
+    try:
+        address = parse_address(server)
+    except ValueError as error:
+        raise UsageFailure(str(error)) from error
+    return Client(address, _token(args.token_file), timeout)
+
+
+def _token(file: str | None) -> str | None:
+    if file is None:
+        return os.environ.get("PLAYGROUND_TOKEN")
+    try:
+        token = Path(file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{file}: the token can't be read: {getattr(error, 'strerror', None) or error}") from error
+    if not token:
+        raise Failure(f"{file}: the token file is empty; the site's admin gives tokens")
+    return token
+
+
+def answering(client: Client) -> dict[str, Any] | None:
+    """What the controller says of its site; None where none answers."""
+    try:
+        site: dict[str, Any] = client.get("site")
+    except Unreachable:
+        return None
+    return site
