@@ -86,7 +86,8 @@ class Scope:
 
 
 class View:
-    """Everything this host has been shown. `complete` is false until a whole view has arrived once (or came from a cache)."""
+    """Everything this host has been shown. `complete` is false until a whole view has arrived once (or came from a
+    cache)."""
 
     def __init__(self) -> None:
         self.scopes: dict[str, Scope] = {}

@@ -48,7 +48,8 @@ class Hello(_Said, frozen=True, tag="hello"):
 
 
 class Welcome(_Said, frozen=True, tag="welcome"):
-    """The controller's answer. domain: DNS suffix of the site; max_stale_s: how old a cache may be to open a port anew."""
+    """The controller's answer. domain: DNS suffix of the site; max_stale_s: how old a cache may be to open a port
+    anew."""
 
     site: str
     session: str
@@ -59,7 +60,8 @@ class Welcome(_Said, frozen=True, tag="welcome"):
 
 
 class Enter(_Said, frozen=True, tag="enter"):
-    """A scope begins to concern this host: everything in it as of `revision`. What the agent held of it before is void."""
+    """A scope begins to concern this host: everything in it as of `revision`. What the agent held of it before is
+    void."""
 
     scope: str
     revision: int

@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
     from overlay.kernel.apply import DataPlane
+
     from playground import wire
     from playground.agent.agent import Agent
     from playground.agent.inventory import cpus, memory_mib, underlay_mtu

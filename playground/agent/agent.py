@@ -1,4 +1,5 @@
-"""One host's agent: records in, kernel and guests converged, observations out. Every pass may be repeated or interrupted.
+"""One host's agent: records in, kernel and guests converged, observations out. Every pass may be repeated or
+interrupted.
 
 A pass: derive → data plane → responder → guests → report. It runs after each change of the view, of a guest, or of the
 kernel, and every few seconds to find drift that no event told of.
@@ -13,18 +14,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-
 from overlay.kernel.apply import DataPlane, Outcome
+
 from overlay.state import PortId
 from playground import __version__, wire
 from playground.agent.execute import execute
 from playground.agent.guests import Guests
 from playground.agent.link import Link
-from playground.view import View, freeze, thaw
 from playground.derive import Derivation, Derived, Role, Setting, Want
 from playground.records import ObservedHost, ObservedPort, ObservedWorkspace, key_of
 from playground.responder.client import Client
 from playground.responder.protocol import Leased, LeaseKind, Problem, port_key
+from playground.view import View, freeze, thaw
 from playground.workspaces.drivers.api import Driver, GuestState
 
 log = logging.getLogger("agent")

@@ -34,7 +34,8 @@ CHUNK = 64 * 1024
 ABSENT = 127
 
 TOOLS: Mapping[str, str] = {"@stream": "stream.py", "@prober": "prober.py"}
-"""Commands that every guest of ours can run without having them: scripts of this package, by the agent's interpreter."""
+"""Commands that every guest of ours can run without having them: scripts of this package, by the agent's
+interpreter."""
 
 
 def resolve(argv: Sequence[str]) -> list[str]:

@@ -1,4 +1,5 @@
-"""The agent's connection: dials a controller, keeps dialling, and hands on what is said. Knows nothing of what it means."""
+"""The agent's connection: dials a controller, keeps dialling, and hands on what is said. Knows nothing of what it
+means."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ RETRY_MAX_S = 2.0
 
 
 class Link:
-    """One connection at a time to any of the controllers. `said` gets every message, `changed` each connect and loss."""
+    """One connection at a time to any of the controllers. `said` gets every message, `changed` each connect and
+    loss."""
 
     def __init__(
         self,

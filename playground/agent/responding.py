@@ -1,4 +1,5 @@
-"""Sees to it that this host's responder runs: starts one in a session of its own where none answers, and never ends it."""
+"""Sees to it that this host's responder runs: starts one in a session of its own where none answers, and never ends
+it."""
 
 from __future__ import annotations
 

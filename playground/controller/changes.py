@@ -1,8 +1,9 @@
 """Makes an admitted change real in the store: claims first, then the root pointer, then the records it means.
 
 Every commit of a change is small, so a change is many; what makes it one is the root pointer. A change that its writer
-never finished before the pointer flipped is swept with its claims; after the flip it is rolled forward from the accepted
-file. A claim outlives its record until no host holds the port any more, so an address is never at two places.
+never finished before the pointer flipped is swept with its claims; after the flip it is rolled forward from the
+accepted file. A claim outlives its record until no host holds the port any more, so an address is never at two
+places.
 """
 
 from __future__ import annotations

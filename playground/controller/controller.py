@@ -137,7 +137,8 @@ class Controller:
                 self.events.add(f"workspace-{desired}", f"workspace {after.playground}/{after.name}", "asked for")
 
     async def migration(self, ref: str, generation: int, wait_s: float) -> dict[str, Any]:
-        """The last move of a workspace; waits up to `wait_s` until the one of `generation` (or a later one) has finished."""
+        """The last move of a workspace; waits up to `wait_s` until the one of `generation` (or a later one) has
+        finished."""
         workspace = self.workspace(ref)
         deadline = asyncio.get_running_loop().time() + wait_s
         while True:

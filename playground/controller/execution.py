@@ -1,4 +1,5 @@
-"""Commands run in guests and on hosts: pairs whoever asked with the agent that dials back, and runs the controller's own."""
+"""Commands run in guests and on hosts: pairs whoever asked with the agent that dials back, and runs the controller's
+own."""
 
 from __future__ import annotations
 

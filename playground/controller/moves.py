@@ -1,4 +1,5 @@
-"""Drives moves: turns reports, absence and time into the events of `playground.workspaces.migration`, and commits its effects."""
+"""Drives moves: turns reports, absence and time into the events of `playground.workspaces.migration`, and commits its
+effects."""
 
 from __future__ import annotations
 
@@ -264,7 +265,8 @@ class Moves:
     async def _apply(
         self, grid: Grid, move: MigrationRecord, event: Event, cause: str = "", pause_ms: float | None = None
     ) -> MigrationRecord | None:
-        """One transition with its effect, in one commit. None when the table has no such transition, or it lost a race."""
+        """One transition with its effect, in one commit. None when the table has no such transition, or it lost a
+        race."""
         state, effect = step(State(move.state), event)
         if state is State(move.state):
             return None

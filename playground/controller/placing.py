@@ -1,4 +1,5 @@
-"""Gives workspaces without a host one, and ports without a binding theirs; `playground.placement` decides, this commits."""
+"""Gives workspaces without a host one, and ports without a binding theirs; `playground.placement` decides, this
+commits."""
 
 from __future__ import annotations
 

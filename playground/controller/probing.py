@@ -34,8 +34,8 @@ class Probing:
         self._execution = execution
 
     async def probe(self, playground: str) -> dict[str, Any]:
-        """Every ordered pair of workspaces: those that share a network must reach each other at every address on it, others
-        at none. `{pairs, mismatches}` as in docs/api.md; a pair counts once whatever its addresses."""
+        """Every ordered pair of workspaces: those that share a network must reach each other at every address on it,
+        others at none. `{pairs, mismatches}` as in docs/api.md; a pair counts once whatever its addresses."""
         grid = self._world.grids[playground]
         running = [w for w in grid.workspaces.values() if w.desired == "running" and w.driver == "netns"]
         plans = {w.name: _targets(grid, w, running) for w in running}
@@ -89,8 +89,8 @@ class Probing:
     # measuring a move
 
     async def meter(self, move: MigrationRecord) -> Metering | None:
-        """A 1 kHz UDP stream to the moving workspace from a workspace on a third host (else on any other). None, with the
-        reason logged, when nobody shares a network with it."""
+        """A 1 kHz UDP stream to the moving workspace from a workspace on a third host (else on any other). None, with
+        the reason logged, when nobody shares a network with it."""
         grid = self._world.grids[move.playground]
         moving = grid.workspaces[move.workspace]
         found = _peer(grid, moving, move)
@@ -165,7 +165,8 @@ def _targets(grid: Grid, source: WorkspaceRecord, running: list[WorkspaceRecord]
 
 
 def _peer(grid: Grid, moving: WorkspaceRecord, move: MigrationRecord) -> tuple[WorkspaceRecord, str] | None:
-    """A running workspace that shares a network, on a third host if there is one, and the moving one's address there."""
+    """A running workspace that shares a network, on a third host if there is one, and the moving one's address
+    there."""
     networks = {grid.ports[p].network_id: grid.ports[p] for p in moving.ports if p in grid.ports}
     candidates = sorted(
         (

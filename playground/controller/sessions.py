@@ -1,4 +1,5 @@
-"""Agents as the controller sees them: one session per connection, its view kept current, its reports reduced into the store.
+"""Agents as the controller sees them: one session per connection, its view kept current, its reports reduced into the
+store.
 
 A view is a function of the world: which scopes concern a host and which records are in each. What a report says of an
 object that is no longer bound to its host, or of an older generation, is dropped by comparison.
@@ -13,7 +14,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from playground import wire
-from playground.view import SITE, host_scope, playground_scope
 from playground.controller.events import EventLog
 from playground.controller.world import World
 from playground.records import (
@@ -32,6 +32,7 @@ from playground.records import (
     key_of,
 )
 from playground.store.api import LIMIT_OPS, Delete, LeaseId, LeaseLost, Put, Store
+from playground.view import SITE, host_scope, playground_scope
 
 log = logging.getLogger("controller")
 
@@ -91,7 +92,8 @@ Send = Callable[[str], Awaitable[None]]
 
 @dataclass(eq=False)
 class Session:
-    """One agent's connection. `dirty` holds playgrounds, and `host`/`site` flags, whose records changed since the last send."""
+    """One agent's connection. `dirty` holds playgrounds, and `host`/`site` flags, whose records changed since the
+    last send."""
 
     host: str
     id: str

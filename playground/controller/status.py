@@ -131,7 +131,8 @@ def leases(world: World, playground: str | None = None) -> list[Json]:
 
 
 def workspace_state(world: World, workspace: WorkspaceRecord) -> tuple[str, str]:
-    """(state, cause) of a workspace: running | preparing | prepared | stopped | failed | leaving | moving | unknown | unplaced."""
+    """(state, cause) of a workspace: running | preparing | prepared | stopped | failed | leaving | moving | unknown |
+    unplaced."""
     if workspace.host is None:
         return "unplaced", workspace.reason or "waits for a host"
     if workspace.host not in world.alive:
@@ -163,8 +164,8 @@ def _network(network: NetworkRecord) -> Json:
 
 
 def progress(world: World, name: str) -> Json:
-    """How far a playground is from what was asked of it: every workspace running, every port forwarding, every client served,
-    every live host converged."""
+    """How far a playground is from what was asked of it: every workspace running, every port forwarding, every client
+    served, every live host converged."""
     grid = world.grids.get(name)
     if grid is None or (grid.root is None and not grid.workspaces and not grid.ports):
         left = lingering(world, name)

@@ -1,4 +1,5 @@
-"""The controller's reading of the store: every record, indexed, kept current by one watch. Never written to but by events.
+"""The controller's reading of the store: every record, indexed, kept current by one watch. Never written to but by
+events.
 
 Whoever decides reads here and commits with compares on `modified`; `reached(revision)` waits until an own commit is
 visible, so a decision after a commit sees it.

@@ -1,7 +1,8 @@
 """Pure. From the records that a host was shown to the state that it should have: networks, guests, answers.
 
 A map over sections (one network, one workspace, one playground's names), each a function of its inputs alone; `derive`
-keeps a section while the versions that it read stand (`Derivation`), and `derive_whole` without any memory is the oracle.
+keeps a section while the versions that it read stand (`Derivation`), and `derive_whole` without any memory is the
+oracle.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from overlay.state import HostState, Network, NetworkId
-from playground.view import View
 from playground.derive.guests import Role, Want, wants
 from playground.derive.networks import derive_networks
 from playground.derive.services import Service, derive_services
+from playground.view import View
 
 __all__ = ["Derivation", "Derived", "Role", "Service", "Setting", "Want", "derive_whole"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from overlay.state import PortId, port_device
-from playground.view import View
 from playground.records import MigrationRecord, WorkspaceRecord
+from playground.view import View
 from playground.workspaces.drivers.api import Guest, Nic
 from playground.workspaces.migration import ENDED, State
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from overlay.state import Gate, Leg, LocalPort, Network, NetworkId, PortId, RemotePort
-from playground.view import Scope
 from playground.records import BindingRecord, NetworkRecord, PortRecord, workspace_id
+from playground.view import Scope
 
 
 def derive_networks(

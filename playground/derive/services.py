@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from dhcp.scope import PortScope, Scope4, ScopeRa
 from overlay.state import LEG_LINK_LOCAL, LEG_MAC, Network, NetworkId, PortId
-from playground.view import Scope
 from playground.records import NetworkRecord, PortRecord
 from playground.responder.protocol import Name, Value, View, name_key, port_key, view_key
+from playground.view import Scope
 
 Service = Value
 

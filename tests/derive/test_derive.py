@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.state import Gate, PortId
-from playground.view import View, freeze, host_scope, playground_scope, thaw
 from playground.derive import Derivation, Role, Setting, derive_whole
 from playground.derive.guests import role_of
 from playground.records import (
@@ -25,6 +24,7 @@ from playground.records import (
     port_id,
     workspace_id,
 )
+from playground.view import View, freeze, host_scope, playground_scope, thaw
 from playground.wire import Changed, Complete, Enter, Leave, Viewed
 
 UNDERLAY = {"n1": "192.0.2.11", "n2": "192.0.2.12", "n3": "192.0.2.13"}
@@ -227,7 +227,7 @@ MOVES = st.tuples(st.integers(0, 7), st.sampled_from(HOSTS), st.sampled_from(["p
 def test_what_is_kept_equals_what_is_derived_from_nothing(
     edits: list[tuple[int, str, str]], rng: random.Random
 ) -> None:
-    """The fast derivation against the dumb one, over any history; and a view that heard it all in another order agrees."""
+    """The fast derivation against the dumb one, over any history; a view that heard all in another order agrees."""
     derivation = Derivation()
     view = a_view("n1", [GRID], [])
     final: dict[int, list[Viewed]] = {}
