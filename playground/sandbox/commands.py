@@ -1,0 +1,39 @@
+"""Pure. The one place that writes the command lines of the controller and the agents of an emulated site."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from playground.sandbox.plan import HostPlan, Program, SandboxPlan, site_path, token_path, tokens_path
+
+CONTROLLER_PORT = 7470
+
+Commands = Callable[[SandboxPlan], tuple[Program, ...]]
+"""What a sandbox runs; tests give stand-ins."""
+
+
+def programs(plan: SandboxPlan) -> tuple[Program, ...]:
+    """The controller beside the underlay, and an agent on each host."""
+    return (_controller(plan), *(_agent(plan, host) for host in plan.hosts))
+
+
+def _at(plan: SandboxPlan) -> str:
+    address = plan.controller_address
+    return f"[{address}]:{CONTROLLER_PORT}" if plan.family == "ipv6" else f"{address}:{CONTROLLER_PORT}"
+
+
+def _controller(plan: SandboxPlan) -> Program:
+    argv = [sys.executable, "-m", "playground.controller", "--site", plan.site, "--listen", _at(plan)]
+    argv += ["--socket", f"{plan.run_dir}/controller.sock", "--domain", "internal"]
+    argv += ["--store", f"{plan.state_dir}/store.sqlite"]  # in_memory_state: a tmpfs lies there
+    argv += ["--site-file", str(site_path(plan)), "--tokens", str(tokens_path(plan))]
+    return Program("controller", tuple(argv))
+
+
+def _agent(plan: SandboxPlan, host: HostPlan) -> Program:
+    argv = [sys.executable, "-m", "playground.agent", "--site", plan.site, "--name", host.name]
+    argv += ["--controller", f"http://{_at(plan)}", "--underlay", host.address]
+    argv += ["--token-file", str(token_path(plan, host.name))]
+    argv += ["--state-dir", f"{plan.state_dir}/hosts/{host.name}", "--run-dir", f"{plan.run_dir}/hosts/{host.name}"]
+    return Program(f"agent-{host.name}", tuple(argv), host.name)
