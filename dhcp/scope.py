@@ -1,7 +1,7 @@
 """Pure. What one port's client is told: the whole input of the answers at that port, as plain data.
 
-A scope is complete before the client boots; answering writes nothing. Addresses are strings in canonical form, times are
-seconds, MTUs bytes of IP packet.
+A scope is complete before the client boots; answering writes nothing. Addresses are strings in canonical form, times
+are seconds, MTUs bytes of IP packet.
 """
 
 from __future__ import annotations

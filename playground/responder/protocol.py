@@ -6,19 +6,19 @@ The agent tells a flat map, key → value, and the responder answers from it and
     view/PLAYGROUND         View        where names are answered: a service namespace and its addresses
     name/PLAYGROUND/PORT    Name        one port's names in that view
 
-Both ways it is JSON, one object a line, on a Unix stream socket. Agent: `{"set": {key: value}, "delete": [key], "whole":
-bool, "seq": n}`; `whole` drops every key that `set` does not hold. Responder: `{"ack": n}` once the update answers,
-`{"leased": {…}}`, `{"problem": {…}}`.
+Both ways it is JSON, one object a line, on a Unix stream socket. Agent: `{"set": {key: value}, "delete": [key],
+"whole": bool, "seq": n}`; `whole` drops every key that `set` does not hold. Responder: `{"ack": n}` once the update is
+in effect, `{"leased": {…}}`, `{"problem": {…}}`.
 """
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Final
 
 import msgspec
 
 from dhcp.scope import PortScope
+from dhcp.server import LeaseKind
 
 LINE_LIMIT: Final = 64 << 20
 """Longest line read, in bytes; a whole map of 100 000 ports is about 50 MB."""
@@ -50,15 +50,6 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Value = PortScope | View | Name
-
-
-class LeaseKind(Enum):
-    """What a client was told last, or said last, of its address."""
-
-    OFFERED = "offered"
-    BOUND = "bound"
-    DECLINED = "declined"
-    RELEASED = "released"
 
 
 class Leased(msgspec.Struct, frozen=True, kw_only=True):

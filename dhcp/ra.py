@@ -1,0 +1,115 @@
+"""Pure. Router advertisements to bytes, solicitations from bytes, and when to advertise; knows no socket and no clock.
+
+Sources: RFC 4861 §4.1, §4.2, §6.1.1, §6.2 and RFC 8106. The port is a link with one host, so an answer goes out at once
+and to all nodes; `MIN_DELAY_S` takes the place of RFC 4861's 3 s, which is there for the many hosts of a shared link.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from dhcp import frame
+from dhcp.reason import Reason
+from dhcp.scope import PortScope
+
+SOLICITATION: Final = 133
+ADVERTISEMENT: Final = 134
+HOP_LIMIT: Final = 255
+ALL_NODES: Final = ipaddress.IPv6Address("ff02::1").packed
+ALL_NODES_MAC: Final = b"\x33\x33\x00\x00\x00\x01"
+
+MAX_INTERVAL_S: Final = 600.0
+MIN_INTERVAL_S: Final = 200.0
+INITIAL: Final = 3
+"""The first advertisements follow each other after at most `INITIAL_INTERVAL_S` (RFC 4861 §10)."""
+INITIAL_INTERVAL_S: Final = 16.0
+MIN_DELAY_S: Final = 1.0
+DNS_LIFETIME_S: Final = int(3 * MAX_INTERVAL_S)
+"""RFC 8106 §5.1's default."""
+_LINK_LOCAL: Final = ipaddress.IPv6Network("fe80::/10")
+
+
+class Schedule(NamedTuple):
+    """When a port hears from us. next_s and last_s: monotonic seconds; sent: how many so far."""
+
+    next_s: float
+    last_s: float = float("-inf")
+    sent: int = 0
+
+    def after_sending(self, now_mono_s: float, draw: float) -> Schedule:
+        """draw: uniform in [0, 1), so that ports do not advertise in step (RFC 4861 §6.2.4)."""
+        interval = MIN_INTERVAL_S + draw * (MAX_INTERVAL_S - MIN_INTERVAL_S)
+        if self.sent + 1 < INITIAL:
+            interval = min(interval, INITIAL_INTERVAL_S)
+        return Schedule(now_mono_s + interval, now_mono_s, self.sent + 1)
+
+    def after_solicitation(self, now_mono_s: float) -> Schedule:
+        """Now, or as soon as the last one is `MIN_DELAY_S` old; never later than planned."""
+        return self._replace(next_s=min(self.next_s, max(now_mono_s, self.last_s + MIN_DELAY_S)))
+
+
+def advertisement(scope: PortScope) -> bytes:
+    """The whole frame, to all nodes of the port. Raises ValueError for a scope that can't be told."""
+    if scope.ra is None:
+        raise ValueError("the scope has no router advertisements")
+    ra = scope.ra
+    source = ipaddress.IPv6Address(ra.source)
+    if source not in _LINK_LOCAL:
+        raise ValueError(f"advertisements come from a link-local address, not from {ra.source} (RFC 4861 §6.1.2)")
+    if not 0 <= ra.router_lifetime_s <= 9000:
+        raise ValueError(f"a router lifetime is 0 to 9000 s (RFC 4861 §6.2.1), not {ra.router_lifetime_s}")
+    server_mac = frame.mac(scope.server_mac)
+    # Hop limit 64; M and O are 0: no DHCPv6 here; reachable and retransmission time unspecified.
+    parts = [struct.pack("!BBHBBHII", ADVERTISEMENT, 0, 0, 64, 0, ra.router_lifetime_s, 0, 0), b"\x01\x01" + server_mac]
+    if ra.mtu is not None:
+        if ra.mtu < 1280:
+            raise ValueError(f"IPv6 needs an MTU of 1280 or more (RFC 8200 §5), not {ra.mtu}")
+        parts.append(struct.pack("!BBHI", 5, 1, 0, ra.mtu))
+    for prefix, is_autonomous in ra.prefixes:
+        network = ipaddress.IPv6Network(prefix)
+        flags = 0x80 | (0x40 if is_autonomous else 0)
+        head = struct.pack("!BBBBIII", 3, 4, network.prefixlen, flags, ra.valid_s, ra.preferred_s, 0)
+        parts.append(head + network.network_address.packed)
+    if ra.rdnss:
+        servers = b"".join(ipaddress.IPv6Address(server).packed for server in ra.rdnss)
+        parts.append(struct.pack("!BBHI", 25, 1 + 2 * len(ra.rdnss), 0, DNS_LIFETIME_S) + servers)
+    if ra.dnssl:
+        names = _names(ra.dnssl)
+        parts.append(struct.pack("!BBHI", 31, 1 + len(names) // 8, 0, DNS_LIFETIME_S) + names)
+    return frame.icmp6(ALL_NODES_MAC, server_mac, source.packed, ALL_NODES, b"".join(parts))
+
+
+def _names(domains: Sequence[str]) -> bytes:
+    """Uncompressed names, padded with zeros to a multiple of 8 bytes (RFC 8106 §5.2)."""
+    out = bytearray()
+    for domain in domains:
+        for label in domain.rstrip(".").split("."):
+            text = label.encode("ascii")
+            if not 1 <= len(text) <= 63:
+                raise ValueError(f"{domain!r} is no domain name: labels have 1 to 63 bytes")
+            out += bytes((len(text),)) + text
+        out.append(0)
+    return bytes(out) + bytes(-len(out) % 8)
+
+
+def check_solicitation(message: frame.Icmp6) -> Reason | None:
+    """None for a valid solicitation (RFC 4861 §6.1.1), else why it is discarded."""
+    body = message.body
+    if body[0] != SOLICITATION:
+        return Reason.NOT_FOR_US
+    if message.hop_limit != HOP_LIMIT or body[1] != 0 or len(body) < 8:
+        return Reason.BAD_SOLICITATION
+    if not frame.has_right_checksum(message):
+        return Reason.BAD_CHECKSUM
+    at = 8
+    while at < len(body):
+        size = body[at + 1] * 8 if at + 1 < len(body) else 0
+        if size == 0 or at + size > len(body):
+            return Reason.BAD_SOLICITATION
+        if body[at] == 1 and message.source == bytes(16):
+            return Reason.BAD_SOLICITATION
+        at += size
+    return None

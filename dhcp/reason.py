@@ -1,0 +1,28 @@
+"""Pure. The words for every frame that is not answered, the same in counters, tests and docs."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Reason(Enum):
+    """Why there is no answer. A value, never an exception: what a guest sends can't be our error."""
+
+    UNKNOWN_PORT = "the frame came from a device without a scope"
+    NOT_FOR_US = "the frame is no DHCP message to a server and no router solicitation"
+    TRUNCATED = "the message is shorter than its fixed fields say"
+    NOT_DHCP = "the magic cookie or the message type is missing (plain BOOTP)"
+    NOT_A_REQUEST = "op is not BOOTREQUEST"
+    NOT_ETHERNET = "hardware type is not Ethernet"
+    MALFORMED_OPTIONS = "an option runs past its field or has an impossible length"
+    FOREIGN_MAC = "the client's hardware address is not the port's"
+    NO_SCOPE = "nothing of this protocol is served at the port"
+    UNEXPECTED_TYPE = "a message type that clients don't send to a server that is not a relay's"
+    OTHER_SERVER = "the client chose or addresses another server"
+    NO_ADDRESS_NAMED = "a request names no address"
+    FOREIGN_ADDRESS = "the client declines or releases an address that is not the port's"
+    DECLINED = "the client says that its address is in use by another"
+    RELEASED = "the client gave its address back"
+    BAD_CHECKSUM = "ICMPv6 checksum is wrong"
+    BAD_SOLICITATION = "a router solicitation that RFC 4861 section 6.1.1 wants discarded"
+    NOT_SENT = "the device is gone, down or full"

@@ -1,0 +1,143 @@
+"""The agent's end of the responder's socket: it is told what should be answered, and tells what happened there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from playground.responder.protocol import (
+    LINE_LIMIT,
+    Leased,
+    Problem,
+    Update,
+    Value,
+    decode_report,
+    encode_line,
+    encode_value,
+)
+
+RETRY_S: Final = 0.2
+_log = logging.getLogger(__name__)
+
+
+class Client:
+    """Keeps the responder at the map that it was given last.
+
+    `replace`, `set` and `delete` return at once and are coalesced: only what differs from what the responder was told is
+    sent, in one update; after a reconnect, the whole map. `run` does the talking until cancelled. on_leased and
+    on_problem are called from `run`'s task; a connection begins with every lease and problem there is, so they see
+    some twice.
+    """
+
+    def __init__(
+        self, socket: Path, on_leased: Callable[[Leased], None], on_problem: Callable[[Problem], None]
+    ) -> None:
+        self._socket: Final = socket
+        self._on_leased = on_leased
+        self._on_problem = on_problem
+        self._wanted: dict[str, Value] = {}
+        self._told: dict[str, Value] | None = None
+        self._seq = 0
+        self._in_effect = asyncio.Condition()
+        self._acked = 0
+        self._changed = asyncio.Event()
+        self._changed.set()
+        self.is_connected = False
+
+    def replace(self, document: Mapping[str, Value]) -> None:
+        """The whole map from now on."""
+        self._wanted = dict(document)
+        self._changed.set()
+
+    def set(self, document: Mapping[str, Value]) -> None:
+        """These keys from now on, beside the others."""
+        self._wanted.update(document)
+        self._changed.set()
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Not these keys any more."""
+        for key in keys:
+            self._wanted.pop(key, None)
+        self._changed.set()
+
+    async def settled(self) -> None:
+        """Returns once the responder has acknowledged everything wanted so far; waits for ever while there is none.
+
+        A key with a problem is acknowledged too: `on_problem` was called for it before.
+        """
+        async with self._in_effect:
+            await self._in_effect.wait_for(lambda: not self._changed.is_set() and self._acked == self._seq)
+
+    async def run(self) -> None:
+        """Connects, and connects again when the responder went; returns only by cancellation."""
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(self._socket, limit=LINE_LIMIT)
+            except OSError:
+                await asyncio.sleep(RETRY_S)
+                continue
+            self.is_connected = True
+            self._told = None
+            self._changed.set()
+            _log.info("responder connected socket=%s", self._socket)
+            telling = asyncio.create_task(self._tell(writer))
+            try:
+                await self._listen(reader)
+            except (OSError, ValueError, msgspec.MsgspecError) as error:
+                _log.warning("responder said nothing known cause=%s", error)
+            finally:
+                self.is_connected = False
+                telling.cancel()
+                await asyncio.wait({telling})
+                writer.close()
+            _log.warning("responder went, connecting again socket=%s", self._socket)
+            await asyncio.sleep(RETRY_S)
+
+    async def _tell(self, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await self._changed.wait()
+            update = self._next_update()
+            self._changed.clear()
+            if update is None:
+                await self._notify()
+                continue
+            writer.write(encode_line(update))
+            try:
+                await writer.drain()
+            except OSError:  # `_listen` sees the end of the connection too, and `run` begins anew
+                return
+
+    def _next_update(self) -> Update | None:
+        told = self._told
+        wanted = dict(self._wanted)
+        if told is None:
+            changed, gone = wanted, []
+        else:
+            changed = {key: value for key, value in wanted.items() if told.get(key) != value}
+            gone = [key for key in told if key not in wanted]
+            if not changed and not gone:
+                return None
+        self._seq += 1
+        self._told = wanted
+        encoded = {key: encode_value(value) for key, value in changed.items()}
+        return Update(seq=self._seq, set=encoded, delete=tuple(gone), whole=told is None)
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            report = decode_report(line)
+            if report.leased is not None:
+                self._on_leased(report.leased)
+            if report.problem is not None:
+                self._on_problem(report.problem)
+            if report.ack is not None:
+                self._acked = report.ack
+                await self._notify()
+
+    async def _notify(self) -> None:
+        async with self._in_effect:
+            self._in_effect.notify_all()

@@ -1,0 +1,206 @@
+"""The responder's process: `python -m playground.responder.main`. Arguments, the agent's socket, the file, signals.
+
+It runs in the host's mount namespace, lives apart from the agent and answers without one. One at a time per socket: a
+second one waits `TAKEOVER_S` for the first to end, then refuses with exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from playground.responder import memory
+from playground.responder.protocol import LINE_LIMIT, Problem, Report, Update, decode_update, encode_line
+from playground.responder.service import Service
+
+CHECK_S: Final = 0.5
+"""How often namespaces are looked at: a lookup each."""
+SAVE_AFTER_S: Final = 0.2
+TAKEOVER_S: Final = 3.0
+_UNREAD_LIMIT: Final = 8 << 20
+
+_log = logging.getLogger("playground.responder")
+
+
+class Responder:
+    """Ties the service to the agent's socket and to the file."""
+
+    def __init__(self, data_plane: str, file: Path) -> None:
+        self._file = file
+        self._agents: set[asyncio.StreamWriter] = set()
+        self._conversations: set[asyncio.Task[None]] = set()
+        self._save_timer: asyncio.TimerHandle | None = None
+        self._service = Service(data_plane, self._report, time.time)
+
+    def start(self) -> None:
+        """Answers by what the file holds."""
+        try:
+            remembered = memory.load(self._file)
+        except memory.Unreadable as error:
+            _log.warning("file ignored cause=%s", error)
+            remembered = memory.Memory()
+        self._service.leases.update(remembered.leases)
+        self._service.apply(Update(seq=0, set=remembered.document))
+        _log.info("started keys=%d", len(remembered.document))
+
+    async def check_forever(self) -> None:
+        """Follows namespaces that come and go."""
+        while True:
+            await asyncio.sleep(CHECK_S)
+            self._service.check()
+
+    async def stop(self) -> None:
+        """Closes what is open, and keeps what is known."""
+        for writer in self._agents:
+            writer.close()
+        if self._conversations:
+            await asyncio.wait(self._conversations)
+        self._service.close()
+        if self._save_timer is not None:
+            self._save_timer.cancel()
+            self._save()
+        _log.info("stopped answered=%d silent=%s", self._service.packets.answered, self._silences())
+
+    def _silences(self) -> str:
+        return ",".join(f"{reason.name.lower()}:{n}" for reason, n in self._service.packets.counters.items()) or "none"
+
+    def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Takes an agent's connection."""
+        task = asyncio.get_running_loop().create_task(self._converse(reader, writer))
+        self._conversations.add(task)
+        task.add_done_callback(self._conversations.discard)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """First all that the agent may have missed, then its updates in order."""
+        self._agents.add(writer)
+        _log.info("agent connected")
+        try:
+            for leased in self._service.leases.values():
+                self._tell(writer, Report(leased=leased))
+            for key, cause in self._service.problems.items():
+                self._tell(writer, Report(problem=Problem(key=key, cause=cause)))
+            while line := await reader.readline():
+                update = decode_update(line)
+                self._service.apply(update)
+                self._save_soon()
+                self._tell(writer, Report(ack=update.seq))
+                await writer.drain()
+        except (msgspec.MsgspecError, ValueError) as error:
+            _log.warning("agent sent no update cause=%s", error)
+        except ConnectionError:
+            pass  # it went; the next one is told all
+        finally:
+            self._agents.discard(writer)
+            writer.close()
+            _log.info("agent disconnected")
+
+    def _report(self, report: Report) -> None:
+        for writer in list(self._agents):
+            self._tell(writer, report)
+        if report.leased is not None:
+            self._save_soon()
+
+    def _tell(self, writer: asyncio.StreamWriter, report: Report) -> None:
+        if writer.transport.get_write_buffer_size() > _UNREAD_LIMIT:
+            writer.transport.abort()  # an agent that does not read; it is told all when it comes back
+            return
+        writer.write(encode_line(report))
+
+    def _save_soon(self) -> None:
+        if self._save_timer is None:
+            self._save_timer = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self._save)
+
+    def _save(self) -> None:
+        self._save_timer = None
+        document = {key: msgspec.Raw(raw) for key, raw in self._service.document.items()}
+        try:
+            memory.save(self._file, memory.Memory(document=document, leases=self._service.leases))
+        except OSError as error:
+            _log.warning("file not written path=%s cause=%s", self._file, error)
+            self._save_timer = asyncio.get_running_loop().call_later(10.0, self._save)
+
+
+def take_lock(path: Path, until_mono_s: float) -> int | None:
+    """A descriptor that holds the lock as long as it is open; None when another process has it until then."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The last holder removed the file when it ended: a lock on that one locks nobody out.
+            if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()}\n".encode())
+                return descriptor
+        except BlockingIOError:
+            if time.monotonic() >= until_mono_s:
+                os.close(descriptor)
+                return None
+            time.sleep(0.02)
+        os.close(descriptor)
+
+
+async def run(socket_path: Path, file: Path, data_plane: str) -> None:
+    """Serves until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    responder = Responder(data_plane, file)
+    responder.start()
+    socket_path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        server = await asyncio.start_unix_server(responder.serve, socket_path, limit=LINE_LIMIT)
+    finally:
+        os.umask(before)
+    checks = asyncio.create_task(responder.check_forever())
+    waiting = asyncio.create_task(ended.wait())
+    # A bug in the checks ends the process, and the agent starts it anew.
+    await asyncio.wait({checks, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    server.close()
+    await responder.stop()
+    socket_path.unlink(missing_ok=True)
+    if checks.done():
+        checks.result()
+    checks.cancel()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 after SIGTERM, 1 when another responder serves the socket."""
+    parser = argparse.ArgumentParser(
+        prog="playground.responder",
+        description="Answers DHCP, router solicitations and DNS for this host's ports, as the agent tells it.",
+    )
+    parser.add_argument("--socket", type=Path, required=True, help="where the agent connects")
+    parser.add_argument("--state", type=Path, required=True, help="file that remembers what the agent told")
+    parser.add_argument("--netns", default="playground", help="data plane namespace: a name in /run/netns, or a path")
+    parser.add_argument("--log", type=Path, help="log file (default: standard error)")
+    given = parser.parse_args(arguments)
+    given.socket.parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(filename=given.log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    lock_path = given.socket.with_name(given.socket.name + ".lock")
+    lock = take_lock(lock_path, time.monotonic() + TAKEOVER_S)
+    if lock is None:
+        print(f"another responder (pid {lock_path.read_text().strip()}) serves {given.socket}", file=sys.stderr)
+        return 1
+    try:
+        asyncio.run(run(given.socket, given.state, given.netns))
+    finally:
+        lock_path.unlink(missing_ok=True)
+        os.close(lock)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

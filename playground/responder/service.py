@@ -1,0 +1,141 @@
+"""The map made so: scopes at ports, views in service namespaces. Knows nothing of the agent's connection or of files.
+
+A key that can't be in effect yet (its namespace is not there) is a problem, tried again by `check`, and told when it is
+solved. Sockets hold their namespace alive, so none is kept longer than it is used: the packet socket is open only while
+there are ports, a view's only while there is the view, and all are closed when their namespace loses its name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, assert_never
+
+import msgspec
+
+from dhcp.io.packet import Heard, PacketServer, open_socket
+from dhcp.scope import PortScope
+from overlay.state import PortId, port_device
+from playground.responder import netns
+from playground.responder.protocol import Leased, Name, Problem, Report, Update, View, decode_value
+from playground.responder.views import Views
+
+DATA_PLANE: Final = "netns"
+"""The key of problems with the data plane namespace itself."""
+REPEAT_S: Final = 10.0
+"""A lease event equal to the last one is told again only after this long: a client that shouts is told of once."""
+
+_log = logging.getLogger(__name__)
+
+
+class Service:
+    """Answers by the map that `apply` was given. report: called for leases and problems, never for acks."""
+
+    def __init__(self, data_plane: str, report: Callable[[Report], None], now_utc_s: Callable[[], float]) -> None:
+        self.document: dict[str, bytes] = {}
+        self.leases: dict[str, Leased] = {}
+        self.problems: dict[str, str] = {}
+        self.packets: Final = PacketServer(self._heard)
+        self.views: Final = Views(self._problem)
+        self._data_plane: Final = data_plane
+        self._opened_in: netns.Identity | None = None
+        self._report = report
+        self._now_utc_s = now_utc_s
+        self._ports: set[str] = set()
+
+    def apply(self, update: Update) -> None:
+        """In effect when it returns, but for what `problems` names. The same update again changes nothing."""
+        gone = [key for key in self.document if key not in update.set] if update.whole else update.delete
+        for key in gone:
+            self._delete(key)
+        for key, raw in update.set.items():
+            self._set(key, bytes(raw))
+        self.check()
+
+    def _set(self, key: str, raw: bytes) -> None:
+        if self.document.get(key) == raw:
+            return
+        try:
+            value = decode_value(key, raw)
+            match value:
+                case PortScope():
+                    port = key.partition("/")[2]
+                    self.packets.set(port_device(PortId(port)), value)
+                    self._ports.add(port)
+                case View():
+                    self.views.set(key.partition("/")[2], value)
+                case Name():
+                    _, playground, port = key.split("/")
+                    self.views.set_name(playground, port, value)
+                case _:
+                    assert_never(value)
+        except (ValueError, OverflowError, msgspec.MsgspecError) as error:
+            # What stood there before still answers.
+            self._problem(key, str(error))
+            return
+        self.document[key] = raw
+        self._problem(key, "")
+
+    def _delete(self, key: str) -> None:
+        self._problem(key, "")
+        if self.document.pop(key, None) is None:
+            return
+        match key.split("/"):
+            case ["port", port]:
+                self.packets.drop(port_device(PortId(port)))
+                self._ports.discard(port)
+                self.leases.pop(port, None)
+            case ["view", playground]:
+                self.views.drop(playground)
+            case ["name", playground, port]:
+                self.views.drop_name(playground, port)
+
+    def check(self) -> None:
+        """Looks whether namespaces came, went or were made anew, and opens and closes sockets by that."""
+        self.views.check()
+        found = netns.identity(self._data_plane) if self._ports else None
+        if self._opened_in is not None and found != self._opened_in:
+            self.packets.detach()
+            self._opened_in = None
+            _log.info("packet socket closed netns=%s", self._data_plane)
+        if not self._ports or self._opened_in is not None:
+            self._problem(DATA_PLANE, "")
+            return
+        try:
+            with netns.inside(self._data_plane) as identity:
+                opened = open_socket()
+        except OSError as error:
+            self._problem(DATA_PLANE, f"no packet socket in network namespace {self._data_plane}: {error.strerror}")
+            return
+        self.packets.attach(opened)
+        self._opened_in = identity
+        self._problem(DATA_PLANE, "")
+        _log.info("packet socket opened netns=%s", self._data_plane)
+
+    def close(self) -> None:
+        """Closes every socket; the map stays."""
+        self.packets.close()
+        self.views.close()
+
+    def _problem(self, key: str, cause: str) -> None:
+        if self.problems.get(key, "") == cause:
+            return
+        if cause:
+            self.problems[key] = cause
+            _log.warning("problem key=%s cause=%s", key, cause)
+        else:
+            del self.problems[key]
+            _log.info("problem solved key=%s", key)
+        self._report(Report(problem=Problem(key=key, cause=cause)))
+
+    def _heard(self, heard: Heard) -> None:
+        port = heard.device.removeprefix("pg")
+        leased = Leased(
+            port=port, address=heard.address, mac=heard.mac, at_utc_s=round(self._now_utc_s(), 3), kind=heard.kind
+        )
+        last = self.leases.get(port)
+        is_same = last is not None and msgspec.structs.replace(last, at_utc_s=leased.at_utc_s) == leased
+        if last is not None and is_same and 0 <= leased.at_utc_s - last.at_utc_s < REPEAT_S:
+            return
+        self.leases[port] = leased
+        self._report(Report(leased=leased))
