@@ -1,6 +1,7 @@
 """Owns the sockets that hear of changes: devices, FDB, neighbours and filters of a data plane, ports in the host.
 
-Says that something changed, never what: a look at the kernel tells, and a lost message then matters no more than a late one.
+Says that something changed, never what: a look at the kernel tells, and a lost message then matters no more than a
+late one.
 """
 
 from __future__ import annotations

@@ -121,11 +121,11 @@ def is_same(one: int, other: int) -> bool:
 
 def _is_namespace(fd: int) -> bool:
     """A file that only waits for a mount lies on the file system of its folder, not on nsfs."""
-    return os.fstat(fd).st_dev == os.stat("/proc/self/ns/net").st_dev
+    return os.fstat(fd).st_dev == Path("/proc/self/ns/net").stat().st_dev
 
 
 def _share(directory: Path) -> None:
-    """Makes the folder a shared mount, as ip-netns(8) does, so that a name appears and goes in every mount namespace."""
+    """Makes the folder a shared mount, as ip-netns(8) does: a name comes and goes in every mount namespace."""
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     path = bytes(directory)
     if _libc.mount(b"", path, b"none", _MS_SHARED | _MS_REC, None) == 0:

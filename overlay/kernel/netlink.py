@@ -137,7 +137,7 @@ class Netlink:
                 return payload
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """Every object that the kernel lists, each without its netlink header; read again while it changes under way."""
+        """Every object that the kernel lists, each without its netlink header; read again while it changes."""
         for _ in range(10):
             objects, consistent = self._dump(kind, body)
             if consistent:
@@ -155,7 +155,7 @@ class Netlink:
                     continue
                 consistent &= not flags & _DUMP_INTERRUPTED
                 if type_ == _DONE:
-                    if len(payload) >= 4 and (code := _ERRNO.unpack_from(payload)[0]):
+                    if len(payload) >= 4 and _ERRNO.unpack_from(payload)[0]:
                         raise _error(payload, flags)
                     return objects, consistent
                 if type_ == _ERROR:
