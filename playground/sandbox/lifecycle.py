@@ -203,7 +203,8 @@ def _start(plan: SandboxPlan, leash: bool, timeout_s: float) -> SandboxInfo:
     with contextlib.ExitStack() as undo:
         undo.callback(_discard, run, state if plan.discard_state else None)
         report, report_write = os.pipe()
-        undo.callback(_await_silence, report)
+        told = _Report(report)
+        undo.callback(told.await_silence)
         leash_read, leash_write = os.pipe()
         undo.callback(os.close, leash_write)
         with contextlib.ExitStack() as child_ends, log.open("ab") as output:
@@ -219,7 +220,7 @@ def _start(plan: SandboxPlan, leash: bool, timeout_s: float) -> SandboxInfo:
                 env=_environment(),
             )
         launcher.communicate(plan.encode().encode())
-        pid = _await_made(report, deadline_s, plan, log)
+        pid = told.await_made(deadline_s, plan, log)
         who = started(pid)
         if who is None:
             raise SandboxError(f"the sandbox of site {plan.site} ended as soon as it was made{_tail(log)}")
@@ -242,30 +243,52 @@ def _environment() -> dict[str, str]:
     return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
 
 
-def _await_silence(report: int) -> None:
-    """Returns when the sandbox whose leash was let go is dead: its first process holds the report's other end."""
-    deadline_s = time.monotonic() + END_TIMEOUT_S
-    while select.select([report], [], [], max(0.0, deadline_s - time.monotonic()))[0] and os.read(report, 4096):
-        pass
-    os.close(report)
+class _Report:
+    """What the first process says while it makes its sandbox, and its silence: it alone holds the other end."""
 
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._unread = b""
+        self._pid: int | None = None
 
-def _await_made(report: int, deadline_s: float, plan: SandboxPlan, log: Path) -> int:
-    """The pid of the first process, once it made everything. Raises SandboxError with its cause."""
-    pid: int | None = None
-    is_made, unread = False, b""
-    while pid is None or not is_made:
-        if not select.select([report], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
-            raise SandboxError(f"the sandbox of site {plan.site} was not made in time{_tail(log)}")
-        read = os.read(report, 4096)
-        if not read:
-            raise SandboxError(f"the sandbox of site {plan.site} ended while it was made{_tail(log)}")
-        *lines, unread = (unread + read).split(b"\n")
-        for said in map(json.loads, lines):
-            if "error" in said:
-                raise SandboxError(_why(said["error"], said["errno"]))
-            pid, is_made = said.get("pid", pid), is_made or not said
-    return pid
+    def await_made(self, deadline_s: float, plan: SandboxPlan, log: Path) -> int:
+        """The pid of the first process, once everything is made. Raises SandboxError with its cause."""
+        is_made = False
+        while self._pid is None or not is_made:
+            said = self._read(deadline_s)
+            if said is None:
+                raise SandboxError(f"the sandbox of site {plan.site} was not made in time{_tail(log)}")
+            if not said:
+                raise SandboxError(f"the sandbox of site {plan.site} ended while it was made{_tail(log)}")
+            for words in said:
+                if "error" in words:
+                    raise SandboxError(_why(words["error"], words["errno"]))
+                is_made = is_made or not words
+        return self._pid
+
+    def await_silence(self) -> None:
+        """Returns when the sandbox, whose leash was let go, is dead; kills it when it does not end by itself."""
+        deadline_s = time.monotonic() + END_TIMEOUT_S
+        while said := self._read(deadline_s):
+            pass
+        if said is None and self._pid is not None:
+            os.kill(self._pid, signal.SIGKILL)  # the pid can't be another's: its holder has this pipe open
+            self._read(time.monotonic() + END_TIMEOUT_S)
+        os.close(self._fd)
+
+    def _read(self, deadline_s: float) -> list[dict[str, Any]] | None:
+        """What was said since; empty when nobody is left to say anything, None when the time is up."""
+        lines: list[bytes] = []
+        while not lines:
+            if not select.select([self._fd], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
+                return None
+            if not (read := os.read(self._fd, 4096)):
+                return []
+            *lines, self._unread = (self._unread + read).split(b"\n")
+        said: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        for words in said:
+            self._pid = words.get("pid", self._pid)
+        return said
 
 
 def _why(error: str, number: int) -> str:
