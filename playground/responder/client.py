@@ -28,26 +28,34 @@ _log = logging.getLogger(__name__)
 class Client:
     """Keeps the responder at the map that it was given last.
 
-    `replace`, `set` and `delete` return at once and are coalesced: only what differs from what the responder was told is
-    sent, in one update; after a reconnect, the whole map. `run` does the talking until cancelled. on_leased and
-    on_problem are called from `run`'s task; a connection begins with every lease and problem there is, so they see
+    `replace`, `set` and `delete` return at once and are coalesced: only what differs from what the responder was told
+    is sent, in one update; after a reconnect, the whole map. `run` does the talking until cancelled. on_leased,
+    on_problem and on_effect (an acknowledgement of all) are called from `run`'s task; a connection begins with every lease and problem there is, so they hear
     some twice.
     """
 
     def __init__(
-        self, socket: Path, on_leased: Callable[[Leased], None], on_problem: Callable[[Problem], None]
+        self,
+        socket: Path,
+        on_leased: Callable[[Leased], None],
+        on_problem: Callable[[Problem], None],
+        on_effect: Callable[[], None] = lambda: None,
     ) -> None:
         self._socket: Final = socket
         self._on_leased = on_leased
         self._on_problem = on_problem
+        self._on_effect = on_effect
         self._wanted: dict[str, Value] = {}
         self._told: dict[str, Value] | None = None
         self._seq = 0
         self._in_effect = asyncio.Condition()
         self._acked = 0
+        self._effective: frozenset[str] = frozenset()
         self._changed = asyncio.Event()
         self._changed.set()
         self.is_connected = False
+        self.problems: Final[dict[str, str]] = {}
+        """What is not in effect now, key → cause."""
 
     def replace(self, document: Mapping[str, Value]) -> None:
         """The whole map from now on."""
@@ -65,6 +73,10 @@ class Client:
             self._wanted.pop(key, None)
         self._changed.set()
 
+    def answers(self, key: str) -> bool:
+        """Whether the responder has acknowledged the key (its value, if that changed since, maybe not yet)."""
+        return self.is_connected and key in self._effective and key not in self.problems
+
     async def settled(self) -> None:
         """Returns once the responder has acknowledged everything wanted so far; waits for ever while there is none.
 
@@ -81,22 +93,35 @@ class Client:
             except OSError:
                 await asyncio.sleep(RETRY_S)
                 continue
-            self.is_connected = True
-            self._told = None
-            self._changed.set()
-            _log.info("responder connected socket=%s", self._socket)
-            telling = asyncio.create_task(self._tell(writer))
+            self._begin()
             try:
-                await self._listen(reader)
-            except (OSError, ValueError, msgspec.MsgspecError) as error:
-                _log.warning("responder said nothing known cause=%s", error)
+                async with asyncio.TaskGroup() as group:
+                    telling = group.create_task(self._tell(writer))
+                    await self._listen(reader)
+                    telling.cancel()
+            except* (OSError, ValueError, msgspec.MsgspecError) as errors:
+                _log.warning("responder connection failed cause=%s", errors.exceptions[0])
             finally:
                 self.is_connected = False
-                telling.cancel()
-                await asyncio.wait({telling})
                 writer.close()
             _log.warning("responder went, connecting again socket=%s", self._socket)
             await asyncio.sleep(RETRY_S)
+
+    def _begin(self) -> None:
+        """A new connection: the responder may know nothing, and tells every problem that there is."""
+        self.is_connected = True
+        self._told = None
+        self._changed.set()
+        for key in list(self.problems):
+            self._problem(Problem(key=key, cause=""))
+        _log.info("responder connected socket=%s", self._socket)
+
+    def _problem(self, problem: Problem) -> None:
+        if problem.cause:
+            self.problems[problem.key] = problem.cause
+        else:
+            self.problems.pop(problem.key, None)
+        self._on_problem(problem)
 
     async def _tell(self, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -133,9 +158,12 @@ class Client:
             if report.leased is not None:
                 self._on_leased(report.leased)
             if report.problem is not None:
-                self._on_problem(report.problem)
+                self._problem(report.problem)
             if report.ack is not None:
                 self._acked = report.ack
+                if self._acked == self._seq and self._told is not None:
+                    self._effective = frozenset(self._told)
+                    self._on_effect()
                 await self._notify()
 
     async def _notify(self) -> None:

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from dhcp.scope import PortScope
-from dhcp.server import LeaseKind
+from dhcp.server import LeaseKind as LeaseKind
 
 LINE_LIMIT: Final = 64 << 20
 """Longest line read, in bytes; a whole map of 100 000 ports is about 50 MB."""
