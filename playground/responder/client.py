@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from playground.responder.protocol import (
+    DATA_PLANE_KEY,
     LINE_LIMIT,
     Leased,
     Problem,
@@ -29,9 +30,9 @@ class Client:
     """Keeps the responder at the map that it was given last.
 
     `replace`, `set` and `delete` return at once and are coalesced: only what differs from what the responder was told
-    is sent, in one update; after a reconnect, the whole map. `run` does the talking until cancelled. on_leased,
-    on_problem and on_effect (an acknowledgement of all) are called from `run`'s task; a connection begins with every lease and problem there is, so they hear
-    some twice.
+    is sent, in one update; after a reconnect, the whole map. `run` does the talking until cancelled, and calls, from its
+    task: on_leased; on_problem; on_effect when all that was wanted is acknowledged. A connection begins with every lease
+    and problem there is, so some are heard twice.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Client:
         self._seq = 0
         self._in_effect = asyncio.Condition()
         self._acked = 0
-        self._effective: frozenset[str] = frozenset()
+        self._effective: dict[str, Value] = {}
         self._changed = asyncio.Event()
         self._changed.set()
         self.is_connected = False
@@ -74,8 +75,11 @@ class Client:
         self._changed.set()
 
     def answers(self, key: str) -> bool:
-        """Whether the responder has acknowledged the key (its value, if that changed since, maybe not yet)."""
-        return self.is_connected and key in self._effective and key not in self.problems
+        """Whether the responder answers by the key's present value."""
+        value = self._wanted.get(key)
+        if not self.is_connected or value is None or self._effective.get(key) != value or key in self.problems:
+            return False
+        return not (key.startswith("port/") and DATA_PLANE_KEY in self.problems)
 
     async def settled(self) -> None:
         """Returns once the responder has acknowledged everything wanted so far; waits for ever while there is none.
@@ -111,6 +115,7 @@ class Client:
         """A new connection: the responder may know nothing, and tells every problem that there is."""
         self.is_connected = True
         self._told = None
+        self._effective = {}
         self._changed.set()
         for key in list(self.problems):
             self._problem(Problem(key=key, cause=""))
@@ -162,7 +167,7 @@ class Client:
             if report.ack is not None:
                 self._acked = report.ack
                 if self._acked == self._seq and self._told is not None:
-                    self._effective = frozenset(self._told)
+                    self._effective = self._told
                     self._on_effect()
                 await self._notify()
 

@@ -86,6 +86,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     problem: Problem | None = None
 
 
+DATA_PLANE_KEY: Final = "netns"
+"""Key of the one problem that is no key of the map: the data plane namespace, without which no port is answered."""
+
+
 def port_key(port: str) -> str:
     """Key of a port's scope; port: 12 hex digits."""
     return f"port/{port}"

@@ -17,11 +17,9 @@ from dhcp.io.packet import Heard, PacketServer, open_socket
 from dhcp.scope import PortScope
 from overlay.state import PortId, port_device
 from playground.responder import netns
-from playground.responder.protocol import Leased, Name, Problem, Report, Update, View, decode_value
+from playground.responder.protocol import DATA_PLANE_KEY, Leased, Name, Problem, Report, Update, View, decode_value
 from playground.responder.views import Views
 
-DATA_PLANE: Final = "netns"
-"""The key of problems with the data plane namespace itself."""
 REPEAT_S: Final = 10.0
 """A lease event equal to the last one is told again only after this long: a client that shouts is told of once."""
 
@@ -99,17 +97,17 @@ class Service:
             self._opened_in = None
             _log.info("packet socket closed netns=%s", self._data_plane)
         if not self._ports or self._opened_in is not None:
-            self._problem(DATA_PLANE, "")
+            self._problem(DATA_PLANE_KEY, "")
             return
         try:
             with netns.inside(self._data_plane) as identity:
                 opened = open_socket()
         except OSError as error:
-            self._problem(DATA_PLANE, f"no packet socket in network namespace {self._data_plane}: {error.strerror}")
+            self._problem(DATA_PLANE_KEY, f"no packet socket in network namespace {self._data_plane}: {error.strerror}")
             return
         self.packets.attach(opened)
         self._opened_in = identity
-        self._problem(DATA_PLANE, "")
+        self._problem(DATA_PLANE_KEY, "")
         _log.info("packet socket opened netns=%s", self._data_plane)
 
     def close(self) -> None:
