@@ -284,7 +284,8 @@ class NetnsDriver:
 
     def _exec(self, guest_id: str, argv: tuple[str, ...], standard: tuple[int, int, int], tty: bool) -> Process:
         entry = self._alive(guest_id)
-        script = [sys.executable, "-I", "-S", str(_SCRIPTS / "enter.py"), str(entry.pid), str(entry.started)]
+        script = [sys.executable, "-I", "-S", str(_SCRIPTS / "enter.py")]
+        who = [str(os.getpid()), str(entry.pid), str(entry.started), "tty" if tty else "plain"]
         environment = {"PATH": _PATH, "HOME": "/root", "HOSTNAME": entry.hostname}
         environment |= {key: os.environ[key] for key in _INHERITED if key in os.environ}
         # posix_spawn and not Popen: a forgotten Popen object would reap the child that the caller is to wait for.
@@ -292,8 +293,8 @@ class NetnsDriver:
         try:
             copies += [os.dup(fd) for fd in standard]
             actions = [(os.POSIX_SPAWN_DUP2, copy, target) for target, copy in enumerate(copies)]
-            tail = ["tty" if tty else "plain", *argv]
-            return Process(os.posix_spawn(script[0], script + tail, environment, file_actions=actions, setsigmask=[]))
+            command = [*script, *who, *argv]
+            return Process(os.posix_spawn(command[0], command, environment, file_actions=actions, setsigmask=[]))
         finally:
             for copy in copies:
                 os.close(copy)

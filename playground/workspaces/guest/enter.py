@@ -1,10 +1,10 @@
 """Runs one command inside a namespace workspace. Standard library only; must not outlive whoever started it.
 
-`python -I -S enter.py PID STARTED tty|plain COMMAND…`: PID is the workspace's init, STARTED its start time in clock
-ticks since boot. Ends as the command ends: its exit code, 128 + N after signal N, 127 not found, 126 not runnable; 125
-when the workspace is gone. TERM, INT, HUP, QUIT and WINCH are passed on. When the starter dies the command's process
-group gets SIGHUP and, a second later, the command SIGKILL; when this process is killed, the command is at once
-(PDEATHSIG).
+`python -I -S enter.py STARTER PID STARTED tty|plain COMMAND…`: STARTER is the pid of who started this, PID that of the
+workspace's init, STARTED its start time in clock ticks since boot. Ends as the command ends: its exit code, 128 + N
+after signal N, 127 not found, 126 not runnable; 125 when the workspace or the starter is gone. TERM, INT, HUP, QUIT and
+WINCH are passed on. When the starter dies the command's process group gets SIGHUP and, a second later, the command
+SIGKILL; when this process is killed, the command is at once (PDEATHSIG).
 """
 
 # pathlib would take half as long to import as all the rest takes to start.
@@ -105,11 +105,14 @@ def status_of(status: int) -> int:
 
 def main(argv: list[str]) -> int:
     """See the module's first lines."""
-    pid, started, tty, command = int(argv[0]), int(argv[1]), argv[2] == "tty", argv[3:]
+    parent, pid, started = (int(word) for word in argv[:3])
+    tty, command = argv[3] == "tty", argv[4:]
     signal.pthread_sigmask(signal.SIG_BLOCK, PASSED)
     os.closerange(3, 1 << 16)  # whatever the starter left inheritable stays outside
     try:
-        starter = os.pidfd_open(os.getppid())
+        starter = os.pidfd_open(parent)
+        if os.getppid() != parent:
+            raise ProcessLookupError("whoever started this has ended already")
         init = open_init(pid, started)
         enter(init, CLONE_NEWPID)  # only children are in it; this process stays outside of everything
     except OSError as error:

@@ -253,12 +253,9 @@ class Init:
 
     def end(self) -> int:
         """Asks every process of the workspace to end, and waits until all have. Whoever is impatient kills PID 1."""
-        for signo in (signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):  # HUP: interactive shells ignore TERM
-            try:
-                os.kill(-1, signo)
-            except ProcessLookupError:
-                break
-        while any(name.isdigit() and name != "1" for name in os.listdir("/proc")):
+        for pid in others():
+            ask_to_end(pid)
+        while others():
             signal.sigtimedwait(SIGNALS, 0.02)  # processes entered from outside are nobody's children here
             while True:
                 try:
@@ -267,6 +264,22 @@ class Init:
                 except ChildProcessError:
                     break
         return 0
+
+
+def others() -> list[int]:
+    """Every process of the workspace but this one."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+
+
+def ask_to_end(pid: int) -> None:
+    """TERM, and HUP where there is a terminal to hang up: interactive shells ignore TERM, daemons expect no HUP."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            has_terminal = stat.read().rpartition(")")[2].split()[4] != "0"
+        for signo in (signal.SIGTERM, signal.SIGCONT, *([signal.SIGHUP] if has_terminal else [])):
+            os.kill(pid, signo)
+    except (FileNotFoundError, ProcessLookupError):
+        return  # it ended by itself
 
 
 def main(argv: list[str]) -> int:
