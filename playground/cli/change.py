@@ -40,6 +40,10 @@ def plan(args: argparse.Namespace) -> int:
 
 def up(args: argparse.Namespace) -> int:
     """Checked here before anything is made; then the controller's word counts."""
+    if args.emulate is not None and args.emulate < 1:
+        raise UsageFailure("--emulate takes a number of hosts, 1 or more")
+    if args.emulate is not None and site.is_remote(args):
+        raise UsageFailure("--emulate makes hosts on this machine, --server names a controller elsewhere: use one")
     file, text = read(args.file)
     name = admit_alone(file, text)["name"]
     started = time.monotonic()
@@ -76,20 +80,17 @@ def down(args: argparse.Namespace) -> int:
 def _down_all(args: argparse.Namespace) -> int:
     """An emulated site ends whole, controller and hosts with all that they hold: no part of it needs to be alive."""
     started = time.monotonic()
-    if not site.is_remote(args):
-        from playground import sandbox
-
-        name = site.name_of(args)
-        if sandbox.find(name) is not None:
-            sandbox.stop(name)
-            print(f"site {name}: down, {time.monotonic() - started:.1f} s")
-            return DONE
+    name = site.name_of(args)
+    if not site.is_remote(args) and site.is_emulated(name):
+        site.end(name)
+        print(f"site {name}: down, {time.monotonic() - started:.1f} s")
+        return DONE
     client = site.client_of(args)
     try:
         names = list(client.get("site")["playgrounds"])
     except Unreachable as error:
         if not site.is_remote(args) and error.is_absent():
-            print(f"site {site.name_of(args)}: nothing is up")
+            print(f"site {name}: nothing is up")
             return DONE
         raise
     for name in names:
@@ -194,16 +195,10 @@ def _late(head: str, state: progress.Progress | None) -> str:
 def _site_for(args: argparse.Namespace) -> Client:
     """The client of a site that has a controller; `--emulate` makes it, or joins it."""
     if args.emulate is not None:
-        if site.is_remote(args):
-            raise UsageFailure("--emulate makes hosts on this machine, --server names a controller elsewhere: use one")
-        if args.emulate < 1:
-            raise UsageFailure("--emulate takes a number of hosts, 1 or more")
-        from playground import sandbox
-
         line = progress.Line()
         line.show(f"site {site.name_of(args)}: starting {render.count(args.emulate, 'emulated host')}")
         try:
-            sandbox.ensure(site.name_of(args), args.emulate)
+            site.emulate(site.name_of(args), args.emulate)
         finally:
             line.clear()
         return site.client_of(args)

@@ -25,6 +25,9 @@ _MUCH_OUTPUT = 64 << 20
 """Output waiting for a slow reader. Large, as while no more is read the connection's pings go unanswered."""
 
 
+_PASSED = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGHUP: "HUP", signal.SIGQUIT: "QUIT"}
+
+
 def execute(args: argparse.Namespace) -> int:
     """The exit code of the command itself."""
     if (args.workspace is None) == (args.host is None):
@@ -39,20 +42,21 @@ def execute(args: argparse.Namespace) -> int:
     command = Command(site.client_of(args), order)
     sys.stdout.flush()
     try:
-        with _raw_terminal() if tty else contextlib.nullcontext(), _window_changes(tty) as changes:
-            return join(command, 0, 1, 2, changes)
+        with _raw_terminal() if tty else contextlib.nullcontext(), _signals(tty) as signals:
+            return join(command, 0, 1, 2, signals)
     finally:
         command.close()
 
 
-def join(command: Command, stdin: int, stdout: int, stderr: int, changes: int | None = None) -> int:
+def join(command: Command, stdin: int, stdout: int, stderr: int, signals: int | None = None) -> int:
     """Carries bytes until the command has ended and its output is written; returns its exit code.
 
-    changes: a descriptor that becomes readable when the terminal's size has changed. A reader of ours that has gone
-    ends the command (BrokenPipeError).
+    signals: a descriptor that gives the numbers of signals that came (`signal.set_wakeup_fd`): they are the command's,
+    but for a second interrupt (KeyboardInterrupt). A reader of ours that has gone ends it all (BrokenPipeError).
     """
     pending = {stdout: bytearray(), stderr: bytearray()}
     targets = {STDOUT: stdout, STDERR: stderr}
+    interrupts = 0
     reads_input = _is_open(stdin)
     if not reads_input:
         command.end_input()
@@ -68,8 +72,8 @@ def join(command: Command, stdin: int, stdout: int, stderr: int, changes: int | 
             poll.register(command.socket, wanted | (select.POLLOUT if command.socket.queued else 0))
             if reads_input and command.socket.queued < _MUCH_INPUT:
                 poll.register(stdin, select.POLLIN)
-            if changes is not None:
-                poll.register(changes, select.POLLIN)
+            if signals is not None:
+                poll.register(signals, select.POLLIN)
         for target, unwritten in pending.items():
             if unwritten:
                 poll.register(target, select.POLLOUT)
@@ -78,9 +82,19 @@ def join(command: Command, stdin: int, stdout: int, stderr: int, changes: int | 
                 _write(fd, pending[fd], events)
             elif fd == stdin:
                 reads_input = _carry_input(command, stdin)
-            elif fd == changes:
-                os.read(fd, 512)
-                command.resize(*_size())
+            elif fd == signals:
+                for number in os.read(fd, 512):
+                    interrupts += number == signal.SIGINT
+                    _pass_on(command, number)
+                if interrupts > 1:
+                    raise KeyboardInterrupt
+
+
+def _pass_on(command: Command, number: int) -> None:
+    if number == signal.SIGWINCH:
+        command.resize(*_size())
+    else:
+        command.signal(_PASSED[signal.Signals(number)])
 
 
 def _carry_input(command: Command, stdin: int) -> bool:
@@ -134,18 +148,17 @@ def _raw_terminal() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _window_changes(tty: bool) -> Iterator[int | None]:
-    """A descriptor that becomes readable when the terminal's size changes."""
-    if not tty:
-        yield None
-        return
+def _signals(tty: bool) -> Iterator[int]:
+    """A descriptor that gives the numbers of the signals that are the command's, as they come."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    handler = signal.signal(signal.SIGWINCH, lambda number, frame: None)
+    numbers = [*_PASSED, *([signal.SIGWINCH] if tty else [])]
+    handlers = {number: signal.signal(number, lambda number, frame: None) for number in numbers}
     earlier = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield reader
     finally:
         signal.set_wakeup_fd(earlier)
-        signal.signal(signal.SIGWINCH, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         os.close(reader)
         os.close(writer)

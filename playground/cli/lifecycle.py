@@ -18,7 +18,7 @@ _HOLD_S = 5
 PROBE_S = 300.0
 """How long all pairs of a playground may take."""
 
-_ENDED = frozenset({"settled", "aborted"})
+ENDED = frozenset({"settled", "aborted"})
 
 
 def start(args: argparse.Namespace) -> int:
@@ -99,7 +99,7 @@ def follow_move(client: Client, asked: dict[str, Any], timeout: float) -> dict[s
             try:
                 result: dict[str, Any] = client.get("migrations", query)
                 state = result["state"]
-                if state in _ENDED:
+                if state in ENDED:
                     return result
             except Unreachable as error:
                 state = str(error)

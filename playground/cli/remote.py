@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,9 @@ from playground.cli.failure import Failure
 from playground.cli.websocket import BINARY, TEXT, Closed, WebSocket
 from playground.client import Client
 
-STDIN, STDOUT, STDERR, EXIT, WINDOW = range(5)
+STDIN, STDOUT, STDERR, EXIT, WINDOW, SIGNAL = range(6)
+
+_LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class Command:
         self.socket = WebSocket.open(client, "exec")
         self.code: int | None = None
         """The exit code, once it has ended."""
+        self.stdout = bytearray()
+        self.stderr = bytearray()
         self.socket.send(TEXT, order.encode())
         self.socket.flush()
 
@@ -73,6 +78,10 @@ class Command:
     def resize(self, rows: int, cols: int) -> None:
         """The terminal has another size now."""
         self._say(WINDOW, json.dumps({"rows": rows, "cols": cols}).encode())
+
+    def signal(self, name: str) -> None:
+        """Sends it a signal: INT, TERM, HUP or QUIT."""
+        self._say(SIGNAL, name.encode())
 
     def read(self) -> list[tuple[int, bytes]]:
         """What it has written (STDOUT or STDERR, bytes) and can be read now; sets `code` at its end.
@@ -98,21 +107,10 @@ class Command:
                 self.code = int(ended["code"])
         return output
 
-    def finish(self, timeout: float) -> Finished:
-        """Waits for its end, at most `timeout` seconds. Raises Failure."""
-        collected = {STDOUT: bytearray(), STDERR: bytearray()}
-        deadline = time.monotonic() + timeout
-        poll = select.poll()
-        while True:
-            for channel, data in self.read():
-                collected[channel] += data
-            if self.code is not None:
-                return Finished(self.code, bytes(collected[STDOUT]), bytes(collected[STDERR]))
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise Failure(f"a command did not end within {timeout:.0f} s")
-            poll.register(self.socket, select.POLLIN | (select.POLLOUT if self.socket.queued else 0))
-            poll.poll(left * 1000)
+    def collect(self) -> None:
+        """Like `read`, into `stdout` and `stderr`."""
+        for channel, data in self.read():
+            (self.stdout if channel == STDOUT else self.stderr).extend(data)
 
     def close(self) -> None:
         """Ends the channel; a command that still runs is hung up on."""
@@ -127,12 +125,32 @@ class Command:
             return
 
 
+def attend(commands: Sequence[Command], enough: Callable[[], bool], timeout: float) -> bool:
+    """Collects from all of them until `enough`, asked after each arrival and every `_LOOK_S`; False after `timeout`.
+
+    All at once, as a connection that is not looked after is given up by its other end. Raises Failure.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        for command in commands:
+            command.collect()
+        if enough():
+            return True
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        poll = select.poll()
+        for command in commands:
+            if command.code is None:
+                poll.register(command.socket, select.POLLIN | (select.POLLOUT if command.socket.queued else 0))
+        poll.poll(min(left, _LOOK_S) * 1000)
+
+
 def run(client: Client, order: Order, stdin: bytes = b"", timeout: float = 30.0) -> Finished:
     """Runs a command to its end. Raises Unreachable, Refused, Failure."""
-    command = Command(client, order)
-    try:
+    with contextlib.closing(Command(client, order)) as command:
         command.write(stdin)
         command.end_input()
-        return command.finish(timeout)
-    finally:
-        command.close()
+        if not attend([command], lambda: command.code is not None, timeout):
+            raise Failure(f"{order.argv[0]} did not end within {timeout:g} s")
+        return Finished(command.code or 0, bytes(command.stdout), bytes(command.stderr))

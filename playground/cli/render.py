@@ -59,7 +59,7 @@ PLAIN = Ink(False)
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], ink: Ink = PLAIN) -> str:
     """Left-aligned columns two spaces apart, no trailing spaces; a column that is empty in every row is left out."""
     body = [list(row) for row in rows]
-    kept = [column for column in range(len(headings)) if not body or any(row[column] for row in body)]
+    kept = [column for column in range(len(headings)) if not body or any(row[column] for row in body)] or [0]
     lines = [[headings[column] for column in kept], *([row[column] or "-" for column in kept] for row in body)]
     widths = [max(_width(line[column]) for line in lines) for column in range(len(kept))]
     painted = [[ink.faint(heading) for heading in lines[0]], *lines[1:]]

@@ -54,6 +54,36 @@ def _token(file: str | None) -> str | None:
     return token
 
 
+def emulate(name: str, hosts: int, *, in_memory_state: bool = False, leash: bool = False) -> None:
+    """Makes the emulated site, or joins it: its controller answers. Raises Failure with nothing new left behind.
+
+    leash: it ends with this process.
+    """
+    from playground.sandbox import SandboxError, ensure
+
+    try:
+        ensure(name, hosts, in_memory_state=in_memory_state, leash=leash)
+    except SandboxError as error:
+        raise Failure(str(error)) from error
+
+
+def is_emulated(name: str) -> bool:
+    """Whether the site is a sandbox of this machine, or the remains of one."""
+    from playground.sandbox import find
+
+    return find(name) is not None or (paths.state_dir(name) / "emulated.json").exists()
+
+
+def end(name: str) -> None:
+    """Ends an emulated site whole: no part of it needs to be alive. Raises Failure."""
+    from playground.sandbox import SandboxError, stop
+
+    try:
+        stop(name)
+    except SandboxError as error:
+        raise Failure(str(error)) from error
+
+
 def answering(client: Client) -> dict[str, Any] | None:
     """What the controller says of its site; None where none answers."""
     try:

@@ -1,0 +1,128 @@
+"""The command line itself: help, usage, exit codes of what the parser can tell, and how little it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_lab import Play
+
+from playground.cli import parser, reference
+from playground.cli.commands import COMMANDS, DAEMONS, GROUPS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+Golden = Callable[[str, Path], None]
+
+
+def test_the_reference_in_docs_is_what_the_commands_say(golden: Golden) -> None:
+    golden(reference.markdown(), ROOT / "docs" / "commands.md")
+
+
+def test_the_overview_names_every_command_once() -> None:
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)
+def test_every_command_teaches_by_examples_that_parse(command: parser.Command) -> None:
+    assert command.description
+    assert command.exits
+    if command.name in DAEMONS:
+        return
+    for line, _ in command.examples:
+        words = line.split("playground ", 1)[1].split(" | ")[0].split(" > ")[0].rstrip(')"').split()
+        assert parser.parse(words).command == command.name
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - DAEMONS))
+def test_help_says_what_it_does_shows_examples_and_exit_codes(command: str, play: Play) -> None:
+    ran = play(command, "--help")
+    assert ran.code == 0
+    assert ran.out.startswith(f"usage: playground {command}")
+    assert "examples:" in ran.out
+    assert "exit codes:" in ran.out
+
+
+def test_help_imports_nothing_slow() -> None:
+    slow = ["asyncio", "http.client", "pydantic", "fastapi", "pyroute2", "msgspec", "ruamel", "ssl", "socket"]
+    script = (
+        "import sys; from playground.cli.main import main; assert main(['--help']) == 0;"
+        f"print([name for name in {slow} if name in sys.modules], file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (ran.returncode, ran.stderr) == (0, "[]\n")
+
+
+def test_the_package_is_a_command_too() -> None:
+    ran = subprocess.run([sys.executable, "-m", "playground", "--version"], capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 0
+    assert ran.stdout.startswith("playground 0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "COMMAND"),
+        (["up"], "the following arguments are required: FILE"),
+        (["up", "lab.yaml", "--emulat", "3"], "unrecognized arguments: --emulat 3"),
+        (["up", "lab.yaml", "--emulate", "x"], "invalid int value: 'x'"),
+        (["up", "lab.yaml", "--timeout", "-1"], "invalid number value: '-1'"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["status", "--", "x"], "`--` goes with `playground exec` only"),
+        (["schema", "host"], "invalid choice: 'host'"),
+        (["exec", "--", "ls"], "name a workspace or --host HOST"),
+        (["exec", "head", "--host", "n1", "--", "ls"], "name a workspace or --host HOST"),
+        (["exec", "head"], "no command was given"),
+        (["down"], "name a playground, or --all"),
+        (["down", "atlas", "--all"], "name a playground, or --all"),
+        (["migrate", "head"], "name a host to move to, or --abort"),
+        (["migrate", "head", "n1", "--abort"], "name a host to move to, or --abort"),
+        (["hosts", "token"], "name the host"),
+        (["--site", "No/Such", "hosts"], "is no site name"),
+        (["--server", "ftp://x", "hosts"], "is no controller's address"),
+        (["up", "examples/atlas.yaml", "--emulate", "0"], "1 or more"),
+    ],
+)
+def test_wrong_words_are_told_apart_from_refusals(words: list[str], said: str, play: Play) -> None:
+    ran = play(*words)
+    assert ran.code == 2
+    assert said in ran.err
+    assert ran.out == ""
+
+
+def test_options_of_every_command_may_stand_before_or_after_it() -> None:
+    assert parser.parse(["--site", "a", "status"]).site == "a"
+    assert parser.parse(["status", "--site", "b"]).site == "b"
+    assert parser.parse(["--site", "a", "status", "--site", "b"]).site == "b"
+    assert parser.parse(["status"]).site is None
+
+
+def test_words_after_two_dashes_are_the_commands_own() -> None:
+    args = parser.parse(["exec", "head", "--", "sh", "-c", "echo --json", "--", "--site"])
+    assert args.workspace == "head"
+    assert args.rest == ["sh", "-c", "echo --json", "--", "--site"]
+
+
+def test_policy_commands_are_refused_as_not_yet(play: Play) -> None:
+    ran = play("policy", "check", "lab.yaml")
+    assert ran.code == 1
+    assert "not yet" in ran.err
+
+
+@pytest.mark.parametrize("daemon", sorted(DAEMONS))
+def test_daemons_get_their_own_words_and_the_site(daemon: str, play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[list[str]] = []
+
+    class Program:
+        @staticmethod
+        def main(argv: list[str]) -> int:
+            passed.append(argv)
+            return 7
+
+    monkeypatch.setitem(sys.modules, f"playground.{daemon}.__main__", Program)  # type: ignore[arg-type]
+    assert play("--site", "campus", daemon, "--help", "--", "x").code == 7
+    assert play(daemon, "--name", "n1").code == 7
+    assert passed == [["--site", "campus", "--help", "--", "x"], ["--name", "n1"]]
