@@ -66,7 +66,9 @@ class MemoryStore:
         for change in changes:
             if isinstance(change, Put) and change.lease is not None and change.lease not in self._ttl_s:
                 raise LeaseLost(f"lease {change.lease} of {change.key} has ended")
-        return self._write(changes)
+        revision = self._write(changes)
+        await asyncio.sleep(0)  # as every other engine: one who commits in a loop lets the watchers run
+        return revision
 
     def watch(self, prefix: str, after: Revision) -> AsyncIterator[Events]:
         admit_text(prefix)
