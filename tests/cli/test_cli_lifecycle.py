@@ -1,0 +1,104 @@
+"""`start`, `stop`, `migrate`, `probe`: what is asked, how the end is told, and the exit code."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cli_lab import FakeController, Play, a_move, a_status, a_workspace
+
+
+@pytest.mark.parametrize(("verb", "wanted"), [("start", "running"), ("stop", "stopped")])
+def test_starting_and_stopping_wait_for_the_end(verb: str, wanted: str, controller: FakeController, play: Play) -> None:
+    controller.answers[f"POST {verb}"] = {"workspace": "atlas/worker-0", "desired": wanted}
+    states = [a_status(workspaces=[a_workspace("worker-0", state=state)]) for state in ("preparing", wanted)]
+    controller.answers["GET status"] = states
+    ran = play(verb, "worker-0")
+    assert (ran.code, ran.out) == (0, f"atlas/worker-0: {wanted}\n")
+    assert controller.asked[0] == (f"POST {verb}", {}, {"workspace": "worker-0"})
+
+
+def test_a_workspace_that_does_not_start_in_time_is_three_with_its_cause(
+    controller: FakeController, play: Play
+) -> None:
+    controller.answers["POST start"] = {"workspace": "atlas/worker-0", "desired": "running"}
+    waiting = a_workspace("worker-0", state="unplaced", cause="no host has room")
+    controller.answers["GET status"] = a_status(workspaces=[waiting])
+    ran = play("start", "worker-0", "--timeout", "0")
+    assert (ran.code, ran.out) == (3, "")
+    assert "atlas/worker-0: unplaced, no host has room; not running within 0 s" in ran.err
+    assert play("start", "worker-0", "--no-wait").code == 0
+
+
+def test_an_ambiguous_workspace_names_the_candidates(controller: FakeController, play: Play) -> None:
+    controller.answers["POST stop"] = (409, {"error": "head is in several playgrounds: atlas/head, beta/head"})
+    ran = play("stop", "head")
+    assert (ran.code, ran.err) == (1, "playground: head is in several playgrounds: atlas/head, beta/head\n")
+
+
+def test_a_move_is_followed_to_its_end_and_measured(controller: FakeController, play: Play) -> None:
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 4})
+    controller.answers["GET migrations"] = [a_move("copying", gap_ms=None), a_move()]
+    ran = play("migrate", "worker-1", "n3")
+    assert ran.out == "worker-1: n1 → n3, settled; gap 2.1 ms, lost 0, duplicated 0, pause 0.4 ms\n"
+    assert ran.code == 0
+    asked = {key: (query, body) for key, query, body in controller.asked}
+    assert asked["POST migrate"][1] == {"workspace": "worker-1", "host": "n3", "measure": True}
+    assert asked["GET migrations"][0]["workspace"] == "atlas/worker-1"
+    assert asked["GET migrations"][0]["generation"] == "4"
+
+
+def test_an_unmeasured_move_claims_nothing(controller: FakeController, play: Play) -> None:
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1})
+    controller.answers["GET migrations"] = a_move(gap_ms=None, lost=None, duplicated=None, pause_ms=None)
+    ran = play("migrate", "worker-1", "n3", "--no-measure")
+    assert ran.out == "worker-1: n1 → n3, settled; not measured\n"
+    assert controller.asked[0][2]["measure"] is False
+
+
+def test_a_moves_json_is_the_controllers(controller: FakeController, play: Play) -> None:
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1})
+    controller.answers["GET migrations"] = a_move()
+    assert json.loads(play("migrate", "worker-1", "n3", "--json").out) == a_move()
+
+
+def test_an_aborted_move_is_a_refusal_with_its_cause(controller: FakeController, play: Play) -> None:
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1})
+    controller.answers["GET migrations"] = a_move("aborted", gap_ms=None, cause="host n3 is gone")
+    ran = play("migrate", "worker-1", "n3")
+    assert ran.code == 1
+    assert "aborted: host n3 is gone" in ran.err
+
+
+def test_a_move_that_does_not_settle_in_time_is_three(controller: FakeController, play: Play) -> None:
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1})
+    controller.answers["GET migrations"] = a_move("copying")
+    ran = play("migrate", "worker-1", "n3", "--timeout", "0")
+    assert ran.code == 3
+    assert "not settled within 0 s (copying)" in ran.err
+
+
+def test_a_move_is_called_off(controller: FakeController, play: Play) -> None:
+    controller.answers["POST abort"] = {"workspace": "worker-1", "state": "aborted"}
+    ran = play("migrate", "worker-1", "--abort")
+    assert (ran.code, ran.out) == (0, "worker-1: the move is called off (aborted)\n")
+
+
+def test_a_probe_says_how_many_pairs(controller: FakeController, play: Play) -> None:
+    controller.answers["POST probe"] = {"pairs": 30, "mismatches": []}
+    ran = play("probe", "atlas")
+    assert (ran.code, ran.out) == (0, "atlas: 30 pairs tried, all as modelled\n")
+    assert controller.asked == [("POST probe", {}, {"playground": "atlas"})]
+
+
+def test_a_probe_that_differs_names_each_difference_and_is_one(controller: FakeController, play: Play) -> None:
+    wrong = {"from": "head", "to": "worker-0", "port": "icmp", "expected": "allow", "observed": "deny"}
+    controller.answers["POST probe"] = {"pairs": 30, "mismatches": [wrong]}
+    ran = play("probe", "atlas")
+    assert ran.code == 1
+    assert ran.out == (
+        "atlas: 30 pairs tried, 1 not as modelled\n\n"
+        "FROM  TO        PORT  EXPECTED  OBSERVED\n"
+        "head  worker-0  icmp  allow     deny\n"
+    )
+    assert play("probe", "atlas", "--json").code == 1
