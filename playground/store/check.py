@@ -13,6 +13,7 @@ SHOWN = 20
 """Problems of one kind that are told one by one."""
 
 _CLAIMS: tuple[tuple[str, str], ...] = (
+    ("head: {} rows, 1 should be", "SELECT count(*) FROM head HAVING count(*) != 1"),
     (
         "head: the log is compacted up to revision {}, above the store's own {}",
         "SELECT compacted, revision FROM head WHERE compacted > revision OR compacted < 0",
