@@ -25,7 +25,7 @@ HEADER = struct.Struct("!4sBxxxQQQQ")
 
 MAGIC = b"pgst"
 DATA, END = 0, 1
-END_REPEATS, END_INTERVAL_S = 10, 0.05
+END_REPEATS, END_INTERVAL_S = 10, 0.03
 LINGER_S = 0.2
 """How long a receiver waits for late datagrams after the end marker."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from playground.workspaces.drivers.api import Guest, Nic
+from playground.workspaces.drivers.api import DriverError, Guest, Nic
 from playground.workspaces.drivers.namespaces import boot_id, open_process
 
 SCHEMA = 1
@@ -79,12 +79,20 @@ class Ledger:
         return self.folder / guest_id
 
     def read(self, guest_id: str) -> Entry | None:
-        """The guest's entry, or None where there is none that this version can read."""
+        """The guest's entry, or None where there is none. Raises DriverError for one that this version can't read:
+        what it can't read it must not take for absent, as a guest may run there."""
+        path = self.room(guest_id) / GUEST_FILE
         try:
-            entry = msgspec.json.decode((self.room(guest_id) / GUEST_FILE).read_bytes(), type=Entry)
-        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+            entry = msgspec.json.decode(path.read_bytes(), type=Entry)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        return entry if entry.schema <= SCHEMA else None
+        except msgspec.DecodeError as error:
+            raise DriverError(f"{path} can't be read: {error}") from error
+        if entry.schema > SCHEMA:
+            raise DriverError(
+                f"{path} has schema {entry.schema}, this version reads up to {SCHEMA}: upgrade this agent"
+            )
+        return entry
 
     def read_all(self) -> list[Entry]:
         """Every entry, in order of id. Folders without one hold nothing that runs."""

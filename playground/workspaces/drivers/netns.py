@@ -29,6 +29,7 @@ from playground.workspaces.drivers import nic
 from playground.workspaces.drivers.api import DriverError, Guest, GuestState, Observed, Process
 from playground.workspaces.drivers.ledger import Entry, Ledger, new_entry
 from playground.workspaces.drivers.namespaces import sharing_domain
+from playground.workspaces.drivers.rtnetlink import NetlinkError
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ class _Ended(DriverError):
 _SCRIPTS = Path(__file__).parent.parent / "guest"
 _NETNS_DIR = Path("/run/netns")
 _NIC_NAMESPACE = 100
-_KILL_S = 5.0
+_LAUNCH_S, _KILL_S = 20.0, 5.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INHERITED = ("LANG", "LC_ALL", "TERM", "TZ")
 
@@ -114,8 +115,12 @@ class NetnsDriver:
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        except subprocess.TimeoutExpired as error:
+            raise DriverError(f"its init did not come up within {error.timeout:.0f} s") from error
+        except NetlinkError as error:
+            raise DriverError(str(error.args[-1])) from error
         except OSError as error:
-            raise DriverError(error.strerror or str(error)) from error
+            raise DriverError(str(error)) from error
 
     # Everything below blocks and runs in a thread.
 
@@ -134,15 +139,15 @@ class NetnsDriver:
         alive = entry.is_alive()
         if entry.host != self._host:
             is_here = alive and len(lost) < len(entry.nics)
-            return Observed(entry.id, GuestState.ELSEWHERE) if is_here else None
+            return _seen(entry, GuestState.ELSEWHERE) if is_here else None
         if entry.pid == 0:
-            return Observed(entry.id, GuestState.ABSENT, "it is being made, or its making was interrupted")
+            return _seen(entry, GuestState.ABSENT, "it is being made, or its making was interrupted")
         if not alive:
-            return Observed(entry.id, GuestState.FAILED, f"its init (pid {entry.pid}) has ended unasked")
+            return _seen(entry, GuestState.FAILED, f"its init (pid {entry.pid}) has ended unasked")
         cause = f"the end {lost[0]} is gone from the data plane namespace" if lost else ""
         if entry.running:
-            return Observed(entry.id, GuestState.RUNNING, cause)
-        return Observed(entry.id, GuestState.ABSENT if lost else GuestState.PREPARED, cause)
+            return _seen(entry, GuestState.RUNNING, cause)
+        return _seen(entry, GuestState.ABSENT if lost else GuestState.PREPARED, cause)
 
     def _prepare(self, guest: Guest) -> None:
         with self._ledger.locked(guest.id) as lock, _opened(self._dataplane) as dataplane:
@@ -182,6 +187,7 @@ class NetnsDriver:
         argv = [sys.executable, "-I", "-S", str(_SCRIPTS / "init.py"), str(folder), guest.hostname, *client]
         ended = subprocess.run(
             argv,
+            timeout=_LAUNCH_S,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -298,6 +304,10 @@ class NetnsDriver:
         finally:
             for copy in copies:
                 os.close(copy)
+
+
+def _seen(entry: Entry, state: GuestState, cause: str = "") -> Observed:
+    return Observed(entry.id, state, cause, entry.playground, entry.name)
 
 
 @contextmanager

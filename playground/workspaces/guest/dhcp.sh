@@ -1,6 +1,6 @@
 #!/bin/sh
 # What a namespace workspace does with a DHCP answer: udhcpc runs this with $1 = deconfig | bound | renew | leasefail | nak
-# and the answer in the environment. It sets what was offered on $interface, and nothing else.
+# and the answer in the environment. It sets what was offered on $interface, takes only that back, and touches nothing else.
 [ -n "$interface" ] || exit 1
 run=/run/dhcp
 
@@ -15,19 +15,24 @@ resolver() { # merges what all NICs were told; in place, because resolv.conf may
     exec 9>&-
 }
 
+withdraw() { # the address of an earlier answer, if it is another than $1
+    [ -e "$run/$interface.address" ] || return 0
+    read -r held <"$run/$interface.address"
+    [ "$held" = "$1" ] || ip -4 address delete "$held" dev "$interface"
+}
+
 case "$1" in
 deconfig)
-    ip -4 address flush dev "$interface"
+    withdraw none
     ip link set "$interface" up
-    rm -f "$run/$interface.dns" "$run/$interface.search"
+    rm -f "$run/$interface.address" "$run/$interface.dns" "$run/$interface.search"
     resolver
     ;;
 bound | renew)
     [ -z "$mtu" ] || ip link set "$interface" mtu "$mtu"
     ip -4 address replace "$ip/$mask" broadcast + dev "$interface"
-    ip -4 -o address show dev "$interface" | while read -r _ _ _ held _; do
-        [ "$held" = "$ip/$mask" ] || ip -4 address delete "$held" dev "$interface"
-    done
+    withdraw "$ip/$mask"
+    echo "$ip/$mask" >"$run/$interface.address"
     if [ -n "$staticroutes" ]; then # RFC 3442: with option 121 the router option is ignored
         set -- $staticroutes
         while [ $# -ge 2 ]; do

@@ -248,7 +248,8 @@ class Init:
         argv = [*self.client, *options, *wanted]
         # Its own environment is the guest's: the agent's secrets end at the launcher.
         environment = {"PATH": PATH, "HOME": "/root"}
-        pid = os.posix_spawn(argv[0], argv, environment, setsigmask=[], setsigdef=SIGNALS)
+        mute = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_WRONLY, 0) for fd in (1, 2)]  # it talks at every renewal
+        pid = os.posix_spawn(argv[0], argv, environment, file_actions=mute, setsigmask=[], setsigdef=SIGNALS)
         self.clients[pid] = nic
 
     def end(self) -> int:
