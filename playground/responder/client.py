@@ -30,9 +30,9 @@ class Client:
     """Keeps the responder at the map that it was given last.
 
     `replace`, `set` and `delete` return at once and are coalesced: only what differs from what the responder was told
-    is sent, in one update; after a reconnect, the whole map. `run` does the talking until cancelled, and calls, from its
-    task: on_leased; on_problem; on_effect when all that was wanted is acknowledged. A connection begins with every lease
-    and problem there is, so some are heard twice.
+    is sent, in one update; after a reconnect, the whole map. `run` does the talking until cancelled. From its task it
+    calls on_leased, on_problem, and on_effect when all that was wanted is acknowledged. A connection begins with every
+    lease and problem there is, so some are heard twice.
     """
 
     def __init__(
