@@ -48,11 +48,13 @@ class GuestState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One guest as found now. cause says why when FAILED."""
+    """One guest as found now. cause says why when FAILED. playground and name: as it was made, where the driver knows."""
 
     guest: str
     state: GuestState
     cause: str = ""
+    playground: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,10 +154,14 @@ class MemoryDriver:
     def _observed(self, entry: MemoryGuest) -> Observed | None:
         is_here = self._host in entry.ends
         if entry.host != self._host:
-            return Observed(entry.guest.id, GuestState.ELSEWHERE) if is_here and entry.alive else None
+            return _seen(entry, GuestState.ELSEWHERE) if is_here and entry.alive else None
         if not entry.alive:
-            return Observed(entry.guest.id, GuestState.FAILED, "its init has ended unasked")
+            return _seen(entry, GuestState.FAILED, "its init has ended unasked")
         cause = "" if is_here else "its ends are gone from the data plane namespace"
         if entry.running:
-            return Observed(entry.guest.id, GuestState.RUNNING, cause)
-        return Observed(entry.guest.id, GuestState.PREPARED if is_here else GuestState.ABSENT, cause)
+            return _seen(entry, GuestState.RUNNING, cause)
+        return _seen(entry, GuestState.PREPARED if is_here else GuestState.ABSENT, cause)
+
+
+def _seen(entry: MemoryGuest, state: GuestState, cause: str = "") -> Observed:
+    return Observed(entry.guest.id, state, cause, entry.guest.playground, entry.guest.name)
