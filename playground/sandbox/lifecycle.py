@@ -236,11 +236,16 @@ def _start(plan: SandboxPlan, leash: bool, timeout_s: float) -> SandboxInfo:
 
 
 def _environment() -> dict[str, str]:
-    """The caller's, and PYTHONPATH such that this very package is found from any working directory."""
+    """The caller's, in which this very package is found from any working directory, and the tools in sbin, too.
+
+    Debian gives ordinary users no sbin; `bridge`, `tc` and `nft` lie there and work in namespaces of their own.
+    """
+    environment = dict(os.environ)
+    environment["PATH"] = os.pathsep.join((environment.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
     root = str(Path(__file__).resolve().parents[2])
-    if root in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        return dict(os.environ)
-    return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
+    return environment
 
 
 class _Report:
@@ -292,9 +297,11 @@ class _Report:
 
 
 def _why(error: str, number: int) -> str:
-    """The cause of a start that the kernel refused, with the remedy where it is a matter of permission."""
+    """The cause of a start that the kernel refused, with the doctor's remedy where it is a matter of permission."""
     if number in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS):
-        return f"this machine does not allow a sandbox ({error}); `playground doctor` says why and what to do"
+        from playground.doctor import why_no_sandbox
+
+        return f"this machine does not allow a sandbox: {why_no_sandbox() or error}"
     return f"the sandbox could not be made: {error}"
 
 

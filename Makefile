@@ -1,0 +1,48 @@
+# What a newcomer types. Set-up happens by itself, into $(VENV), from the lock files; .ci/setup says what is missing.
+#   PYTHON=python3.12   the interpreter to set up with (3.11 or newer; default: the newest suitable python3)
+#   VENV=.venv          where; an environment that happens to be active is left alone
+#   ARGS="..."          more words for the command (make demo ARGS=--keep, make test ARGS="-k dhcp")
+
+VENV ?= .venv
+ARGS ?=
+export PYTHON VENV
+RUN := sh .ci/owned
+
+.PHONY: help demo test test-long bench lock clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(VENV)/.ready-run ## a playground on three emulated hosts: up, checked, a workspace moved under traffic, down
+	@$(RUN) $(VENV)/bin/playground demo $(ARGS)
+
+test: $(VENV)/.ready-test ## ruff, mypy, and the whole suite; as root or not
+	@status=0; \
+	$(RUN) $(VENV)/bin/ruff check . || status=1; \
+	$(RUN) $(VENV)/bin/ruff format --check --quiet . || { echo "run: $(VENV)/bin/ruff format ."; status=1; }; \
+	$(RUN) $(VENV)/bin/mypy || status=1; \
+	$(RUN) $(VENV)/bin/pytest -m "not long" $(ARGS) || status=1; \
+	exit $$status
+
+test-long: $(VENV)/.ready-test ## what takes minutes
+	@$(RUN) $(VENV)/bin/pytest -m long $(ARGS)
+
+bench: $(VENV)/.ready-test ## ratios against a peer in one run; nothing passes or fails
+	@for script in benchmarks/bench_*.py; do \
+		[ -e "$$script" ] || { echo "no benchmark yet"; break; }; \
+		$(RUN) $(VENV)/bin/python "$$script" $(ARGS) || exit 1; \
+	done
+
+lock: $(VENV)/.ready-test ## resolve the lock files anew, from PyPI alone
+	@sh .ci/lock
+
+clean: ## the environment and every cache
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.ready-run: requirements.lock pyproject.toml
+	@sh .ci/setup run
+
+$(VENV)/.ready-test: requirements-test.lock pyproject.toml
+	@sh .ci/setup test

@@ -1,0 +1,210 @@
+"""Owns what the kernel and the distribution allow: namespaces, modules, taps; and allowing it as root.
+
+What can be tried is tried (`playground.doctor.trial`); settings are read only to say why something failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from playground.doctor.check import Check, FixFailed
+
+_SBIN = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+
+APPARMOR_SWITCH = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+CLONE_SWITCH = Path("/proc/sys/kernel/unprivileged_userns_clone")
+LIMIT = Path("/proc/sys/user/max_user_namespaces")
+APPARMOR_PROFILE = Path("/etc/apparmor.d/playground")
+MODULES_FILE = Path("/etc/modules-load.d/playground.conf")
+SYSCTL_FILE = Path("/etc/sysctl.d/60-playground.conf")
+BRIDGE_KNOBS = Path("/proc/sys/net/bridge")
+
+_MODULES = {
+    "bridge": ("bridge", "the switch of each network"),
+    "veth": ("veth", "the cables of namespaces"),
+    "vxlan": ("vxlan", "the overlay between hosts"),
+    "redirect": ("sch_ingress, cls_u32 and act_mirred", "moving a namespace workspace"),
+    "nftables": ("nf_tables", "what ports may send"),
+    "packet sockets": ("af_packet", "answering DHCP at the port"),
+}
+
+
+def checks() -> list[Check]:
+    """Namespaces first; when they fail, nothing further can be tried."""
+    found = _try()
+    namespaces = _namespaces(found.get("namespaces"))
+    if not namespaces.ok:
+        return [namespaces]
+    features = [_feature(name, found.get(name)) for name in _MODULES]
+    return [namespaces, *features, _bridge_netfilter(found.get("bridge netfilter")), _tap(found.get("tap"))]
+
+
+def fix(say: Callable[[str], None]) -> None:
+    """Allows ordinary users their namespaces and loads br_netfilter, now and at boot. Raises FixFailed."""
+    if _value(CLONE_SWITCH) == "0":
+        _set_for_good(CLONE_SWITCH, "kernel.unprivileged_userns_clone", "1", say)
+    if _value(LIMIT) == "0":
+        _set_for_good(LIMIT, "user.max_user_namespaces", "10000", say)
+    if _value(APPARMOR_SWITCH) == "1":
+        _allow_in_apparmor(say)
+    if not BRIDGE_KNOBS.exists():
+        _load_bridge_netfilter(say)
+
+
+# -- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _try() -> dict[str, str | None]:
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-m", "playground.doctor.trial"],
+        env=dict(os.environ) | {"PYTHONPATH": path, "PATH": _SBIN},
+        capture_output=True,
+        text=True,
+    )
+    try:
+        found: dict[str, str | None] = json.loads(done.stdout)
+    except ValueError:
+        return {"namespaces": f"the trial failed: {done.stderr.strip().splitlines()[-1:] or done.returncode}"}
+    return found
+
+
+def _namespaces(cause: str | None) -> Check:
+    whose = "root's own" if os.geteuid() == 0 else "an ordinary user's"
+    if cause is None:
+        return Check("namespaces", True, f"{whose} namespaces work")
+    detail = f"no {whose} namespaces ({cause})"
+    by_hand = f"run once: sudo {_command()} doctor --fix"
+    if os.geteuid() == 0:
+        return Check("namespaces", False, detail, "a container needs CAP_SYS_ADMIN and an unmasked /proc: --privileged")
+    if _value(CLONE_SWITCH) == "0":
+        return Check("namespaces", False, f"{detail}: kernel.unprivileged_userns_clone is 0", by_hand, True)
+    if _value(LIMIT) == "0":
+        return Check("namespaces", False, f"{detail}: user.max_user_namespaces is 0", by_hand, True)
+    if _value(APPARMOR_SWITCH) == "1":
+        detail = f"{detail}: AppArmor keeps them from programs without a profile"
+        if _own_interpreter() is None:
+            return Check("namespaces", False, detail, _NO_OWN_INTERPRETER)
+        return Check("namespaces", False, detail, by_hand, True)
+    return Check(
+        "namespaces", False, detail, "run as root, or outside this container (it masks /proc, or forbids unshare)"
+    )
+
+
+def _feature(name: str, cause: str | None) -> Check:
+    module, purpose = _MODULES[name]
+    if cause is None:
+        return Check(name, True, purpose)
+    extra = "on Ubuntu they may be in the package linux-modules-extra-$(uname -r)"
+    remedy = f"the kernel has no {module}: load with modprobe as root; {extra}"
+    return Check(name, False, f"{purpose} does not work ({cause})", remedy)
+
+
+def _bridge_netfilter(cause: str | None) -> Check:
+    if cause is None:
+        return Check("bridge netfilter", True, "stateful rules between ports", is_optional=True)
+    detail = f"policies will need it ({cause})"
+    return Check("bridge netfilter", False, detail, f"run once: sudo {_command()} doctor --fix", True, True)
+
+
+def _tap(cause: str | None) -> Check:
+    if cause is None:
+        return Check("tap", True, "virtual machines' NICs", is_optional=True)
+    remedy = "only for virtual machines in an emulated site: run that as root"
+    return Check("tap", False, f"/dev/net/tun can't be used here ({cause})", remedy, is_optional=True)
+
+
+def _value(switch: Path) -> str | None:
+    """A sysctl's value; None where this kernel has no such thing."""
+    return switch.read_text().strip() if switch.exists() else None
+
+
+def _command() -> str:
+    """This program, as root finds it too."""
+    beside = Path(sys.executable).with_name("playground")
+    return str(beside) if beside.exists() else f"{sys.executable} -m playground"
+
+
+# -- fixes -----------------------------------------------------------------------------------------------------------
+
+_NO_OWN_INTERPRETER = (
+    "this environment runs the system's Python, and a profile for that would open every Python program: "
+    "make an environment with `python3 -m venv --copies` (as `make demo` does), or run as root"
+)
+
+
+def _own_interpreter() -> Path | None:
+    """This environment's interpreter, if it has one of its own: AppArmor knows a program by its real path."""
+    real = Path(sys.executable).resolve()
+    return real if real.is_relative_to(Path(sys.prefix).resolve()) and sys.prefix != sys.base_prefix else None
+
+
+def profile(interpreter: Path) -> str:
+    """AppArmor profile that takes nothing from `interpreter` and gives it user namespaces; apparmor.d(5)."""
+    pattern = f"{interpreter.parent}/python*"
+    return (
+        "# Written by `playground doctor --fix`: an emulated site of an ordinary user is a user namespace.\n"
+        "abi <abi/4.0>,\n\ninclude <tunables/global>\n\n"
+        f'profile playground "{pattern}" flags=(unconfined) {{\n  userns,\n\n'
+        "  include if exists <local/playground>\n}\n"
+    )
+
+
+def _allow_in_apparmor(say: Callable[[str], None]) -> None:
+    interpreter = _own_interpreter()
+    if interpreter is None:
+        raise FixFailed(_NO_OWN_INTERPRETER)
+    text = profile(interpreter)
+    if APPARMOR_PROFILE.exists() and APPARMOR_PROFILE.read_text() == text:
+        return
+    before = APPARMOR_PROFILE.read_text() if APPARMOR_PROFILE.exists() else None
+    APPARMOR_PROFILE.write_text(text)
+    try:
+        _run("apparmor_parser", "--replace", str(APPARMOR_PROFILE))
+    except FixFailed:
+        if before is None:
+            APPARMOR_PROFILE.unlink()
+        else:
+            APPARMOR_PROFILE.write_text(before)
+        raise
+    say(f"AppArmor lets {interpreter.parent}/python* make user namespaces ({APPARMOR_PROFILE})")
+
+
+def _load_bridge_netfilter(say: Callable[[str], None]) -> None:
+    """Loaded, it hands all bridged traffic of this machine (libvirt's, say) to its iptables rules: switched off."""
+    try:
+        _run("modprobe", "br_netfilter")
+    except FixFailed as error:
+        say(f"br_netfilter could not be loaded ({error}); a playground runs without, policies will need it")
+        return
+    MODULES_FILE.parent.mkdir(exist_ok=True)
+    MODULES_FILE.write_text("br_netfilter\n")
+    for knob in sorted(BRIDGE_KNOBS.glob("bridge-nf-call-*")):
+        _set_for_good(knob, f"net.bridge.{knob.name}", "0", say)
+    say(f"loaded br_netfilter, now and at boot ({MODULES_FILE}); the machine's own bridges stay unfiltered")
+
+
+def _set_for_good(switch: Path, name: str, value: str, say: Callable[[str], None]) -> None:
+    line = f"{name} = {value}\n"
+    lines = SYSCTL_FILE.read_text() if SYSCTL_FILE.exists() else ""
+    if line not in lines:
+        SYSCTL_FILE.parent.mkdir(exist_ok=True)
+        SYSCTL_FILE.write_text(lines + line)
+    switch.write_text(value)
+    say(f"set {name} to {value}, now and at boot ({SYSCTL_FILE})")
+
+
+def _run(*argv: str) -> None:
+    program = shutil.which(argv[0], path=_SBIN)
+    if program is None:
+        raise FixFailed(f"the program {argv[0]} is missing")
+    done = subprocess.run([program, *argv[1:]], capture_output=True, text=True)
+    if done.returncode:
+        raise FixFailed(f"{' '.join(argv)}: {' '.join(done.stderr.split())}")
