@@ -148,7 +148,7 @@ def test_a_stop_killed_anywhere_is_finished_by_the_next(pair: Pair) -> None:
 
 def test_two_hosts_that_prepare_one_guest_at_once_make_one(pair: Pair) -> None:
 
-    async def both() -> list[BaseException | None]:
+    async def both() -> tuple[BaseException | None, BaseException | None]:
         return await asyncio.gather(pair.a().prepare(GUEST), pair.b().prepare(GUEST), return_exceptions=True)
 
     outcomes = run(both())

@@ -93,6 +93,7 @@ def _missing(guest: Guest, devices: frozenset[str]) -> str:
 
 
 def _observed(guest: Guest, started: bool, devices: frozenset[str]) -> Observed:
+    state, cause = GuestState.RUNNING if started else GuestState.PREPARED, ""
     if missing := _missing(guest, devices):
-        return Observed(guest.id, GuestState.FAILED, f"its tap or veth {missing} is gone")
-    return Observed(guest.id, GuestState.RUNNING if started else GuestState.PREPARED)
+        state, cause = GuestState.FAILED, f"its tap or veth {missing} is gone"
+    return Observed(guest.id, state, cause, guest.playground, guest.name)
