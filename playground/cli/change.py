@@ -47,8 +47,14 @@ def up(args: argparse.Namespace) -> int:
     file, text = read(args.file)
     name = admit_alone(file, text)["name"]
     started = time.monotonic()
+    was_there = site.is_emulated(site.name_of(args))
     client = _site_for(args)
-    answer = client.put("playgrounds", {"file": file, "text": text})
+    try:
+        answer = client.put("playgrounds", {"file": file, "text": text})
+    except Refused:
+        if args.emulate is not None and not was_there:
+            site.end(site.name_of(args))  # made for a file that its controller refuses: nothing is to stay
+        raise
     ink = render.Ink.of(sys.stdout)
     if not args.json:
         print(change_text(name, answer["changes"], ink), flush=True)

@@ -319,7 +319,7 @@ A stream of small packets to it measures what was lost, what came twice, and the
         "check a store's file",
         "store check PATH [options]",
         "machine:store",
-        "Reads every record of a stopped controller's store, and says which can't be read or don't fit together.",
+        "Reads everything in a controller's store, and says what can't be read or doesn't fit. Changes nothing.",
         (("playground store check /var/lib/playground/campus/store.db", ""),),
         ((0, "the store is sound"), (1, "it is not, or it can't be read; stderr says where")),
         (
