@@ -86,16 +86,19 @@ class _Port:
     timer: asyncio.TimerHandle | None = None
 
 
+def attach_filter(opened: socket.socket) -> None:
+    """Lets only frames through that may deserve an answer; the parsers judge exactly. Raises OSError."""
+    program = _assemble()
+    buffer = ctypes.create_string_buffer(program, len(program))
+    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_FILTER), ctypes.addressof(buffer)))
+
+
 def open_socket() -> socket.socket:
     """The socket, in the network namespace that the calling thread is in. Raises OSError."""
     # Hears at once; what comes in before the filter is there is left to the parsers.
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ALL))
     try:
-        program = _assemble()
-        buffer = ctypes.create_string_buffer(program, len(program))
-        opened.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_FILTER), ctypes.addressof(buffer))
-        )
+        attach_filter(opened)
         opened.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
         try:
             opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
