@@ -60,7 +60,6 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
     from overlay.kernel.apply import DataPlane
-
     from playground import wire
     from playground.agent.agent import Agent
     from playground.agent.inventory import cpus, memory_mib, underlay_mtu
@@ -71,6 +70,7 @@ async def _run(options: argparse.Namespace) -> int:
     from playground.workspaces.drivers.api import Driver
     from playground.workspaces.drivers.external import ExternalDriver
     from playground.workspaces.drivers.netns import NetnsDriver
+    from policies.kernel.nft import ensure_guard
 
     state = options.state_dir or paths.host_state_dir(options.site, options.name)
     run = options.run_dir or paths.host_run_dir(options.site, options.name)
@@ -114,12 +114,14 @@ async def _run(options: argparse.Namespace) -> int:
         run / "responder.sock",
         on_leased=lambda leased: agent.leased(leased),
         on_problem=lambda problem: agent.problem(problem),
+        on_effect=lambda: agent.answering(),
     )
     agent = Agent(
         host=options.name,
         underlay=options.underlay,
         dataplane=dataplane,
         dataplane_name=options.dataplane,
+        guard=lambda: ensure_guard(dataplane.path),
         drivers=drivers,
         responder=responder,
         link=link,

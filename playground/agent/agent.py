@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
-from overlay.kernel.apply import DataPlane, Outcome
 
-from overlay.state import PortId
+from dhcp.server import LeaseKind
+from overlay.kernel.converge import Outcome, PortState
+from overlay.state import HostState, PortId
 from playground import __version__, wire
 from playground.agent.execute import execute
 from playground.agent.guests import Guests
@@ -24,29 +27,48 @@ from playground.agent.link import Link
 from playground.derive import Derivation, Derived, Role, Setting, Want
 from playground.records import ObservedHost, ObservedPort, ObservedWorkspace, key_of
 from playground.responder.client import Client
-from playground.responder.protocol import Leased, LeaseKind, Problem, port_key
-from playground.view import View, freeze, thaw
+from playground.responder.protocol import Leased, Problem, port_key
+from playground.view import View, freeze, host_scope, thaw
 from playground.workspaces.drivers.api import Driver, GuestState
+from policies.kernel.nft import NftError
 
 log = logging.getLogger("agent")
 
 PERIOD_S = 3.0
 """The longest time that drift which no kernel event tells of goes unseen."""
 
+GUARD_S = 10.0
+"""How often the rules that keep address delivery at the port are read back."""
+
 VOUCH_S = 30.0
 """How often the cache notes that a controller still vouches for it."""
 
 
+class Plane(Protocol):
+    """The kernel's door as the agent uses it (`overlay.kernel.apply.DataPlane`, or its double)."""
+
+    def ensure(self) -> int: ...
+
+    def converge(self, desired: HostState) -> Outcome: ...
+
+    def wait_event(self, timeout_s: float | None = None) -> bool: ...
+
+
 class Agent:
-    """Composed by `playground.agent.__main__`; `run` never returns but by cancellation."""
+    """Composed by `playground.agent.__main__`; `run` never returns but by cancellation.
+
+    guard: loads the data plane's filter rules unless they are in force; whether it had to. Nothing is forwarded, and no
+    guest is started, while it fails.
+    """
 
     def __init__(
         self,
         *,
         host: str,
         underlay: str,
-        dataplane: DataPlane,
+        dataplane: Plane,
         dataplane_name: str,
+        guard: Callable[[], bool],
         drivers: Mapping[str, Driver],
         responder: Client,
         link: Link,
@@ -57,12 +79,16 @@ class Agent:
         self._underlay = underlay
         self._dataplane = dataplane
         self._dataplane_name = dataplane_name
+        self._guard = guard
+        self._guarded_at = 0.0
+        self._unguarded = ""
         self._drivers = drivers
         self._responder = responder
         self._link = link
         self._cache = cache
         self._max_stale_s = max_stale_s
         self._view = View()
+        self._incoming: list[wire.Enter | wire.Changed | wire.Leave] = []
         self._derivation = Derivation()
         self._derived: Derived | None = None
         self._outcome: Outcome | None = None
@@ -74,12 +100,13 @@ class Agent:
         self._saved_utc_s = 0.0
         self._saved_revision = -1
         self._applied = 0
+        self._repaired: Counter[str] = Counter()
         self._reported: dict[str, wire.Observation] = {}
         self._report_whole = True
         self._leased: dict[str, tuple[str, ...]] = {}
         self._problems: dict[str, str] = {}
-        self._acked: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
+        self._look = True
         self._started = 0
         self._finished = 0
         self._passed = asyncio.Condition()
@@ -98,17 +125,28 @@ class Agent:
                 self._domain = message.domain
                 self._resolvers = tuple(message.resolvers)
                 self._max_stale_s = message.max_stale_s
-                self._view.begin()
             case wire.Execute():
                 task = asyncio.create_task(execute(message, self._link, self._drivers))
                 self._orders.add(task)
                 task.add_done_callback(self._orders.discard)
-            case wire.Enter() | wire.Changed() | wire.Leave() | wire.Complete():
-                self._view.take(message)
-                if isinstance(message, wire.Complete):
-                    self._synced = True
-                    self._vouched_utc_s = time.time()
-                    self._again()
+            case wire.Enter() | wire.Changed() | wire.Leave():
+                self._incoming.append(message)
+            case wire.Complete():
+                self._take(message)
+
+    def _take(self, complete: wire.Complete) -> None:
+        """Takes what was said since the last `Complete` in one go: a pass must never see half of a change."""
+        if not self._synced:
+            self._view.begin()
+        for message in self._incoming:
+            self._view.take(message)
+            if message.scope == host_scope(self._host):
+                self._look = True  # a move that began or ended elsewhere may have changed who carries a guest
+        self._incoming.clear()
+        self._view.take(complete)
+        self._synced = True
+        self._vouched_utc_s = time.time()
+        self._again()
 
     async def connection_changed(self, connected: bool, cause: str) -> None:
         """Notes a connect or a loss; after a connect everything observed is said anew."""
@@ -116,8 +154,8 @@ class Agent:
             log.info("controller connected=%s cause=%r", connected, cause)
         self._connected = connected
         self._report_whole = True
-        if not connected:
-            self._synced = False
+        self._synced = False
+        self._incoming.clear()
         self._again()
 
     def leased(self, leased: Leased) -> None:
@@ -136,9 +174,8 @@ class Agent:
             self._problems.pop(problem.key, None)
         self._again()
 
-    def acknowledged(self, keys: frozenset[str]) -> None:
-        """Notes which keys the responder answers from."""
-        self._acked = keys
+    def answering(self) -> None:
+        """Notes that the responder has caught up."""
         self._again()
 
     # the pass
@@ -147,7 +184,6 @@ class Agent:
         """Converges for ever."""
         await asyncio.to_thread(self._dataplane.ensure)
         self._thaw()
-        await self._guests.observe()
         watcher = asyncio.create_task(self._watch_kernel())
         link = asyncio.create_task(self._link.run())
         answers = asyncio.create_task(self._responder.run())
@@ -159,9 +195,10 @@ class Agent:
                     if task.done():
                         task.result()
                 try:
-                    await asyncio.wait_for(self._wake.wait(), PERIOD_S)
+                    async with asyncio.timeout(PERIOD_S):
+                        await self._wake.wait()
                 except TimeoutError:
-                    await self._guests.observe()
+                    self._look = True
         finally:
             for task in (watcher, link, answers):
                 task.cancel()
@@ -184,6 +221,9 @@ class Agent:
 
     async def _pass(self) -> None:
         self._started += 1
+        if self._look:
+            self._look = False
+            await self._guests.observe()
         if self._view.complete:
             revision = self._view.revision
             setting = Setting(
@@ -194,19 +234,40 @@ class Agent:
                 dataplane=self._dataplane_name,
                 arrived=self._guests.arrived(),
             )
+            await self._ensure_guard()
             derived = self._derived = self._derivation.derive(self._view, setting)
             self._responder.replace(derived.services)
             outcome = self._outcome = await asyncio.to_thread(self._dataplane.converge, derived.state)
             for error in outcome.errors:
                 log.warning("data plane error=%s", error)
+            if outcome.repaired:
+                log.warning("drift repaired %s", " ".join(f"{k}={n}" for k, n in outcome.repaired.items()))
+                self._repaired.update(outcome.repaired)
+                self._guarded_at = 0.0
             if not outcome.errors:
                 self._applied = revision
-            self._guests.step(derived.wants, self._may_open(), may_end=True)
+            self._guests.step(derived.wants, self._may_open() and not self._unguarded, may_end=True)
             self._save()
         async with self._passed:
             self._finished = self._started
             self._passed.notify_all()
         await self._report()
+
+    async def _ensure_guard(self) -> None:
+        now = time.monotonic()
+        if now - self._guarded_at < GUARD_S:
+            return
+        try:
+            loaded = await asyncio.to_thread(self._guard)
+        except NftError as error:
+            if self._unguarded != str(error):
+                log.error("guard not in force, nothing is started error=%s", error)
+            self._unguarded = str(error)
+            return
+        if loaded and self._guarded_at:
+            self._repaired["guard"] += 1
+            log.warning("guard loaded again")
+        self._guarded_at, self._unguarded = now, ""
 
     def _is_ready(self, want: Want) -> bool:
         """Whether every port of a guest is programmed and answered for."""
@@ -215,9 +276,9 @@ class Agent:
             return False
         for port in want.ports:
             status = outcome.ports.get(PortId(port))
-            if status is None or status.state not in ("forwarding", "gated"):
+            if status is None or status.state not in (PortState.FORWARDING, PortState.GATED):
                 return False
-            if port_key(port) in derived.services and port_key(port) not in self._acked:
+            if port_key(port) in derived.services and not self._responder.answers(port_key(port)):
                 return False
         return True
 
@@ -247,21 +308,30 @@ class Agent:
                         port=port,
                         host=self._host,
                         generation=generations.get(port, 0),
-                        programmed=status.state if status else "waiting",
+                        programmed=status.state.value if status else "waiting",
                         cause=(status.cause if status else "") or self._problems.get(port_key(port), ""),
                         leased=self._leased.get(port, ()),
                     )
                 )
         for want in derived.wants.values():
-            found.append(self._observed_workspace(want))
+            if want.role is not Role.AWAY or self._guests.state(want.id) is not GuestState.ABSENT:
+                found.append(self._observed_workspace(want))
+        for guest, (_, seen) in self._guests.observed.items():
+            if guest not in derived.wants and seen.name:
+                found.append(
+                    ObservedWorkspace(
+                        playground=seen.playground, workspace=seen.name, host=self._host, generation=0, state="leaving"
+                    )
+                )
+        guard = [f"guard: {self._unguarded}"] if self._unguarded else []
         problems = [f"{key}: {cause}" for key, cause in sorted(self._problems.items()) if not key.startswith("port/")]
         found.append(
             ObservedHost(
                 host=self._host,
                 version=__version__,
                 applied=self._applied,
-                repaired=dict(outcome.repaired),
-                problems=tuple([*(str(e) for e in outcome.errors), *problems][:20]),
+                repaired=dict(self._repaired),
+                problems=tuple([*guard, *(str(e) for e in outcome.errors), *problems][:20]),
             )
         )
         return found
@@ -276,9 +346,7 @@ class Agent:
                 said = "prepared"
             case (Role.STOP, GuestState.ABSENT):
                 said = "stopped"
-            case (Role.STOP, _):
-                said = "leaving"
-            case (Role.HOLD, _):
+            case (Role.STOP | Role.HOLD | Role.AWAY, _):
                 said = "leaving"
             case _:
                 said = "preparing"

@@ -128,7 +128,7 @@ async def _carry(connection: ClientConnection, pid: int, ours: dict[str, int]) -
     stdin = asyncio.create_task(_input(connection, pid, ours, is_tty))
     pidfd = os.pidfd_open(pid)
     ended: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+    loop.add_reader(pidfd, _settle, ended)
     try:
         lost = asyncio.create_task(connection.wait_closed())
         await asyncio.wait([ended, lost], return_when=asyncio.FIRST_COMPLETED)
@@ -162,10 +162,15 @@ def _code(status: int) -> int:
     return 128 - code if code < 0 else code
 
 
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 async def _readable(fd: int) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+    loop.add_reader(fd, _settle, ready)
     try:
         await ready
     finally:

@@ -80,11 +80,11 @@ class Guests:
                 return driver.start(want.guest)
             case Role.RUN | Role.TAKE, GuestState.ELSEWHERE:
                 return self._take(driver, want)
-            case Role.ARRIVE, GuestState.ABSENT if may_open:
+            case Role.ARRIVE | Role.TAKE, GuestState.ABSENT if may_open:
                 return driver.prepare_arrival(want.guest)
             case Role.STOP, GuestState.PREPARED | GuestState.RUNNING | GuestState.FAILED:
                 return driver.stop(want.id, GRACE_S)
-            case Role.STOP, GuestState.ELSEWHERE:
+            case Role.STOP | Role.AWAY, GuestState.ELSEWHERE:
                 return driver.depart(want.id)
             case _:
                 return None

@@ -70,7 +70,7 @@ class Changes:
             for _ in range(TRIES):
                 change = secrets.token_hex(6)
                 admission = admit(spec, self._known(spec.name), change)
-                if admission.root is None and not admission.puts and not admission.deletes:
+                if admission.is_empty:
                     return change, []
                 try:
                     await self._commit(spec.name, change, admission)
@@ -99,14 +99,16 @@ class Changes:
     def _known(self, name: str) -> Known:
         """What admission may look at for one playground."""
         grid = self._world.grids.get(name)
-        return Known(
-            root=grid.root if grid else None,
-            networks={n.name: n for n in grid.networks.values()} if grid else {},
-            workspaces=dict(grid.workspaces) if grid else {},
-            ports={(p.workspace, p.network): p for p in grid.ports.values()} if grid else {},
-            claims=dict(grid.claims) if grid else {},
-            vnis=frozenset(self._world.vnis),
-            hosts=dict(self._world.hosts),
+        if grid is None:
+            return Known.of(None, (), (), (), {}, self._world.vnis, self._world.hosts.values())
+        return Known.of(
+            grid.root,
+            grid.networks.values(),
+            grid.workspaces.values(),
+            grid.ports.values(),
+            dict(grid.claims),
+            self._world.vnis,
+            self._world.hosts.values(),
         )
 
     # commits
@@ -144,6 +146,8 @@ class Changes:
                     work.append((None, Delete(f"migration/{workspace.playground}/{workspace.name}")))
                 case _:
                     pass
+        for key, claim in admission.transfers:
+            work.append((Compare(key, self._world.modified(key)), Put(key, encode(claim))))
         for record in admission.puts:
             compare = self._world.compare(record) if isinstance(record, WorkspaceRecord) else None
             work.append((compare, Put(key_of(record), encode(record))))
@@ -192,7 +196,8 @@ class Changes:
             await self.finish()
             await self.release()
             try:
-                await asyncio.wait_for(self._world.moved(revision), 5.0)
+                async with asyncio.timeout(5.0):
+                    await self._world.moved(revision)
                 await asyncio.sleep(0.2)  # releasing may lag; many removals become one pass
             except TimeoutError:
                 continue

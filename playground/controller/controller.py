@@ -149,7 +149,8 @@ class Controller:
             if is_over or left <= 0:
                 break
             try:
-                await asyncio.wait_for(self.world.moved(revision), left)
+                async with asyncio.timeout(left):
+                    await self.world.moved(revision)
             except TimeoutError:
                 continue
         if move is None:

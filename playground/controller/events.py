@@ -47,6 +47,7 @@ class EventLog:
     async def wait(self, timeout_s: float) -> None:
         """Returns when there is a new event, or after `timeout_s`."""
         try:
-            await asyncio.wait_for(self._more.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._more.wait()
         except TimeoutError:
             return

@@ -151,7 +151,8 @@ class Moves:
             revision = self._world.revision
             await self._pass()
             try:
-                await asyncio.wait_for(self._world.moved(revision), 0.1 if self._open() else 5.0)
+                async with asyncio.timeout(0.1 if self._open() else 5.0):
+                    await self._world.moved(revision)
             except TimeoutError:
                 continue
 

@@ -33,6 +33,7 @@ from playground.records import (
 )
 from playground.store.api import LIMIT_OPS, Delete, LeaseId, LeaseLost, Put, Store
 from playground.view import SITE, host_scope, playground_scope
+from playground.workspaces.migration import ENDED, State
 
 log = logging.getLogger("controller")
 
@@ -50,20 +51,18 @@ def scopes_of(world: World, host: str) -> set[str]:
     found = {SITE, host_scope(host)}
     for name, grid in world.grids.items():
         if any(host in (b.active, b.source, b.target) for b in grid.bindings.values()) or any(
-            w.host == host for w in grid.workspaces.values()
+            concerns(world, host, w) for w in grid.workspaces.values()
         ):
             found.add(playground_scope(name))
     return found
 
 
 def concerns(world: World, host: str, workspace: WorkspaceRecord) -> bool:
-    """Whether a workspace is placed on a host, or moving to or from it."""
+    """Whether a workspace is placed on a host, moving to or from it, or has left something there."""
+    name = (workspace.playground, workspace.name)
     move = world.grids[workspace.playground].migrations.get(workspace.name)
-    return workspace.host == host or (
-        move is not None
-        and move.state in ("requested", "prepared", "copying", "activated")
-        and host in (move.source, move.target)
-    )
+    moving = move is not None and State(move.state) not in ENDED and host in (move.source, move.target)
+    return workspace.host == host or moving or host in world.observed_workspaces.get(name, ())
 
 
 def records_in(world: World, host: str, scope: str) -> list[wire.Viewed]:
@@ -120,9 +119,15 @@ class Sessions:
 
     def _changed(self, changes: list[tuple[str, Record | None, Record | None]], revision: int) -> None:
         viewed = (HostRecord, NetworkRecord, WorkspaceRecord, PortRecord, BindingRecord, MigrationRecord)
-        if any(isinstance(after if after is not None else before, viewed) for _, before, after in changes):
-            for session in self.connected.values():
-                session.dirty.set()
+        for _, before, after in changes:
+            # what a host holds decides what it is shown; what it says of it does not
+            came_or_went = isinstance(after or before, ObservedWorkspace) and (before is None or after is None)
+            if came_or_went or isinstance(after or before, viewed):
+                break
+        else:
+            return
+        for session in self.connected.values():
+            session.dirty.set()
 
     async def serve(self, hello: wire.Hello, send: Send, receive: Callable[[], Awaitable[wire.FromAgent]]) -> None:
         """Runs one session until its connection or its lease ends. The caller has checked the token."""

@@ -9,7 +9,15 @@ from typing import Any
 
 from overlay.state import PortId, port_device
 from playground.controller.world import Grid, World
-from playground.records import BindingRecord, NetworkRecord, ObservedPort, PortRecord, WorkspaceRecord
+from playground.records import (
+    BindingRecord,
+    NetworkRecord,
+    ObservedPort,
+    PortRecord,
+    Record,
+    WorkspaceRecord,
+    key_of,
+)
 
 Json = dict[str, Any]
 
@@ -224,9 +232,7 @@ def progress(world: World, name: str) -> Json:
 
 
 def _keys(grid: Grid) -> list[str]:
-    from playground.records import key_of
-
-    records = [*grid.networks.values(), *grid.ports.values(), *grid.bindings.values()]
+    records: list[Record] = [*grid.networks.values(), *grid.ports.values(), *grid.bindings.values()]
     return [key_of(record) for record in records]
 
 

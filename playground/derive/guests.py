@@ -23,6 +23,10 @@ class Role(Enum):
     """Prepared: let its traffic come here now."""
     HOLD = "hold"
     """It went elsewhere; keep its ends until peers have followed."""
+    WAIT = "wait"
+    """Its records are not all here yet: leave it as it is."""
+    AWAY = "away"
+    """It belongs elsewhere: what is here of it goes once another host carries it; the guest itself is never ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Want:
 
 
 def role_of(workspace: WorkspaceRecord, move: MigrationRecord | None, host: str) -> Role | None:
-    """The role of `host`, None when the workspace does not concern it."""
+    """The role of `host` in a workspace that it was shown, None when it has none."""
     if move is not None and State(move.state) not in ENDED:
         activated = move.state == State.ACTIVATED
         if host == move.target:
@@ -50,14 +54,14 @@ def role_of(workspace: WorkspaceRecord, move: MigrationRecord | None, host: str)
             return Role.TAKE if move.state == State.COPYING else Role.ARRIVE
         if host == move.source:
             return Role.HOLD if activated else Role.RUN
-        return None
+        return Role.AWAY
     if workspace.host != host:
-        return None
+        return Role.AWAY if workspace.host is not None else None
     return Role.RUN if workspace.desired == "running" else Role.STOP
 
 
 def wants(view: View, host: str) -> dict[str, Want]:
-    """Every workspace with a role on `host`, by id. One whose ports have not been shown yet has none."""
+    """Every workspace with a role on `host`, by id."""
     found: dict[str, Want] = {}
     moves = view.migrations(host)
     scopes = view.playgrounds()
@@ -65,17 +69,16 @@ def wants(view: View, host: str) -> dict[str, Want]:
         move = moves.get((workspace.playground, workspace.name))
         role = role_of(workspace, move, host)
         scope = scopes.get(workspace.playground)
-        if role is None or scope is None:
+        if role is None:
             continue
         nics = []
         for index, port_id in enumerate(workspace.ports):
-            port = scope.ports.get(port_id)
-            network = scope.networks.get(port.network_id) if port else None
+            port = scope.ports.get(port_id) if scope else None
+            network = scope.networks.get(port.network_id) if scope and port else None
             if port is None or network is None:
+                role = Role.WAIT
                 break
             nics.append(Nic(port.id, port_device(PortId(port.id)), port.mac, network.mtu, index))
-        if len(nics) != len(workspace.ports):
-            continue
         guest = Guest(workspace.id, workspace.playground, workspace.name, workspace.name, tuple(nics))
         found[workspace.id] = Want(
             id=workspace.id,

@@ -180,9 +180,9 @@ def test_never_do_both_ends_of_a_move_chase_without_one_being_open() -> None:
         ("activated", "n2", Role.RUN),
         ("activated", "n1", Role.HOLD),
         ("settled", "n1", Role.RUN),
-        ("settled", "n2", None),
-        ("aborted", "n2", None),
-        ("requested", "n3", None),
+        ("settled", "n2", Role.AWAY),
+        ("aborted", "n2", Role.AWAY),
+        ("requested", "n3", Role.AWAY),
     ],
 )
 def test_role_in_a_move(state: str, host: str, role: Role | None) -> None:

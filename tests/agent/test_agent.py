@@ -1,0 +1,328 @@
+"""The agent over doubles of kernel, driver, responder and link: what it is told becomes so, in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from overlay.kernel.memory import MemoryDataPlane
+from overlay.state import port_device
+from playground import wire
+from playground.agent.agent import Agent
+from playground.records import HostRecord, ObservedPort, ObservedWorkspace, workspace_id
+from playground.responder.protocol import Value
+from playground.view import host_scope, playground_scope
+from playground.workspaces.drivers.api import Guest
+from playground.workspaces.drivers.memory import Machine, MemoryDriver
+from tests.derive.test_derive import GRID, P0, P1, UNDERLAY, a_binding, a_move, a_workspace, in_move
+
+W0 = workspace_id("atlas", P0.workspace)
+SITE = [HostRecord(name=n, site="lab", underlay=u) for n, u in UNDERLAY.items()]
+
+
+class Plane(MemoryDataPlane):
+    """Waits a little for events, as the real one does, so that the agent's watcher does not spin."""
+
+    def wait_event(self, timeout_s: float | None = None) -> bool:
+        time.sleep(0.005)
+        return super().wait_event(timeout_s)
+
+
+class PluggingDriver(MemoryDriver):
+    """Also makes the devices appear in its host's data plane, as the real ones do."""
+
+    def __init__(self, host: str, machine: Machine, plane: MemoryDataPlane) -> None:
+        super().__init__(host, machine)
+        self.name = "netns"
+        self._plane = plane
+
+    async def prepare(self, guest: Guest) -> None:
+        await super().prepare(guest)
+        self._plug(guest)
+
+    async def prepare_arrival(self, guest: Guest) -> None:
+        await super().prepare_arrival(guest)
+        self._plug(guest)
+
+    def _plug(self, guest: Guest) -> None:
+        for nic in guest.nics:
+            if nic.device not in self._plane.links:
+                self._plane.plug(nic.device)
+
+
+class FakeResponder:
+    """Answers everything at once, unless told to be deaf."""
+
+    def __init__(self) -> None:
+        self.document: Mapping[str, Value] = {}
+        self.deaf = False
+
+    def replace(self, document: Mapping[str, Value]) -> None:
+        self.document = dict(document)
+
+    def answers(self, key: str) -> bool:
+        return not self.deaf and key in self.document
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+class FakeLink:
+    """Keeps what the agent says."""
+
+    def __init__(self) -> None:
+        self.ports: dict[str, ObservedPort] = {}
+        self.workspaces: dict[str, ObservedWorkspace] = {}
+        self.said = asyncio.Condition()
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def say(self, message: wire.FromAgent) -> bool:
+        if isinstance(message, wire.Report):
+            if message.whole:
+                self.ports.clear()
+                self.workspaces.clear()
+            for observed in message.observed:
+                if isinstance(observed, ObservedPort):
+                    self.ports[observed.port] = observed
+                elif isinstance(observed, ObservedWorkspace):
+                    self.workspaces[observed.workspace] = observed
+            for key in message.gone:
+                self.workspaces.pop(key.split("/")[3] if key.startswith("observed/workspace") else "", None)
+                self.ports.pop(key.split("/")[2] if key.startswith("observed/port") else "", None)
+        async with self.said:
+            self.said.notify_all()
+        return True
+
+    async def until(self, claim: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5), self.said:
+            await self.said.wait_for(claim)
+
+
+class Host:
+    """One agent and its doubles."""
+
+    def __init__(self, name: str, machine: Machine, folder: Path) -> None:
+        self.name = name
+        self.plane = Plane()
+        self.link = FakeLink()
+        self.responder = FakeResponder()
+        self.guarded = True
+        self.agent = Agent(
+            host=name,
+            underlay=UNDERLAY[name],
+            dataplane=self.plane,
+            dataplane_name="playground",
+            guard=lambda: False,
+            drivers={"netns": PluggingDriver(name, machine, self.plane)},
+            responder=self.responder,  # type: ignore[arg-type]
+            link=self.link,  # type: ignore[arg-type]
+            cache=folder / f"{name}.json",
+        )
+
+    async def shown(self, playground: list[wire.Viewed], here: list[wire.Viewed], revision: int = 1) -> None:
+        """The controller shows a whole view."""
+        agent = self.agent
+        await agent.connection_changed(True, "")
+        await agent.said(wire.Welcome("lab", "s", "internal", [], 3600.0, 2.0))
+        await agent.said(wire.Enter("site", revision, list(SITE)))
+        await agent.said(wire.Enter(host_scope(self.name), revision, here))
+        if playground:
+            await agent.said(wire.Enter(playground_scope("atlas"), revision, playground))
+        await agent.said(wire.Complete(revision))
+
+    def is_said(self, state: str) -> bool:
+        """Whether the agent says so of the one workspace."""
+        return "w-0" in self.link.workspaces and self.link.workspaces["w-0"].state == state
+
+    def forwards(self, port: str) -> bool:
+        return port in self.link.ports and self.link.ports[port].programmed == "forwarding"
+
+
+@asynccontextmanager
+async def running(*hosts: Host) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(host.agent.run()) for host in hosts]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks)
+
+
+def run(work: Awaitable[None]) -> None:
+    async def whole() -> None:
+        async with asyncio.timeout(20):
+            await work
+
+    asyncio.run(whole())
+
+
+def test_a_guest_starts_only_once_its_port_is_programmed_and_answered_for(tmp_path: Path) -> None:
+    async def work() -> None:
+        machine = Machine()
+        host = Host("n1", machine, tmp_path)
+        host.responder.deaf = True
+        async with running(host):
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await host.link.until(lambda: host.forwards(P0.id))
+            assert ("n1", "start", W0) not in machine.calls
+            host.responder.deaf = False
+            host.agent.answering()
+            await host.link.until(lambda: host.link.workspaces["w-0"].state == "running")
+            assert [verb for _, verb, _ in machine.calls] == ["prepare", "start"]
+
+    run(work())
+
+
+def test_a_restarted_agent_adopts_what_runs_and_touches_nothing(tmp_path: Path) -> None:
+    async def work() -> None:
+        machine = Machine()
+        first = Host("n1", machine, tmp_path)
+        async with running(first):
+            await first.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await first.link.until(lambda: first.is_said("running"))
+        calls = list(machine.calls)
+        second = Host("n1", machine, tmp_path)
+        second.plane = first.plane
+        second.agent._dataplane = first.plane
+        applied = len(first.plane.applied)
+        async with running(second):
+            await second.agent._pass_done()  # from the cache alone: no controller has spoken
+            assert len(first.plane.applied) == applied
+            assert machine.calls == calls
+
+    run(work())
+
+
+def test_without_a_view_nothing_is_ended(tmp_path: Path) -> None:
+    async def work() -> None:
+        machine = Machine()
+        host = Host("n1", machine, tmp_path)
+        await PluggingDriver("n1", machine, host.plane).prepare(Guest(W0, "atlas", "w-0", "w-0", ()))
+        machine.calls.clear()
+        async with running(host):
+            await host.agent._pass_done()
+            assert machine.calls == []
+
+    run(work())
+
+
+def test_a_workspace_that_no_record_names_is_ended(tmp_path: Path) -> None:
+    async def work() -> None:
+        machine = Machine()
+        host = Host("n1", machine, tmp_path)
+        async with running(host):
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await host.link.until(lambda: host.is_said("running"))
+            await host.shown([], [], 2)
+            await host.link.until(lambda: "w-0" not in host.link.workspaces and P0.id not in host.link.ports)
+            assert not [n for n in host.plane.links if n.startswith(("br", "vx"))]
+            assert W0 not in machine.guests
+
+    run(work())
+
+
+def test_a_move_opens_the_target_before_the_traffic_comes(tmp_path: Path) -> None:
+    async def work() -> None:
+        machine = Machine()
+        source, target = Host("n1", machine, tmp_path), Host("n2", machine, tmp_path)
+        opened: list[bool] = []
+        driver = target.agent._drivers["netns"]
+        activate = driver.activate
+
+        async def watched(guest: Guest) -> float:
+            links = target.plane.observe().links[port_device(P0.id)]  # type: ignore[arg-type]
+            opened.append(links.flags is not None and links.flags.broadcast_flood)
+            return await activate(guest)
+
+        driver.activate = watched  # type: ignore[method-assign]
+        rest = [P1, a_binding(P1, "n1")]
+        async with running(source, target):
+            await source.shown([GRID, P0, a_binding(P0, "n1"), *rest], [a_workspace(P0, "n1"), a_workspace(P1, "n1")])
+            await source.link.until(
+                lambda: (
+                    source.link.workspaces.get("w-0") is not None and source.link.workspaces["w-0"].state == "running"
+                )
+            )
+            for state, wanted in (("requested", "prepared"), ("copying", "running")):
+                records = [GRID, P0, in_move(P0, "n1", "n2", state), *rest]
+                here = [a_workspace(P0, "n1"), a_move(P0, "n1", "n2", state)]
+                await source.shown(records, [*here, a_workspace(P1, "n1")], 2)
+                await target.shown(records, here, 2)
+                await target.link.until(
+                    lambda w=wanted: (
+                        target.link.workspaces.get("w-0") is not None and target.link.workspaces["w-0"].state == w
+                    )
+                )
+            assert opened == [True]
+            records = [GRID, P0, a_binding(P0, "n2"), *rest]
+            await source.shown(records, [a_workspace(P0, "n2", generation=2), a_workspace(P1, "n1")], 3)
+            await target.shown(records, [a_workspace(P0, "n2", generation=2)], 3)
+            await source.link.until(lambda: P0.id not in source.link.ports and "w-0" not in source.link.workspaces)
+            await target.link.until(lambda: target.link.workspaces["w-0"].generation == 2)
+            assert machine.guests[W0].host == "n2"
+            assert machine.guests[W0].ends == {"n2"}
+
+    run(work())
+
+
+def test_a_workspace_that_arrived_after_its_move_was_aborted_is_taken_back(tmp_path: Path) -> None:
+    async def work() -> None:
+        machine = Machine()
+        source, target = Host("n1", machine, tmp_path), Host("n2", machine, tmp_path)
+        async with running(source, target):
+            await source.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await source.link.until(lambda: source.is_said("running"))
+            here = [a_workspace(P0, "n1"), a_move(P0, "n1", "n2", "copying")]
+            await target.shown([GRID, P0, in_move(P0, "n1", "n2", "copying")], here, 2)
+            await target.link.until(lambda: target.is_said("running"))
+            over = a_move(P0, "n1", "n2", "aborted")
+            await target.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1"), over], 3)
+            await source.shown(
+                [GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1"), a_move(P0, "n1", "n2", "aborted")], 3
+            )
+            async with asyncio.timeout(5):
+                while (
+                    machine.guests.get(W0) is None or machine.guests[W0].host != "n1" or "n2" in machine.guests[W0].ends
+                ):
+                    await asyncio.sleep(0.02)
+            assert machine.guests[W0].running
+
+    run(work())
+
+
+def test_a_guest_that_cannot_be_made_is_reported_with_its_cause(tmp_path: Path) -> None:
+    async def work() -> None:
+        machine = Machine()
+        machine.refusals["prepare"] = "no busybox"
+        host = Host("n1", machine, tmp_path)
+        async with running(host):
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await host.link.until(lambda: host.is_said("failed"))
+            assert host.link.workspaces["w-0"].cause == "no busybox"
+
+    run(work())
+
+
+@pytest.mark.parametrize("damage", ["unplug the tunnel", "unplug the bridge"])
+def test_drift_is_repaired_and_counted(tmp_path: Path, damage: str) -> None:
+    async def work() -> None:
+        host = Host("n1", Machine(), tmp_path)
+        async with running(host):
+            await host.shown([GRID, P0, P1, a_binding(P0, "n1"), a_binding(P1, "n2")], [a_workspace(P0, "n1")])
+            await host.link.until(lambda: host.forwards(P0.id))
+            await host.agent._pass_done()
+            host.plane.unplug(("vx" if "tunnel" in damage else "br") + GRID.id)
+            await host.agent._pass_done()
+            await host.link.until(lambda: host.forwards(P0.id))
+            assert sum(host.agent._repaired.values()) > 0
+
+    run(work())
