@@ -180,6 +180,7 @@ class DataPlane(Convergence):
             self._remove_services()
             namespaces.remove(self.name, self._directory)
             self._forget()
+            self._left = ObservedState()
 
     def create_service(self, name: str) -> None:
         """A service namespace with our mark and its loopback up. Raises ForeignNamespaceError."""

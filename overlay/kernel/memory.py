@@ -103,6 +103,7 @@ class MemoryDataPlane(Convergence):
         self.services.clear()
         self._entries.clear()
         self._legs.clear()
+        self._left = ObservedState()
 
     def _tables(self, network: NetworkId) -> Tables:
         bridge, tunnel = self._of(bridge_device(network)), self._of(vxlan_device(network))

@@ -1,0 +1,61 @@
+"""Desired states over a small universe, for hypothesis: two networks, few ports, MACs and VTEPs."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from overlay_lab import NET, OTHER_NET, mac, port_id
+
+from overlay.state import Gate, HostState, Leg, LocalPort, Network, NetworkId, RemotePort
+
+VTEPS = ["192.0.2.2", "192.0.2.3", "192.0.2.4"]
+NUMBERS = {NET: [1, 2, 3], OTHER_NET: [4, 5]}
+"""Ports of each network."""
+
+ADOPTED = 3
+"""The port whose device lies in the host's namespace."""
+
+
+def local_port(number: int, gate: Gate, addresses: tuple[str, ...]) -> LocalPort:
+    return LocalPort(port_id(number), mac(number), addresses, gate, adopt=number == ADOPTED)
+
+
+def addresses_of(number: int) -> st.SearchStrategy[tuple[str, ...]]:
+    return st.sampled_from([(), (f"10.0.0.{number}",), (f"10.0.0.{number}", f"fd00::{number:x}")])
+
+
+def remotes() -> st.SearchStrategy[dict[str, RemotePort]]:
+    """Some of the MACs are those of local ports: guests move."""
+    entry = st.sampled_from([1, 2, 4, 20, 21]).flatmap(
+        lambda n: st.builds(RemotePort, st.just(mac(n)), addresses_of(n), st.sampled_from(VTEPS))
+    )
+    return st.lists(entry, max_size=4).map(lambda found: {remote.mac: remote for remote in found})
+
+
+def legs(network: NetworkId) -> st.SearchStrategy[Leg | None]:
+    gateway = st.sampled_from([("10.0.0.1/24",), ("10.0.0.254/24", "fd00::1/64")])
+    # A service namespace serves several networks.
+    return st.none() | st.builds(Leg, st.sampled_from(["service", f"service-{network[-2:]}"]), gateway)
+
+
+@st.composite
+def networks(draw: st.DrawFn, network: NetworkId) -> Network:
+    ports = {}
+    for number in draw(st.sets(st.sampled_from(NUMBERS[network]))):
+        port = local_port(number, draw(st.sampled_from(Gate)), draw(addresses_of(number)))
+        ports[port.id] = port
+    return Network(
+        network,
+        vni=draw(st.sampled_from([100, 101])) + int(network[-2:], 16),
+        mtu=draw(st.sampled_from([1430, 1450])),
+        ports=ports,
+        remotes=draw(remotes()),
+        vteps=frozenset(draw(st.sets(st.sampled_from(VTEPS)))),
+        leg=draw(legs(network)),
+        chase=draw(st.dictionaries(st.sampled_from([mac(1), mac(20)]), st.sampled_from(VTEPS), max_size=2)),
+    )
+
+
+@st.composite
+def host_states(draw: st.DrawFn) -> HostState:
+    chosen = draw(st.sets(st.sampled_from([NET, OTHER_NET])))
+    return HostState("192.0.2.1", {network: draw(networks(network)) for network in chosen})
