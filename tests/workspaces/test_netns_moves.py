@@ -77,15 +77,15 @@ def test_a_stream_to_and_from_a_moving_guest_loses_next_to_nothing(grid: Grid) -
         lines.append(grid.inside(*STREAM, "receive", "--port", "5002"))
 
     def send_inside() -> None:
-        grid.inside(*STREAM, "send", "--to", "10.0.0.1", "--port", "5001", "--seconds", "1.5")
+        grid.inside(*STREAM, "send", "--to", "10.0.0.1", "--port", "5001", "--seconds", "1.1")
 
     threads = [threading.Thread(target=work) for work in (receive_inside, send_inside)]
     for thread in threads:
         thread.start()
     assert eventually(lambda: ":5002" in grid.inside("ss", "-Hlnu"))
-    to_guest = grid.peer.spawn(*STREAM, "send", "--to", "fd00::2", "--port", "5002", "--seconds", "1.2")
+    to_guest = grid.peer.spawn(*STREAM, "send", "--to", "fd00::2", "--port", "5002", "--seconds", "0.9")
     for name in ("b", "a", "b"):  # there, back at once, and there again, under traffic
-        time.sleep(0.2)  # not to wait for anything: the traffic is to go on between the flips
+        time.sleep(0.15)  # not to wait for anything: the traffic is to go on between the flips
         grid.arrive(name)
         grid.flip(name)
     for thread in threads:
@@ -96,7 +96,7 @@ def test_a_stream_to_and_from_a_moving_guest_loses_next_to_nothing(grid: Grid) -
     for direction, result in results.items():
         assert result["lost"] <= 3, (direction, result)  # one a flip at most
         assert result["duplicated"] == 0, (direction, result)
-        assert result["received"] > 1000, (direction, result)
+        assert result["received"] > 700, (direction, result)
 
 
 def test_a_tcp_transfer_goes_through_a_flip_intact(grid: Grid) -> None:
