@@ -1,0 +1,282 @@
+"""Listener and forwarder on loopback, with dnslib as client and as resolver; no rights needed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from dns_cases import a_query, some_answers, wire_of
+from dnslib import EDNS0, RCODE, RR, DNSRecord
+
+from overlay.dns import forward, listener
+from overlay.dns.answer import Answers, Asked, parse
+from overlay.dns.forward import Forwarder
+from overlay.dns.listener import Listener, open_sockets
+
+Address = tuple[str, int]
+
+
+def run(work: Awaitable[None]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(work, 10)
+
+    asyncio.run(bounded())
+
+
+@asynccontextmanager
+async def listening(forwarder: Forwarder | None = None, answers: Answers | None = None) -> AsyncIterator[Address]:
+    sockets = open_sockets("127.0.0.1", port=0)
+    served = Listener([sockets], answers or some_answers(), forwarder or Forwarder(()))
+    try:
+        yield sockets.udp.getsockname()
+    finally:
+        served.close()
+
+
+async def by_udp(server: Address, wire: bytes) -> DNSRecord:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        client.connect(server)
+        await loop.sock_sendall(client, wire)
+        return DNSRecord.parse(await loop.sock_recv(client, 65535))
+
+
+async def by_tcp(server: Address, *wires: bytes) -> list[DNSRecord]:
+    reader, writer = await asyncio.open_connection(*server)
+    for wire in wires:
+        writer.write(struct.pack("!H", len(wire)) + wire)
+    got = []
+    for _ in wires:
+        (size,) = struct.unpack("!H", await reader.readexactly(2))
+        got.append(DNSRecord.parse(await reader.readexactly(size)))
+    writer.close()
+    return got
+
+
+class Resolver(asyncio.DatagramProtocol):
+    """Answers every question by `say`, over UDP and TCP on one port; None is silence. Counts what it was asked."""
+
+    def __init__(self, say: Callable[[DNSRecord], list[bytes]]) -> None:
+        self.say = say
+        self.asked = 0
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.asked += 1
+        for wire in self.say(DNSRecord.parse(data)):
+            self.transport.sendto(wire, addr)
+
+    async def tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked += 1
+        (size,) = struct.unpack("!H", await reader.readexactly(2))
+        for wire in self.say(DNSRecord.parse(await reader.readexactly(size))):
+            writer.write(struct.pack("!H", len(wire)) + wire)
+        writer.close()
+
+
+@asynccontextmanager
+async def resolving(
+    say: Callable[[DNSRecord], list[bytes]], where: Address = ("127.0.0.1", 0)
+) -> AsyncIterator[tuple[Resolver, int]]:
+    resolver = Resolver(say)
+    loop = asyncio.get_running_loop()
+    udp, _ = await loop.create_datagram_endpoint(lambda: resolver, local_addr=where)
+    port = udp.get_extra_info("sockname")[1]
+    tcp = await asyncio.start_server(resolver.tcp, where[0], port)
+    try:
+        yield resolver, port
+    finally:
+        udp.close()
+        tcp.close()
+
+
+def with_address(query: DNSRecord, address: str = "192.0.2.7", copies: int = 1) -> bytes:
+    got = query.reply(ra=1, aa=0)
+    for number in range(copies):
+        got.add_answer(*RR.fromZone(f"{query.q.qname} 60 A {address.rsplit('.', 1)[0]}.{number + 7}"))
+    return bytes(got.pack())
+
+
+def test_a_name_is_answered_over_udp_and_over_tcp_one_query_after_the_other() -> None:
+    async def work() -> None:
+        async with listening() as server:
+            wires = [wire_of(a_query(name)) for name in ("head.grid.atlas.internal", "worker-0.atlas.internal")]
+            found = [await by_udp(server, wire) for wire in wires]
+            assert [str(one.rr[0].rdata) for one in found] == ["10.20.0.2", "10.20.0.3"]
+            assert [str(one.rr[0].rdata) for one in await by_tcp(server, *wires)] == ["10.20.0.2", "10.20.0.3"]
+
+    run(work())
+
+
+def test_a_name_of_others_is_refused_without_resolvers() -> None:
+    async def work() -> None:
+        async with listening() as server:
+            wire = wire_of(a_query("example.org"))
+            for got in (await by_udp(server, wire), *await by_tcp(server, wire)):
+                assert (RCODE[got.header.rcode], got.header.id) == ("REFUSED", 0x1234)
+
+    run(work())
+
+
+def test_garbage_leaves_the_listener_answering() -> None:
+    async def work() -> None:
+        async with listening() as server:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                for garbage in (b"", b"x", b"\xff" * 40, bytes(12)):
+                    client.sendto(garbage, server)
+            _, writer = await asyncio.open_connection(*server)
+            writer.write(b"\0\4oops")
+            assert (await by_udp(server, wire_of(a_query("head.atlas.internal")))).rr
+            writer.close()
+
+    run(work())
+
+
+def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "IDLE_S", 0.05)
+
+    async def work() -> None:
+        async with listening() as server:
+            reader, writer = await asyncio.open_connection(*server)
+            assert await reader.read() == b""
+            writer.close()
+
+    run(work())
+
+
+def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "CONNECTIONS", 2)
+
+    async def work() -> None:
+        async with listening() as server:
+            wire = wire_of(a_query("head.atlas.internal"))
+            held = [await asyncio.open_connection(*server) for _ in range(2)]
+            for reader, writer in held:
+                writer.write(struct.pack("!H", len(wire)) + wire)
+                await reader.readexactly(2)
+            reader, writer = await asyncio.open_connection(*server)
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                writer.write(struct.pack("!H", len(wire)) + wire)
+                await reader.readexactly(2)
+            for _, writer in held:
+                writer.close()
+
+    run(work())
+
+
+def test_a_question_is_forwarded_under_another_id_and_comes_back_under_its_own() -> None:
+    seen: list[DNSRecord] = []
+
+    def say(query: DNSRecord) -> list[bytes]:
+        seen.append(query)
+        return [with_address(query)]
+
+    async def work() -> None:
+        async with resolving(say) as (_, port), listening(Forwarder(("127.0.0.1",), port)) as server:
+            query = a_query("ExAmple.org")
+            query.add_ar(EDNS0(flags="do"))
+            for got in (await by_udp(server, wire_of(query)), *await by_tcp(server, wire_of(query))):
+                assert (got.header.id, str(got.q.qname), str(got.rr[0].rdata)) == (0x1234, "ExAmple.org.", "192.0.2.7")
+        assert [len(one.ar) for one in seen] == [1, 1]
+        assert all(one.header.rd and one.ar[0].edns_do for one in seen)
+
+    run(work())
+
+
+def asked_of(query: DNSRecord) -> Asked:
+    found = parse(wire_of(query))
+    assert isinstance(found, Asked)
+    return found
+
+
+def test_a_silent_resolver_ends_in_servfail_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "TRY_S", 0.05)
+
+    async def work() -> None:
+        async with resolving(lambda query: []) as (resolver, port):
+            got = DNSRecord.parse(await Forwarder(("127.0.0.1",), port).answer(asked_of(a_query("example.org"))))
+            assert (RCODE[got.header.rcode], resolver.asked) == ("SERVFAIL", 1)
+
+    run(work())
+
+
+def test_a_resolver_that_is_not_there_ends_in_servfail_at_once() -> None:
+    async def work() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
+            unused.bind(("127.0.0.1", 0))
+            port = unused.getsockname()[1]
+        for over_tcp in (False, True):
+            wire = await Forwarder(("127.0.0.1",), port).answer(asked_of(a_query("example.org")), over_tcp)
+            assert RCODE[DNSRecord.parse(wire).header.rcode] == "SERVFAIL"
+
+    run(work())
+
+
+def test_the_resolver_that_answered_last_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "TRY_S", 0.1)
+
+    async def work() -> None:
+        async with (
+            resolving(lambda query: [with_address(query)], ("127.0.0.3", 0)) as (good, port),
+            resolving(lambda query: [], ("127.0.0.2", port)) as (silent, _),
+        ):
+            forwarder = Forwarder(("127.0.0.2", "127.0.0.3"), port)
+            for _ in range(3):
+                got = DNSRecord.parse(await forwarder.answer(asked_of(a_query("example.org"))))
+                assert str(got.rr[0].rdata) == "192.0.2.7"
+            assert (silent.asked, good.asked) == (1, 3)
+
+    run(work())
+
+
+def test_a_reply_to_another_question_is_not_taken() -> None:
+    def say(query: DNSRecord) -> list[bytes]:
+        wrong_id = DNSRecord.parse(wire_of(query))
+        wrong_id.header.id ^= 1
+        other = a_query("evil.org", ident=query.header.id)
+        return [with_address(wrong_id, "6.6.6.6"), with_address(other, "6.6.6.6"), wire_of(query), with_address(query)]
+
+    async def work() -> None:
+        async with resolving(say) as (_, port):
+            got = DNSRecord.parse(await Forwarder(("127.0.0.1",), port).answer(asked_of(a_query("example.org"))))
+            assert str(got.rr[0].rdata) == "192.0.2.7"
+
+    run(work())
+
+
+def test_a_long_reply_is_cut_for_a_client_without_edns_and_whole_over_tcp() -> None:
+    async def work() -> None:
+        async with resolving(lambda query: [with_address(query, copies=60)]) as (_, port):
+            forwarder = Forwarder(("127.0.0.1",), port)
+            got = DNSRecord.parse(await forwarder.answer(asked_of(a_query("example.org"))))
+            assert (got.header.tc, got.rr, str(got.q.qname)) == (1, [], "example.org.")
+            got = DNSRecord.parse(await forwarder.answer(asked_of(a_query("example.org")), over_tcp=True))
+            assert (got.header.tc, len(got.rr)) == (0, 60)
+
+    run(work())
+
+
+def test_questions_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "IN_FLIGHT", 1)
+    monkeypatch.setattr(forward, "TRY_S", 0.1)
+
+    async def work() -> None:
+        async with resolving(lambda query: []) as (resolver, port):
+            forwarder = Forwarder(("127.0.0.1",), port)
+            await asyncio.gather(*(forwarder.answer(asked_of(a_query("example.org"))) for _ in range(5)))
+            assert resolver.asked == 1
+
+    run(work())
+
+
+def test_a_resolver_must_be_an_address() -> None:
+    with pytest.raises(ValueError):
+        Forwarder(("resolver.example.org",))
