@@ -357,6 +357,7 @@ class _Application:
                     self._plane.do(m.move_link(found.index, self._host_fd, alias, up=True))
             case do.CreateNamespace():
                 self._owner.create_service(op.name)
+                self._reader.forget_foreign(op.name)
             case do.RemoveNamespace():
                 self._owner.remove_service(op.name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class Reader:
         self._mark = mark
         self._directory = directory
         self.indexes: dict[str, int] = {}
+        self._foreign: set[tuple[str, int]] = set()
+        """Name and inode of namespaces that carry no mark of ours; a mark is older than the name, so none gets one."""
 
     def everything(self) -> ObservedState:
         """All of it."""
@@ -73,14 +76,19 @@ class Reader:
         """The bridges, ports and tables of these networks, and these further devices wherever they are."""
         raw: dict[str, RawLink] = {}
         host_ports: set[str] = set()
-        for name in (*(f(n) for n in networks for f in (bridge_device, vxlan_device, leg_device)), *devices):
+        bridges = []
+        for network in networks:
+            if found := read_link(self._plane, bridge_device(network)):
+                raw[found.name] = found
+                bridges.append(found.index)
+                raw.update((link.name, link) for link in read_links(self._plane, master=found.index))
+        for name in (*(f(n) for n in networks for f in (vxlan_device, leg_device)), *devices):
+            if name in raw:
+                continue
             if found := read_link(self._plane, name):
                 raw[name] = found
             elif is_port_device(name) and read_link(self._host, name):
                 host_ports.add(name)
-        bridges = [raw[name].index for network in networks if (name := bridge_device(network)) in raw]
-        for bridge in bridges:
-            raw.update((link.name, link) for link in read_links(self._plane, master=bridge))
         self.indexes.update((link.name, link.index) for link in raw.values())
         names = {link.index: link.name for link in raw.values()}
         tables = _Tables(names)
@@ -102,12 +110,19 @@ class Reader:
             if fd is None:
                 continue
             try:
-                ends = namespaces.inside(fd, self._ends)
+                key = name, os.fstat(fd).st_ino
+                ends = None if key in self._foreign else namespaces.inside(fd, self._ends)
             finally:
                 os.close(fd)
-            if ends is not None:
+            if ends is None:
+                self._foreign.add(key)
+            else:
                 found[name] = ends
         return found
+
+    def forget_foreign(self, name: str) -> None:
+        """Looks at this name's namespace again: it was made anew, and an inode number may come again."""
+        self._foreign = {key for key in self._foreign if key[0] != name}
 
     def filters(self, device: int) -> dict[str, int]:
         """Our chase filters on a VXLAN device: MAC → handle."""
@@ -138,7 +153,7 @@ class Reader:
                 return None
             addresses: dict[int, set[str]] = {}
             for body in link.dump(m.RTM_GETADDR, m.list_addresses()):
-                family, length, index = body[0], body[1], int.from_bytes(body[4:8], "little")
+                family, length, index = body[0], body[1], int.from_bytes(body[4:8], sys.byteorder)
                 found = parse(body, 8)
                 value = found.get(m.IFA_LOCAL, found.get(m.IFA_ADDRESS))
                 if value is not None:
