@@ -1,0 +1,247 @@
+"""Pure. Turns a spec and what is known into an Admission: the claims, records and steps from one to the other.
+
+Level-triggered: claims and records are compared with those that the spec needs, whatever their history, so the same
+call plans, rolls forward after a crash, and sweeps what nothing needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from msgspec.structs import replace
+
+from overlay.mtu import guest_mtu, shortfall
+from overlay.pools import address_hex, parse_address
+from playground import records
+from playground.admit.assign import Assigned, Held, Wanted, assign_ports, assign_vni, held_by_network
+from playground.admit.known import Admission, Known
+from playground.plan import Grid, Step, steps
+from playground.records import (
+    ClaimRecord,
+    NetworkRecord,
+    PlaygroundRecord,
+    PortRecord,
+    Record,
+    WorkspaceRecord,
+)
+from playground.spec import NetworkSpec, PlaygroundSpec, Problem, SpecErrors, WorkspaceSpec
+from playground.spec.problem import suggestion
+
+
+def admit(spec: PlaygroundSpec, known: Known, change: str) -> Admission:
+    """What makes `spec` so. change: the id under which new claims are taken.
+
+    Raises SpecErrors with every refusal at its place in the file: exhausted pools, a pin to no known host, an underlay
+    too small. Called again on its own result it is empty.
+    """
+    problems: list[Problem] = []
+    _check_pins(spec, known, problems)
+    networks = {name: _network(spec, network, known, problems) for name, network in spec.networks.items()}
+    _give_vnis(networks, spec, known, problems)
+    assigned: dict[str, Assigned] = {}
+    held = held_by_network(known.claims)
+    members = _members(spec, known)
+    for name, network in spec.networks.items():
+        assigned.update(assign_ports(network, members[name], held.get(networks[name].id, Held()), problems))
+    if problems:
+        raise SpecErrors(problems)
+    ports = {port.id: port for port in _ports(spec, assigned)}
+    workspaces = {workspace.name: _workspace(spec, workspace, known, ports) for workspace in spec.workspaces.values()}
+    return _difference(spec, known, Grid(networks, workspaces, ports), change)
+
+
+def remove(known: Known) -> Admission:
+    """What makes a playground go: the root says "removing", every record and every claim is deleted.
+
+    The root's own key is not among `deletes`: it goes last, when nothing is left on any host.
+    """
+    root = replace(known.root, state="removing") if known.root is not None else None
+    nothing = Grid({}, {}, {})
+    removed = steps(known.grid, nothing)
+    if root is not None:
+        removed = (*removed, Step("remove", f"playground {root.name}", ""))
+    return Admission(
+        root=root if root != known.root else None,
+        deletes=(*_obsolete_records(known, nothing), *sorted(known.claims)),
+        steps=removed,
+    )
+
+
+def claims_of(grid: Grid) -> dict[str, str]:
+    """Every claim that records need, as key → owner: VNIs, gateway addresses, and each port's addresses and MAC."""
+    needed: dict[str, str] = {}
+    for network in grid.networks.values():
+        needed[records.vni_claim(network.vni)] = network.id
+        for gateway in network.gateways:
+            needed[records.address_claim(network.id, address_hex(*parse_address(gateway)))] = network.id
+    for port in grid.ports.values():
+        needed[records.mac_claim(port.network_id, port.mac)] = port.id
+        for address in port.addresses:
+            needed[records.address_claim(port.network_id, address_hex(*parse_address(address)))] = port.id
+    return needed
+
+
+def _difference(spec: PlaygroundSpec, known: Known, wanted: Grid, change: str) -> Admission:
+    needed = claims_of(wanted)
+    found = steps(known.grid, wanted)
+    if known.root is None or known.root.state == "removing":
+        found = (Step("create", f"playground {spec.name}", ""), *found)
+    return Admission(
+        claims=tuple(
+            (key, ClaimRecord(owner=owner, playground=spec.name, change=change))
+            for key, owner in needed.items()
+            if key not in known.claims
+        ),
+        root=_root(spec, known, change, bool(found)),
+        puts=tuple(_changed(known.grid, wanted)),
+        transfers=tuple(
+            (key, replace(known.claims[key], owner=owner))
+            for key, owner in needed.items()
+            if key in known.claims and known.claims[key].owner != owner
+        ),
+        deletes=(*_obsolete_records(known, wanted), *sorted(known.claims.keys() - needed.keys())),
+        steps=found,
+    )
+
+
+def _root(spec: PlaygroundSpec, known: Known, change: str, is_material: bool) -> PlaygroundRecord | None:
+    """The root pointer, or None when it already says this. Comments move the text, but not the generation."""
+    old = known.root
+    if old is None:
+        return PlaygroundRecord(name=spec.name, text=spec.text, file=spec.file, change=change)
+    if (old.text, old.file, old.state) == (spec.text, spec.file, "present"):
+        return None
+    generation = old.generation + 1 if is_material else old.generation
+    return replace(old, text=spec.text, file=spec.file, change=change, generation=generation, state="present")
+
+
+def _changed(old: Grid, new: Grid) -> Iterator[Record]:
+    """New and changed records: networks, then each workspace followed by its ports.
+
+    The workspace comes first: its generation may then grow once more when a crash falls between the two, but is never
+    left behind.
+    """
+    yield from (network for name, network in new.networks.items() if old.networks.get(name) != network)
+    for name, workspace in new.workspaces.items():
+        if old.workspaces.get(name) != workspace:
+            yield workspace
+        yield from (new.ports[port] for port in workspace.ports if old.ports.get(port) != new.ports[port])
+
+
+def _obsolete_records(known: Known, wanted: Grid) -> Iterator[str]:
+    """Keys of records that nothing wants: ports first, so that none is ever seen without its network."""
+    yield from (records.key_of(port) for port in known.ports.values() if port.id not in wanted.ports)
+    yield from (records.key_of(old) for name, old in known.workspaces.items() if name not in wanted.workspaces)
+    yield from (records.key_of(old) for name, old in known.networks.items() if name not in wanted.networks)
+
+
+def _check_pins(spec: PlaygroundSpec, known: Known, problems: list[Problem]) -> None:
+    for workspace in spec.workspaces.values() if known.hosts else ():
+        if isinstance(workspace.host, str) and workspace.host not in known.hosts:
+            hosts = ", ".join(sorted(known.hosts))
+            hint = suggestion(workspace.host, known.hosts)
+            hint = hint if "did you mean" in hint else f"; hosts are {hosts}"
+            problems.append(Problem.at(workspace.host_place, f"{workspace.host!r} is no host of this site{hint}"))
+
+
+def _network(spec: PlaygroundSpec, network: NetworkSpec, known: Known, problems: list[Problem]) -> NetworkRecord:
+    """The network's record, with VNI 0 until it is given one."""
+    mtu = guest_mtu(known.underlay_mtu, known.underlay_version)
+    v6 = [subnet for subnet in network.subnets if subnet.version == 6]
+    if missing := shortfall(mtu, has_ipv6=bool(v6)):
+        problems.append(
+            Problem.at(
+                (v6[0] if v6 else network).place,
+                f"the smallest underlay MTU of the hosts, {known.underlay_mtu}, leaves {mtu} bytes for a guest; "
+                f"IPv{6 if v6 else 4} needs {mtu + missing}: raise the underlay's MTU by {missing}"
+                + (" or take the IPv6 subnet out" if v6 else ""),
+            )
+        )
+    return NetworkRecord(
+        playground=spec.name,
+        name=network.name,
+        id=records.network_id(spec.name, network.name),
+        vni=0,
+        mtu=mtu,
+        subnets=tuple(subnet.text for subnet in network.subnets),
+        gateways=tuple(subnet.gateway_text for subnet in network.subnets),
+        lease_s=network.lease_s,
+        ntp=network.ntp,
+    )
+
+
+def _give_vnis(networks: dict[str, NetworkRecord], spec: PlaygroundSpec, known: Known, problems: list[Problem]) -> None:
+    taken = set(known.vnis) | {network.vni for network in known.networks.values()}
+    taken |= {int(key.rpartition("/")[2]) for key in known.claims if key.startswith("claim/vni/")}
+    for name, network in networks.items():
+        before = known.networks.get(name)
+        vni = assign_vni(network.id, before.vni if before else None, known.claims, taken)
+        if vni is None:
+            problems.append(Problem.at(spec.networks[name].place, "no VNI is left in this site; remove a network"))
+            continue
+        taken.add(vni)
+        networks[name] = replace(network, vni=vni)
+
+
+def _members(spec: PlaygroundSpec, known: Known) -> dict[str, list[Wanted]]:
+    """The ports that the file wants, by network, in the file's order."""
+    members: dict[str, list[Wanted]] = {name: [] for name in spec.networks}
+    for workspace in spec.workspaces.values():
+        for nic in workspace.nics:
+            before = known.ports.get((workspace.name, nic.network))
+            members[nic.network].append(Wanted(_port_id(spec, workspace, nic.network), workspace, nic, before))
+    return members
+
+
+def _port_id(spec: PlaygroundSpec, workspace: WorkspaceSpec, network: str) -> str:
+    return records.port_id(spec.name, workspace.name, network)
+
+
+def _ports(spec: PlaygroundSpec, assigned: Mapping[str, Assigned]) -> Iterable[PortRecord]:
+    for workspace in spec.workspaces.values():
+        for index, nic in enumerate(workspace.nics):
+            port = _port_id(spec, workspace, nic.network)
+            yield PortRecord(
+                playground=spec.name,
+                workspace=workspace.name,
+                network=nic.network,
+                network_id=records.network_id(spec.name, nic.network),
+                id=port,
+                mac=assigned[port].mac,
+                addresses=assigned[port].addresses,
+                index=index,
+                labels=dict(nic.labels),
+            )
+
+
+def _workspace(
+    spec: PlaygroundSpec, workspace: WorkspaceSpec, known: Known, ports: Mapping[str, PortRecord]
+) -> WorkspaceRecord:
+    """The workspace's record; where it is and whether it should run stays as it was."""
+    old = known.workspaces.get(workspace.name)
+    host = workspace.host
+    declared = WorkspaceRecord(
+        playground=spec.name,
+        name=workspace.name,
+        id=records.workspace_id(spec.name, workspace.name),
+        driver=workspace.driver,
+        ports=tuple(_port_id(spec, workspace, nic.network) for nic in workspace.nics),
+        labels=dict(workspace.labels),
+        pin=host if host is None or isinstance(host, str) else host.text,
+        cpus=workspace.cpus,
+        memory_mib=workspace.memory_mib,
+    )
+    if old is None:
+        return declared
+    known_ports = {port.id: port for port in known.ports.values()}
+    # compared with ports that exist: one not written yet (a crash after the flip) is no reason to restart the guest
+    is_rebuilt = (old.driver, old.ports) != (declared.driver, declared.ports) or any(
+        port in known_ports and known_ports[port].mac != ports[port].mac for port in declared.ports
+    )
+    return replace(
+        declared,
+        desired=old.desired,
+        host=old.host,
+        generation=old.generation + is_rebuilt,
+        reason=old.reason,
+    )

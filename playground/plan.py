@@ -1,0 +1,101 @@
+"""Pure. What a change does, in steps for people: the difference of a playground's records before and after.
+
+Decides nothing: `playground.admit` does, and shows its decision by these steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from playground.records import NetworkRecord, PortRecord, WorkspaceRecord
+
+Action = Literal["create", "change", "remove"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One object's change. object: its kind and name, as `workspace worker-0`; detail: what is new, for people."""
+
+    action: Action
+    object: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One playground's records at one time. networks and workspaces by name, ports by id."""
+
+    networks: Mapping[str, NetworkRecord]
+    workspaces: Mapping[str, WorkspaceRecord]
+    ports: Mapping[str, PortRecord]
+
+
+def steps(before: Grid, after: Grid) -> tuple[Step, ...]:
+    """Networks, then workspaces, in the order of `after`; what is removed comes last."""
+    found: list[Step] = []
+    for name, network in after.networks.items():
+        _add(found, f"network {name}", _network_facts(before.networks.get(name)), _network_facts(network))
+    for name, workspace in after.workspaces.items():
+        _add(found, f"workspace {name}", _workspace_facts(before, name), _workspace_facts(after, workspace.name))
+    for name in before.workspaces.keys() - after.workspaces.keys():
+        host = before.workspaces[name].host
+        found.append(Step("remove", f"workspace {name}", f"on {host}" if host else "not placed"))
+    for name in before.networks.keys() - after.networks.keys():
+        found.append(Step("remove", f"network {name}", f"VNI {before.networks[name].vni}"))
+    removed = [step for step in found if step.action == "remove"]
+    return (*(step for step in found if step.action != "remove"), *sorted(removed, key=_removal_order))
+
+
+def _removal_order(step: Step) -> tuple[bool, str]:
+    return step.object.startswith("network"), step.object
+
+
+def _add(found: list[Step], label: str, old: Mapping[str, str] | None, new: Mapping[str, str] | None) -> None:
+    if new is None or old == new:
+        return
+    if old is None:
+        found.append(Step("create", label, _join(f"{key} {value}" for key, value in new.items() if value)))
+        return
+    changed = [key for key in {**old, **new} if old.get(key, "") != new.get(key, "")]
+    detail = _join(f"{key} {old.get(key) or 'none'} → {new.get(key) or 'none'}" for key in changed)
+    found.append(Step("change", label, detail))
+
+
+def _join(parts: Iterable[str]) -> str:
+    return ", ".join(parts)
+
+
+def _network_facts(network: NetworkRecord | None) -> dict[str, str] | None:
+    if network is None:
+        return None
+    return {
+        "VNI": str(network.vni),
+        "MTU": str(network.mtu),
+        "subnets": " ".join(network.subnets),
+        "gateways": " ".join(network.gateways),
+        "lease": f"{network.lease_s} s",
+        "ntp-servers": " ".join(network.ntp),
+    }
+
+
+def _workspace_facts(grid: Grid, name: str) -> dict[str, str] | None:
+    workspace = grid.workspaces.get(name)
+    if workspace is None:
+        return None
+    facts = {
+        "driver": workspace.driver,
+        "host": workspace.pin or "",
+        "cpus": f"{workspace.cpus:g}" if workspace.cpus else "",
+        "memory": f"{workspace.memory_mib} MiB" if workspace.memory_mib else "",
+        "labels": _labels(workspace.labels),
+        "networks": " ".join(grid.ports[port].network for port in workspace.ports if port in grid.ports),
+    }
+    for port in (grid.ports[port] for port in workspace.ports if port in grid.ports):
+        facts[f"{port.network}:"] = " ".join((*port.addresses, port.mac, _labels(port.labels))).strip()
+    return facts
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(labels.items()))

@@ -1,0 +1,85 @@
+"""Pure. The texts of addresses, ranges and prefixes in files, as integers. Each raises ValueError with the remedy."""
+
+from __future__ import annotations
+
+import re
+
+import netaddr
+
+from overlay.pools import Span, Version, address_text
+
+_UNUSABLE_4 = {
+    "0.0.0.0/8": "means this host",
+    "127.0.0.0/8": "is loopback",
+    "169.254.0.0/16": "is link-local, and metadata lives there",
+    "224.0.0.0/4": "is multicast",
+    "240.0.0.0/4": "is reserved",
+}
+_UNUSABLE_6 = {
+    "::/8": "is reserved (loopback, mapped IPv4)",
+    "fe80::/10": "is link-local",
+    "ff00::/8": "is multicast",
+}
+_UNUSABLE = [(netaddr.IPNetwork(text), why) for table in (_UNUSABLE_4, _UNUSABLE_6) for text, why in table.items()]
+
+SMALLEST_PREFIX_4 = 8
+LARGEST_PREFIX_4 = 30
+"""Longer ones have no room for a gateway, a port, the network's own and the broadcast address."""
+
+
+def parse_ip(text: str) -> tuple[Version, int]:
+    """One address, without prefix length or zone."""
+    try:
+        address = netaddr.IPAddress(text.strip(), flags=netaddr.INET_PTON)
+    except (netaddr.AddrFormatError, ValueError):
+        raise ValueError(f"{text!r} is no IP address; write one as 10.20.0.5 or fd00:20::5") from None
+    return (4 if address.version == 4 else 6), int(address)
+
+
+def parse_prefix(text: str) -> tuple[Version, Span, int]:
+    """A prefix of a network, as (version, first to last address, prefix length). Host bits are refused."""
+    if not re.fullmatch(r"\s*[0-9A-Fa-f.:]+/\d{1,3}\s*", text):
+        raise ValueError(f"{text!r} is no prefix; write an address, a slash and a length, as 10.20.0.0/24")
+    try:
+        network = netaddr.IPNetwork(text.strip())
+    except (netaddr.AddrFormatError, ValueError):
+        raise ValueError(f"{text!r} is no prefix; write it as 10.20.0.0/24 or fd00:20::/64") from None
+    if network.ip != network.network:
+        raise ValueError(f"{text} has host bits set; write {network.cidr}")
+    for unusable, why in _UNUSABLE:
+        if network.version == unusable.version and (network in unusable or unusable in network):
+            raise ValueError(f"{text} can't be used: {unusable} {why}; choose another prefix, as 10.20.0.0/24")
+    version: Version = 4 if network.version == 4 else 6
+    if version == 6 and network.prefixlen != 64:
+        raise ValueError(f"{text} is no /64; other IPv6 prefixes need DHCPv6, which is not built yet: write a /64")
+    if version == 4 and not SMALLEST_PREFIX_4 <= network.prefixlen <= LARGEST_PREFIX_4:
+        raise ValueError(f"{text} has the wrong size; write a /{SMALLEST_PREFIX_4} to /{LARGEST_PREFIX_4}")
+    return version, Span(int(network.first), int(network.last)), int(network.prefixlen)
+
+
+def parse_range(text: str) -> tuple[Version, Span]:
+    """`FIRST-LAST`, one address, or a prefix."""
+    if "/" in text:
+        try:
+            network = netaddr.IPNetwork(text.strip())
+        except (netaddr.AddrFormatError, ValueError):
+            raise ValueError(f"{text!r} is no range; write it as 10.20.0.100-10.20.0.199") from None
+        if network.ip != network.network:
+            raise ValueError(f"{text} has host bits set; write {network.cidr}")
+        return (4 if network.version == 4 else 6), Span(int(network.first), int(network.last))
+    first_text, dash, last_text = text.partition("-")
+    version, first = parse_ip(first_text)
+    if not dash:
+        return version, Span(first, first)
+    last_version, last = parse_ip(last_text)
+    if version != last_version:
+        raise ValueError(f"{text!r} goes from IPv{version} to IPv{last_version}; write both ends in one family")
+    if first > last:
+        raise ValueError(f"{text!r} is reversed; write {last_text.strip()}-{first_text.strip()}")
+    return version, Span(first, last)
+
+
+def span_text(version: Version, span: Span) -> str:
+    """`FIRST-LAST`, or the address alone."""
+    first = address_text(version, span.first)
+    return first if span.first == span.last else f"{first}-{address_text(version, span.last)}"

@@ -1,0 +1,118 @@
+"""Pure. From a file's text to its spec, or to everything that is wrong with it. Reads no file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from overlay.pools import address_text, parse_address
+from playground.spec import names
+from playground.spec.addresses import parse_ip
+from playground.spec.models import HostShape, PlaygroundShape, SiteShape
+from playground.spec.network import networks
+from playground.spec.objects import HostSpec, PlaygroundSpec, SiteSpec
+from playground.spec.problem import Problem, SpecErrors
+from playground.spec.shape import fit
+from playground.spec.source import Document, Path, read
+from playground.spec.workspace import check_labels, workspaces
+
+
+def load_playground(text: str | bytes, file: str) -> PlaygroundSpec:
+    """A playground file. file: how problems name it.
+
+    Raises SpecErrors with every problem that can be told, each with line, column and path.
+    """
+    document = read(text, file)
+    problems: list[Problem] = []
+    shape = fit(PlaygroundShape, document, problems)
+    if shape is None:
+        raise SpecErrors(problems)
+    _check(names.dns_label, shape.name, document, ("name",), problems)
+    _check_keys(document, "networks", problems)
+    found = networks(shape.networks, document, problems)
+    members = workspaces(shape.workspaces, found, document, problems)
+    if problems:
+        raise SpecErrors(problems)
+    return PlaygroundSpec(shape.name, found, members, file, _text(text), document.place(("name",)))
+
+
+def load_site(text: str | bytes, file: str) -> SiteSpec:
+    """A site file. Raises SpecErrors, as `load_playground` does."""
+    document = read(text, file)
+    problems: list[Problem] = []
+    shape = fit(SiteShape, document, problems)
+    if shape is None:
+        raise SpecErrors(problems)
+    _check(names.dns_label, shape.name, document, ("name",), problems)
+    _check(names.domain_name, shape.domain, document, ("domain",), problems)
+    _check_keys(document, "hosts", problems)
+    resolvers = tuple(_addresses(shape.resolvers, document, ("resolvers",), problems))
+    hosts = dict(_hosts(shape.hosts, document, problems))
+    _check_underlays(hosts, problems)
+    if problems:
+        raise SpecErrors(problems)
+    return SiteSpec(shape.name, shape.domain, resolvers, hosts, file, _text(text), document.place(("name",)))
+
+
+def _text(text: str | bytes) -> str:
+    return text if isinstance(text, str) else text.decode("utf-8")
+
+
+def _check(rule: Callable[[str], object], text: str, document: Document, path: Path, problems: list[Problem]) -> None:
+    try:
+        rule(text)
+    except ValueError as error:
+        problems.append(Problem.at(document.place(path), str(error)))
+
+
+def _check_keys(document: Document, section: str, problems: list[Problem]) -> None:
+    """Every name of a section, also of entries that have other problems, is a DNS label."""
+    for name in document.keys((section,)):
+        try:
+            names.dns_label(name)
+        except ValueError as error:
+            problems.append(Problem.at(document.key_place((section, name)), str(error)))
+
+
+def _addresses(
+    texts: Iterable[str], document: Document, path: tuple[str | int, ...], problems: list[Problem]
+) -> Iterator[str]:
+    for index, text in enumerate(texts):
+        try:
+            yield address_text(*parse_ip(text))
+        except ValueError as error:
+            problems.append(Problem.at(document.place((*path, index)), str(error)))
+
+
+def _hosts(
+    shapes: Mapping[str, HostShape], document: Document, problems: list[Problem]
+) -> Iterator[tuple[str, HostSpec]]:
+    for name, shape in shapes.items():
+        path = ("hosts", name)
+        problems.extend(check_labels(shape.labels, document, (*path, "labels")))
+        try:
+            underlay = address_text(*parse_ip(shape.underlay))
+        except ValueError as error:
+            problems.append(Problem.at(document.place((*path, "underlay")), str(error)))
+            continue
+        capacity = shape.capacity
+        place = document.place((*path, "underlay"))
+        yield name, HostSpec(name, underlay, shape.labels, capacity.cpus, capacity.memory, place)
+
+
+def _check_underlays(hosts: Mapping[str, HostSpec], problems: list[Problem]) -> None:
+    """One tunnel address a host, and one family a site: a VXLAN device sends in one."""
+    seen: dict[str, HostSpec] = {}
+    first: HostSpec | None = None
+    for host in hosts.values():
+        first = first or host
+        if (twin := seen.setdefault(host.underlay, host)) is not host:
+            problems.append(
+                Problem.at(host.place, f"{host.underlay} is the underlay of {twin.name} too; choose another")
+            )
+        ours, theirs = parse_address(host.underlay)[0], parse_address(first.underlay)[0]
+        if ours != theirs:
+            message = (
+                f"{host.underlay} is IPv{ours}, but the underlay of {first.name} is IPv{theirs}; "
+                "give all hosts of a site one family"
+            )
+            problems.append(Problem.at(host.place, message))

@@ -1,0 +1,130 @@
+"""Pure. What a file says, checked and complete: frozen, addresses as integers, every object with its place in the file.
+
+Holds no defaults and no syntax: scales are expanded, gateways and pools are filled in. Knows nothing of records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from overlay.pools import Span, Version, address_text
+from playground.spec.problem import Place
+from playground.spec.selector import HostSelector
+
+NOWHERE = Place("", 1, 1)
+"""The place of what no file says."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """A range of a subnet from which ports get addresses (exclusions still in it)."""
+
+    span: Span
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetSpec:
+    """A prefix of a network. span: network to last address. gateway: the service leg's address.
+
+    pools: in the file's order, without overlap; IPv4 only (an IPv6 /64 gives the addresses that follow from MACs).
+    """
+
+    version: Version
+    span: Span
+    prefix_len: int
+    gateway: int
+    pools: tuple[PoolSpec, ...]
+    place: Place
+
+    @property
+    def text(self) -> str:
+        """Canonical prefix, as `10.20.0.0/24`."""
+        return f"{address_text(self.version, self.span.first)}/{self.prefix_len}"
+
+    @property
+    def gateway_text(self) -> str:
+        """The gateway without prefix length."""
+        return address_text(self.version, self.gateway)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """One L2 overlay. subnets in the file's order. exclude: IPv4 addresses that no port gets unless fixed to it."""
+
+    name: str
+    subnets: tuple[SubnetSpec, ...]
+    exclude: tuple[Span, ...]
+    lease_s: int
+    ntp: tuple[str, ...]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class NicSpec:
+    """A workspace's NIC. address: a fixed IPv4 address, or None; mac: a fixed canonical MAC, or None."""
+
+    network: str
+    labels: Mapping[str, str]
+    address: int | None
+    mac: str | None
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceSpec:
+    """One workspace (a scaled one is several of these, its instances in order). host: a name, a selector, or None.
+
+    cpus and memory_mib are what it takes of a host's declared capacity; 0 takes nothing.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    nics: tuple[NicSpec, ...]
+    host: str | HostSelector | None
+    driver: str
+    cpus: float
+    memory_mib: int
+    place: Place
+    host_place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class PlaygroundSpec:
+    """An accepted playground file. text: as it was read, so that it can be kept and read again."""
+
+    name: str
+    networks: Mapping[str, NetworkSpec]
+    workspaces: Mapping[str, WorkspaceSpec]
+    file: str
+    text: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """A host of a site file. underlay: canonical address. cpus and memory_mib: declared capacity, None for no limit."""
+
+    name: str
+    underlay: str
+    labels: Mapping[str, str]
+    cpus: float | None
+    memory_mib: int | None
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSpec:
+    """An accepted site file, or a site that needs none.
+
+    domain: what names end in. resolvers: canonical addresses that all other names are asked of.
+    """
+
+    name: str
+    domain: str = "internal"
+    resolvers: tuple[str, ...] = ()
+    hosts: Mapping[str, HostSpec] = field(default_factory=dict)
+    file: str = ""
+    text: str = ""
+    place: Place = NOWHERE

@@ -1,0 +1,30 @@
+"""Pure. The JSON Schema of the files, for editors. Says shapes, not what values mean together."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from playground.spec.models import PlaygroundShape, Shape, SiteShape
+
+_SHAPES: dict[str, type[Shape]] = {"playground": PlaygroundShape, "site": SiteShape}
+
+
+def json_schema(kind: Literal["playground", "site"]) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a file, short forms and empty keys included."""
+    schema = _SHAPES[kind].model_json_schema(by_alias=True)
+    for shape in (schema, *schema.get("$defs", {}).values()):
+        required = shape.get("required", [])
+        for key, value in shape.get("properties", {}).items():
+            if key not in required:
+                shape["properties"][key] = _or_null(value)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _or_null(value: dict[str, Any]) -> dict[str, Any]:
+    """A key without a value counts as absent, so an editor must not mark it."""
+    kept: dict[str, Any] = {key: value[key] for key in ("description", "title", "default") if key in value}
+    rest = {key: item for key, item in value.items() if key not in kept}
+    choices = rest["anyOf"] if rest.keys() == {"anyOf"} else [rest]
+    if {"type": "null"} in choices:
+        return value
+    return {**kept, "anyOf": [*choices, {"type": "null"}]}

@@ -1,0 +1,169 @@
+"""Pure. Selectors over host labels: parsing, and whether labels match. Knows nothing of hosts beyond their labels.
+
+    selector := term ("," term)*
+    term     := KEY "=" VALUE | KEY "!=" VALUE | KEY "in" "(" VALUES ")" | KEY "notin" "(" VALUES ")"
+              | "has" "(" KEY ")" | "!" "has" "(" KEY ")"
+
+All terms have to hold. `!=` and `notin` also hold where the label is missing, as in Kubernetes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from playground.spec.names import is_label_key, is_label_value
+
+_TOKENS = re.compile(r"\s*(?:(?P<word>[A-Za-z0-9_./-]+)|(?P<sign>!=|=|!|\(|\)|,)|(?P<bad>\S))")
+
+
+class Operator(Enum):
+    """How a term compares a label."""
+
+    IN = "in"
+    NOT_IN = "notin"
+    HAS = "has"
+    HAS_NOT = "!has"
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One condition on one label; values are empty for HAS and HAS_NOT. `a=b` is `a in (b)`."""
+
+    key: str
+    operator: Operator
+    values: frozenset[str] = frozenset()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether labels meet this condition."""
+        match self.operator:
+            case Operator.IN:
+                return labels.get(self.key) in self.values
+            case Operator.NOT_IN:
+                return labels.get(self.key) not in self.values
+            case Operator.HAS:
+                return self.key in labels
+            case Operator.HAS_NOT:
+                return self.key not in labels
+
+
+@dataclass(frozen=True, slots=True)
+class HostSelector:
+    """A conjunction of terms. text: as written, the form in which records keep it."""
+
+    text: str
+    terms: tuple[Term, ...]
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether labels meet all terms."""
+        return all(term.matches(labels) for term in self.terms)
+
+
+class SelectorError(ValueError):
+    """A text is no selector; says what was read where, and what is allowed there."""
+
+
+def is_selector(text: str) -> bool:
+    """Whether a `host:` text is meant as a selector; otherwise it is a host's name."""
+    return bool(re.search(r"[=!(),\s]", text.strip()))
+
+
+def parse_selector(text: str) -> HostSelector:
+    """Parses the grammar above. Raises SelectorError."""
+    reader = _Reader(text)
+    terms = [reader.term()]
+    while reader.peek() == ",":
+        reader.take()
+        terms.append(reader.term())
+    if (rest := reader.peek()) is not None:
+        raise reader.error(f"read {rest!r} after a complete condition; join conditions with commas")
+    return HostSelector(text, tuple(terms))
+
+
+class _Reader:
+    """Recursive descent over the tokens of one selector."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens: list[tuple[str, int]] = []
+        for found in _TOKENS.finditer(text):
+            kind = found.lastgroup or "bad"
+            self._tokens.append((found[kind], found.start(kind)))
+            if kind == "bad":
+                raise self.error(f"read {found[kind]!r} at character {found.start(kind) + 1}")
+        self._at = 0
+
+    def error(self, what: str) -> SelectorError:
+        return SelectorError(
+            f"{self._text!r} is no selector: {what}; "
+            "allowed: a=b, a!=b, a in (x,y), a notin (x,y), has(a), !has(a), joined by commas"
+        )
+
+    def peek(self, ahead: int = 0) -> str | None:
+        at = self._at + ahead
+        return self._tokens[at][0] if at < len(self._tokens) else None
+
+    def take(self) -> str | None:
+        token = self.peek()
+        self._at += 1
+        return token
+
+    def term(self) -> Term:
+        if self.peek() == "!":
+            self.take()
+            if self.take() != "has":
+                raise self.error("'!' stands only before has(…)")
+            return Term(self._parenthesised_key(), Operator.HAS_NOT)
+        if self.peek() == "has" and self.peek(1) == "(":
+            self.take()
+            return Term(self._parenthesised_key(), Operator.HAS)
+        key = self._key()
+        match self.take():
+            case "=":
+                return Term(key, Operator.IN, frozenset([self._value()]))
+            case "!=":
+                return Term(key, Operator.NOT_IN, frozenset([self._value()]))
+            case "in":
+                return Term(key, Operator.IN, self._values())
+            case "notin":
+                return Term(key, Operator.NOT_IN, self._values())
+            case None:
+                raise self.error(f"{key!r} alone is no condition")
+            case other:
+                raise self.error(f"read {other!r} after {key!r}")
+
+    def _key(self) -> str:
+        token = self.take()
+        if token is None:
+            raise self.error("a condition is missing at the end" if self._tokens else "it is empty")
+        if not is_label_key(token):
+            raise self.error(f"read {token!r} where a label's name should be")
+        return token
+
+    def _value(self) -> str:
+        token = self.take()
+        if token is None or not is_label_value(token):
+            raise self.error(f"read {'nothing' if token is None else repr(token)} where a label's value should be")
+        return token
+
+    def _parenthesised_key(self) -> str:
+        self._expect("(")
+        key = self._key()
+        self._expect(")")
+        return key
+
+    def _values(self) -> frozenset[str]:
+        self._expect("(")
+        values = {self._value()}
+        while self.peek() == ",":
+            self.take()
+            values.add(self._value())
+        self._expect(")")
+        return frozenset(values)
+
+    def _expect(self, token: str) -> None:
+        read = self.take()
+        if read != token:
+            raise self.error(f"read {'nothing' if read is None else repr(read)} where {token!r} should be")

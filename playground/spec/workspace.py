@@ -1,0 +1,212 @@
+"""Pure. Workspaces of a file: scales expanded, NICs resolved, fixed addresses and MACs that nobody else has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from overlay.mac import is_usable
+from overlay.pools import address_text
+from playground.spec import names
+from playground.spec.addresses import parse_ip
+from playground.spec.models import NicShape, WorkspaceShape
+from playground.spec.network import reserved
+from playground.spec.objects import NetworkSpec, NicSpec, WorkspaceSpec
+from playground.spec.problem import Place, Problem, suggestion
+from playground.spec.selector import HostSelector, SelectorError, is_selector, parse_selector
+from playground.spec.source import Document
+
+MAX_WORKSPACES = 20_000
+"""Of one playground, scaled ones counted in full."""
+
+DRIVERS = ("netns", "external")
+DRIVERS_TO_COME = ("libvirt",)
+
+
+def workspaces(
+    shapes: Mapping[str, WorkspaceShape],
+    networks: Mapping[str, NetworkSpec],
+    document: Document,
+    problems: list[Problem],
+) -> dict[str, WorkspaceSpec]:
+    """Every workspace by name, in the file's order, instances in theirs; what is wrong is added to `problems`."""
+    reader = _Reader(networks, document, problems)
+    found: dict[str, WorkspaceSpec] = {}
+    total = sum(1 if shape.scale is None else shape.scale for shape in shapes.values())
+    if total > MAX_WORKSPACES:
+        message = f"{total} workspaces, scaled ones counted in full; {MAX_WORKSPACES} are allowed"
+        problems.append(Problem.at(document.key_place(("workspaces",)), message))
+        return {}
+    for name, shape in shapes.items():
+        for workspace in reader.instances(name, shape):
+            if (twin := found.get(workspace.name)) is not None:
+                places = sorted((twin.place, workspace.place), key=lambda place: (place.line, place.column))
+                message = f"a workspace named {workspace.name} comes from {places[0].path} too; rename one"
+                problems.append(Problem.at(places[1], message))
+            found[workspace.name] = workspace
+    return found
+
+
+def check_labels(labels: Mapping[str, str], document: Document, path: tuple[str | int, ...]) -> Iterator[Problem]:
+    """Labels that no selector could name, or that are built in."""
+    for key, value in labels.items():
+        place = document.key_place((*path, key))
+        if not names.is_label_key(key):
+            yield Problem.at(place, f"{key!r} is no label; write letters, digits and inner -_./, at most 63")
+        elif key in names.BUILT_IN_LABELS:
+            yield Problem.at(place, f"the label {key} is built in; choose another name")
+        elif not names.is_label_value(value):
+            yield Problem.at(
+                document.place((*path, key)), f"{value!r} is no label's value; write letters, digits and inner -_./"
+            )
+
+
+@dataclass(slots=True)
+class _Reader:
+    networks: Mapping[str, NetworkSpec]
+    document: Document
+    problems: list[Problem]
+    addresses: dict[tuple[str, int], Place] = field(default_factory=dict)
+    macs: dict[tuple[str, str], Place] = field(default_factory=dict)
+
+    def instances(self, name: str, shape: WorkspaceShape) -> Iterator[WorkspaceSpec]:
+        path = ("workspaces", name)
+        place = self.document.key_place(path)
+        self._check_name(name, shape.scale, place)
+        self.problems.extend(check_labels(shape.labels, self.document, (*path, "labels")))
+        nics = tuple(self._nics(name, shape))
+        host, host_place = self._host(name, shape), self.document.place((*path, "host"))
+        self._check_driver(name, shape.driver)
+        for index in range(1 if shape.scale is None else shape.scale):
+            yield WorkspaceSpec(
+                name=name if shape.scale is None else f"{name}-{index}",
+                labels=shape.labels,
+                nics=nics,
+                host=host,
+                driver=shape.driver,
+                cpus=shape.cpus or 0.0,
+                memory_mib=shape.memory or 0,
+                place=place,
+                host_place=host_place,
+            )
+
+    def _check_name(self, name: str, scale: int | None, place: Place) -> None:
+        try:
+            names.dns_label(name)
+            if scale:
+                names.dns_label(f"{name}-{scale - 1}")
+        except ValueError as error:
+            self.problems.append(Problem.at(place, str(error)))
+
+    def _check_driver(self, name: str, driver: str) -> None:
+        if driver in DRIVERS:
+            return
+        place = self.document.place(("workspaces", name, "driver"))
+        if driver in DRIVERS_TO_COME:
+            message = f"the driver {driver} is not built yet; write {' or '.join(DRIVERS)}"
+        else:
+            message = f"unknown driver {driver!r}{suggestion(driver, DRIVERS)}"
+        self.problems.append(Problem.at(place, message))
+
+    def _host(self, name: str, shape: WorkspaceShape) -> str | HostSelector | None:
+        if shape.host is None:
+            return None
+        text = shape.host.strip()
+        try:
+            return parse_selector(text) if is_selector(text) else names.dns_label(text)
+        except (SelectorError, ValueError) as error:
+            self.problems.append(Problem.at(self.document.place(("workspaces", name, "host")), str(error)))
+            return None
+
+    def _nics(self, name: str, shape: WorkspaceShape) -> Iterator[NicSpec]:
+        seen: dict[str, Place] = {}
+        declared = self.document.keys(("networks",))
+        for index, nic in enumerate(shape.networks):
+            path = ("workspaces", name, "networks", index)
+            place = self.document.place(path)
+            at_name = self.document.place((*path, "network"))
+            self.problems.extend(check_labels(nic.labels, self.document, (*path, "labels")))
+            if nic.network not in declared:
+                hint = suggestion(nic.network, declared) or "; the file has no networks"
+                self.problems.append(Problem.at(at_name, f"unknown network {nic.network!r}{hint}"))
+                continue
+            if nic.network in seen:
+                message = f"{nic.network} is named a second time, first in line {seen[nic.network].line}; keep one"
+                self.problems.append(Problem.at(at_name, message))
+                continue
+            seen[nic.network] = at_name
+            network = self.networks.get(nic.network)
+            if network is not None:
+                yield self._nic(nic, network, path, place, is_scaled=shape.scale is not None)
+
+    def _nic(
+        self, nic: NicShape, network: NetworkSpec, path: tuple[str | int, ...], place: Place, *, is_scaled: bool
+    ) -> NicSpec:
+        address = self._address(nic, network, path, is_scaled)
+        mac = self._mac(nic, network, self.document.place((*path, "mac")), is_scaled)
+        return NicSpec(network.name, nic.labels, address, mac, place)
+
+    def _address(self, nic: NicShape, network: NetworkSpec, path: tuple[str | int, ...], is_scaled: bool) -> int | None:
+        if nic.address is not None and nic.addresses:
+            place = self.document.key_place((*path, "address"))
+            self.problems.append(Problem.at(place, "address is short for addresses; write one of them"))
+            return None
+        key = "address" if nic.address is not None else "addresses"
+        texts = list(nic.addresses) if nic.address is None else [nic.address]
+        fixed: int | None = None
+        for index, text in enumerate(texts):
+            place = self.document.place((*path, key, index))
+            if is_scaled:
+                message = f"{text} is fixed, but the workspace has a scale; write it as a workspace of its own"
+                self.problems.append(Problem.at(place, message))
+                continue
+            try:
+                version, address = parse_ip(text)
+            except ValueError as error:
+                self.problems.append(Problem.at(place, str(error)))
+                continue
+            if misfit := self._address_problem(text, version, address, network):
+                self.problems.append(Problem.at(place, misfit))
+                continue
+            if fixed is not None:
+                message = f"{text} is a second IPv4 address on {network.name}; more than one is not built yet: keep one"
+                self.problems.append(Problem.at(place, message))
+                continue
+            twin = self.addresses.setdefault((network.name, address), place)
+            if twin is not place:
+                message = f"{text} is in use twice, first at {twin.path} in line {twin.line}; choose another"
+                self.problems.append(Problem.at(place, message))
+            fixed = address
+        return fixed
+
+    def _address_problem(self, text: str, version: int, address: int, network: NetworkSpec) -> str | None:
+        if version == 6:
+            return (
+                f"{text}: fixed IPv6 addresses need DHCPv6, which is not built yet; leave it out: "
+                "an IPv6 /64 gives the address that follows from the MAC, which can be fixed"
+            )
+        subnet = next((one for one in network.subnets if one.version == version and address in one.span), None)
+        if subnet is None:
+            subnets = ", ".join(one.text for one in network.subnets) or "it has none"
+            return f"{text} lies in no subnet of {network.name}: {subnets}"
+        if (what := reserved(subnet, address)) is not None:
+            free = subnet.span.first + 1 + (subnet.gateway == subnet.span.first + 1)
+            return f"{text} is {what} of {subnet.text}; choose another, as {address_text(4, free)}"
+        return None
+
+    def _mac(self, nic: NicShape, network: NetworkSpec, place: Place, is_scaled: bool) -> str | None:
+        if nic.mac is None:
+            return None
+        if is_scaled:
+            message = f"{nic.mac} is fixed, but the workspace has a scale; write it as a workspace of its own"
+        elif not is_usable(nic.mac):
+            message = (
+                f"{nic.mac} can't be a port's: it is multicast, zero or the gateways' own; choose one as 52:54:00:…"
+            )
+        else:
+            twin = self.macs.setdefault((network.name, nic.mac), place)
+            if twin is place:
+                return nic.mac
+            message = f"{nic.mac} is in use twice on {network.name}, first in line {twin.line}; choose another"
+        self.problems.append(Problem.at(place, message))
+        return None
