@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from playground.store.api import Events, Revision, Store
+from playground.store.api import Conflict, Events, LeaseLost, Put, Revision, Store
 
 DEADLINE_S = 30.0
 """For what must happen at all; no test says how fast."""
@@ -48,6 +48,19 @@ async def collecting(store: Store, prefix: str, after: Revision) -> AsyncIterato
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def put_for_a_moment(store: Store, key: str) -> Revision:
+    """Puts a key under a lease that soon ends by itself; the longer, the busier the machine is."""
+    ttl_s = 0.02
+    while True:
+        try:
+            revision = await store.commit([], [Put(key, b"", await store.lease(ttl_s))])
+        except LeaseLost:
+            ttl_s *= 2
+        else:
+            assert not isinstance(revision, Conflict)
+            return revision
 
 
 async def until(claim: Callable[[], bool]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from store_lab import Clock, collecting, events_up_to, until
+from store_lab import Clock, collecting, events_up_to, put_for_a_moment, until
 
 from playground.store.api import (
     LIMIT_BYTES,
@@ -457,8 +457,7 @@ async def test_keepalive_starts_the_time_anew(open_store: Callable[..., Any], cl
 
 
 async def test_leases_end_by_themselves_and_watchers_are_told(store: Store) -> None:
-    lease = await store.lease(0.05)
-    revision = await put(store, "a", lease=lease)
+    revision = await put_for_a_moment(store, "a")
     assert await anext(store.watch("a", revision)) == [Event("a", None, Revision(revision + 1))]
 
 

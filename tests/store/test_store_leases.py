@@ -59,6 +59,12 @@ def test_a_feed_forgets_the_oldest_beyond_its_size_but_never_the_last(monkeypatc
     assert feed.read(Place("a", 2)) == [an_event(3, size=500)]
 
 
+def test_a_place_in_the_middle_of_a_batch_is_told_only_the_rest() -> None:
+    feed = Feed(0)
+    feed.publish([an_event(1), an_event(2), an_event(3), an_event(3, "b")])
+    assert feed.read(Place("a", 2)) == [an_event(3)]
+
+
 def test_after_a_gap_a_feed_starts_anew_and_wakes_everybody() -> None:
     async def scenario() -> None:
         feed = Feed(0)

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_lab import Clock, events_up_to, until
+from store_lab import Clock, events_up_to, put_for_a_moment, until
 
+from playground.store import feed as feed_module
 from playground.store import file as file_module
+from playground.store import sqlite as sqlite_module
 from playground.store import writer as writer_module
 from playground.store.api import Compare, Conflict, LeaseLost, Put, Revision, StoreError
 from playground.store.sqlite import SqliteStore, check
@@ -147,14 +149,53 @@ def test_a_later_event_loop_goes_on_with_the_same_store(opened: Any) -> None:
     asyncio.run(later())
 
 
-async def test_a_lease_that_ends_before_anybody_watches_is_told_later(opened: Any) -> None:
+async def test_leases_that_end_before_anybody_watches_are_told_later(opened: Any, path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sqlite_module, "WATCH_WINDOW", 2)
     first = opened()
-    lease = await first.lease(0.02)
-    await first.commit([], [Put("a", b"", lease)])
+    for number in range(5):
+        await first.commit([], [Put(f"a{number}", b"", await first.lease(60.0))])
     await first.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE lease SET ttl_s = 0.01")
+    connection.close()
     second = opened()
-    await until(lambda: check(second._path) == [] and second._writer._leases.next_due_mono_s == float("inf"))
-    assert [event.item is None for event in await events_up_to(second, "a", R0, 2)] == [False, True]
+    await until(lambda: second._writer._leases.next_due_mono_s == float("inf"))
+    events = await events_up_to(second, "a", R0, 10)
+    assert [event.item is None for event in events] == [False] * 5 + [True] * 5
+
+
+async def test_a_watcher_beyond_memory_reads_the_disk_and_comes_back(opened: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(feed_module, "KEPT_BYTES", 50)
+    store = opened()
+    watch = store.watch("a", R0)
+    seen: list[int] = []
+    for number in range(1, 40):
+        await store.commit([], [Put("a", b"x" * 20)])
+        if number % 7 == 0:
+            seen += [event.revision for event in await anext(watch)]
+    while seen[-1] < 39:
+        seen += [event.revision for event in await anext(watch)]
+    assert seen == list(range(1, 40))
+
+
+async def test_a_keepalive_that_waits_behind_a_slow_disk_still_came_in_time(
+    opened: Any, path: Path, monkeypatch: Any, clock: Clock
+) -> None:
+    monkeypatch.setattr(writer_module, "BATCH_REQUESTS", 1)
+    store = opened(clock=clock)
+    lease = await store.lease(10.0)
+    await store.commit([], [Put("a", b"", lease)])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = [asyncio.create_task(store.commit([], [Put("b", b"")])) for _ in range(2)]
+    clock.now_s += 9.0
+    waiting.append(asyncio.create_task(store.keepalive(lease)))
+    await asyncio.sleep(0)
+    clock.now_s += 5.0
+    other.execute("ROLLBACK")
+    other.close()
+    await asyncio.gather(*waiting)
+    assert await store.get("a") is not None
 
 
 # --- one transaction for many
@@ -379,12 +420,9 @@ async def test_a_lease_whose_end_cant_be_written_runs_on_and_ends_later(opened: 
     monkeypatch.setattr(writer_module, "RETRY_S", 0.01)
     monkeypatch.setattr(writer_module.Batch, "finish", finish_badly)
     store = opened()
-    lease = await store.lease(0.02)
-    await store.commit([], [Put("a", b"", lease)])
-    assert [event.item is None for event in await events_up_to(store, "a", Revision(1), 2)] == [True]
+    revision = await put_for_a_moment(store, "a")
+    assert [event.item is None for event in await anext(store.watch("a", revision))] == [True]
     assert failures == 3
-    with pytest.raises(LeaseLost):
-        await store.keepalive(lease)
 
 
 async def test_keepalives_hold_while_the_disk_takes_nothing(opened: Any, monkeypatch: Any, clock: Clock) -> None:
