@@ -21,3 +21,18 @@ def store(args: argparse.Namespace) -> int:
     for problem in problems if not args.json else ():
         print(f"{args.path}: {render.printable(problem)}", file=sys.stderr)
     return REFUSED if problems else DONE
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """The doctor's own program: it also runs before this command can."""
+    from playground.doctor.__main__ import main
+
+    return main([flag for flag, given in (("--fix", args.fix), ("--json", args.json)) if given])
+
+
+def schema(args: argparse.Namespace) -> int:
+    """The schema that the file of a kind is checked by."""
+    from playground.spec import json_schema
+
+    print(render.json_text(json_schema(args.kind)))
+    return DONE

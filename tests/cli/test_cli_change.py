@@ -1,0 +1,235 @@
+"""`plan`, `up`, `down`: refused before anything changes, followed to the end, and told as it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_lab import FakeController, Play, a_progress
+
+from playground.cli import progress, site
+from playground.cli.failure import Failure
+
+ATLAS = str(Path(__file__).resolve().parents[2] / "examples" / "atlas.yaml")
+
+CHANGES = [
+    {"action": "create", "object": "network grid", "detail": "10.20.0.0/24"},
+    {"action": "change", "object": "workspace head", "detail": "labels"},
+    {"action": "remove", "object": "workspace worker-9", "detail": ""},
+]
+
+
+@pytest.fixture
+def bad_file(tmp_path: Path) -> str:
+    path = tmp_path / "lab.yaml"
+    path.write_text("name: lab\nnetworks:\n  grid:\n    subnets: [10.0.0.0/99]\n  dmz: {subnets: [10.1.0.0/33]}\n")
+    return str(path)
+
+
+@pytest.fixture
+def atlas_is_up(controller: FakeController) -> FakeController:
+    controller.answers["PUT playgrounds"] = {"name": "atlas", "change": "c1", "changes": CHANGES}
+    controller.answers["GET playgrounds/atlas/progress"] = [a_progress(False), a_progress()]
+    return controller
+
+
+@pytest.mark.parametrize("words", [["up"], ["up", "--emulate", "3"], ["plan"]])
+def test_a_bad_file_is_refused_before_anything_is_asked_or_made(
+    words: list[str], bad_file: str, controller: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "emulate", lambda *args, **options: pytest.fail("a sandbox was started"))
+    ran = play(*words, bad_file)
+    assert (ran.code, ran.out) == (1, "")
+    lines = ran.err.splitlines()
+    assert len(lines) >= 3
+    assert lines[0].startswith(f"{bad_file}:4:")
+    assert lines[1].startswith(f"{bad_file}:5:")
+    assert "10.1.0.0/33" in lines[1]
+    assert lines[-1].endswith("nothing was changed")
+    assert controller.asked == []
+
+
+def test_problems_are_json_for_programs(bad_file: str, play: Play) -> None:
+    problems = json.loads(play("plan", bad_file, "--json").out)["problems"]
+    assert {problem["line"] for problem in problems} >= {4, 5}
+    assert {key for problem in problems for key in problem} == {"file", "line", "column", "path", "message"}
+
+
+@pytest.mark.parametrize("command", ["up", "plan"])
+def test_a_missing_file_is_one_sentence(command: str, play: Play) -> None:
+    ran = play(command, "none.yaml")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("playground: none.yaml: no such file or directory")
+
+
+def test_the_controllers_own_problems_are_told_like_ours(controller: FakeController, play: Play) -> None:
+    problem = {"file": "atlas.yaml", "line": 7, "column": 5, "path": "networks.grid", "message": "exhausted"}
+    controller.answers["PUT playgrounds"] = (422, {"problems": [problem]})
+    ran = play("up", ATLAS)
+    assert ran.code == 1
+    assert ran.err == "atlas.yaml:7:5: networks.grid: exhausted\nplayground: 1 problem, nothing was changed\n"
+
+
+def test_up_says_what_changed_and_waits(atlas_is_up: FakeController, play: Play) -> None:
+    ran = play("up", ATLAS)
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert lines[:4] == [
+        "atlas: 3 changes",
+        "  + network grid        10.20.0.0/24",
+        "  ~ workspace head      labels",
+        "  - workspace worker-9",
+    ]
+    assert lines[4].startswith("atlas: up, 2 workspaces, 3 ports, ")
+    assert ran.err == ""
+    _, _, body = next(asked for asked in atlas_is_up.asked if asked[0].startswith("PUT"))
+    assert body == {"file": ATLAS, "text": Path(ATLAS).read_text()}
+
+
+def test_up_again_says_that_there_is_nothing_to_change(atlas_is_up: FakeController, play: Play) -> None:
+    atlas_is_up.answers["PUT playgrounds"] = {"name": "atlas", "change": "c2", "changes": []}
+    ran = play("up", ATLAS)
+    assert (ran.code, ran.out) == (0, "atlas: nothing to change\n")
+
+
+def test_up_as_json_is_one_object(atlas_is_up: FakeController, play: Play) -> None:
+    told = json.loads(play("up", ATLAS, "--json").out)
+    assert told["changes"] == CHANGES
+    assert told["converged"] is True
+
+
+def test_what_is_not_up_in_time_is_three_and_named(atlas_is_up: FakeController, play: Play) -> None:
+    failed = [{"object": "workspace worker-0", "cause": "no memory"}]
+    atlas_is_up.answers["GET playgrounds/atlas/progress"] = a_progress(False, failed=failed)
+    ran = play("up", ATLAS, "--timeout", "0")
+    assert ran.code == 3
+    assert ran.err.splitlines() == [
+        "playground: atlas is not up within 0 s; it goes on, `playground status` shows how far it is",
+        "  workspace worker-0: no memory",
+        "  workspace worker-1: waits for a host",
+    ]
+
+
+def test_no_wait_returns_once_it_is_accepted(atlas_is_up: FakeController, play: Play) -> None:
+    assert play("up", ATLAS, "--no-wait").code == 0
+    assert not any("progress" in key for key, _, _ in atlas_is_up.asked)
+
+
+def test_a_controller_that_restarts_meanwhile_is_waited_for(atlas_is_up: FakeController, play: Play) -> None:
+    atlas_is_up.answers["GET playgrounds/atlas/progress"] = [(200, b""), a_progress(False), a_progress()]
+    assert play("up", ATLAS).code == 0
+
+
+def test_many_changes_are_told_as_counts(atlas_is_up: FakeController, play: Play) -> None:
+    many = [{"action": "create", "object": f"workspace worker-{n}", "detail": ""} for n in range(400)]
+    atlas_is_up.answers["PUT playgrounds"] = {"name": "atlas", "change": "c1", "changes": [*many, CHANGES[0]]}
+    assert play("up", ATLAS).out.splitlines()[:3] == ["atlas: 401 changes", "  + 400 workspaces", "  + 1 network"]
+
+
+def test_up_without_a_site_names_both_ways(play: Play) -> None:
+    ran = play("up", ATLAS)
+    assert ran.code == 1
+    assert "--emulate" in ran.err
+    assert "playground controller" in ran.err
+
+
+def test_emulate_makes_the_site_first(atlas_is_up: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, int]] = []
+    monkeypatch.setattr(site, "emulate", lambda name, hosts: made.append((name, hosts)))
+    assert play("up", ATLAS, "--emulate", "3").code == 0
+    assert made == [("local", 3)]
+
+
+def test_a_site_made_for_a_refused_file_goes_again(
+    atlas_is_up: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(site, "emulate", lambda name, hosts: None)
+    monkeypatch.setattr(site, "end", ended.append)
+    atlas_is_up.answers["PUT playgrounds"] = (422, {"error": "no host n9"})
+    assert play("up", ATLAS, "--emulate", "3").code == 1
+    assert ended == ["local"]
+
+
+def test_a_sandbox_that_can_not_be_made_is_a_refusal(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, hosts: int) -> None:
+        raise Failure("this machine does not allow a sandbox; `playground doctor` says why")
+
+    monkeypatch.setattr(site, "emulate", refuse)
+    ran = play("up", ATLAS, "--emulate", "3")
+    assert (ran.code, ran.out) == (1, "")
+    assert "doctor" in ran.err
+
+
+def test_plan_asks_the_controller_and_changes_nothing(controller: FakeController, play: Play) -> None:
+    controller.answers["POST plan"] = {"name": "atlas", "changes": CHANGES[:1]}
+    ran = play("plan", ATLAS)
+    assert (ran.code, ran.out) == (0, "atlas: 1 change\n  + network grid  10.20.0.0/24\n")
+    assert not any(key.startswith("PUT") for key, _, _ in controller.asked)
+
+
+def test_plan_without_a_controller_is_against_an_empty_site(play: Play) -> None:
+    ran = play("plan", ATLAS, "--json")
+    assert ran.code == 0
+    created = {change["object"] for change in json.loads(ran.out)["changes"] if change["action"] == "create"}
+    assert {"network grid", "network public", "workspace head", "workspace worker-3", "workspace mirror"} <= created
+    assert "empty site" in ran.err
+
+
+def test_down_waits_until_nothing_is_left(controller: FakeController, play: Play) -> None:
+    controller.answers["DELETE playgrounds/atlas"] = {"name": "atlas"}
+    left = a_progress(False, waiting=[{"object": "workspace head", "cause": "host n1 is ending it"}])
+    controller.answers["GET playgrounds/atlas/progress"] = [left, a_progress(False, removed=True)]
+    ran = play("down", "atlas")
+    assert ran.code == 0
+    assert ran.out.startswith("atlas: down, ")
+
+
+def test_what_is_not_gone_in_time_is_three_and_named(controller: FakeController, play: Play) -> None:
+    controller.answers["DELETE playgrounds/atlas"] = {"name": "atlas"}
+    left = a_progress(False, waiting=[{"object": "workspace head", "cause": "host n1 is ending it"}])
+    controller.answers["GET playgrounds/atlas/progress"] = left
+    ran = play("down", "atlas", "--timeout", "0")
+    assert ran.code == 3
+    assert "workspace head: host n1 is ending it" in ran.err
+
+
+def test_down_of_an_unknown_name_says_which_there_are(controller: FakeController, play: Play) -> None:
+    ran = play("down", "beta")
+    assert (ran.code, ran.err) == (1, "playground: there is no playground beta here; there is: atlas\n")
+
+
+def test_down_all_removes_every_playground_of_a_real_site(controller: FakeController, play: Play) -> None:
+    controller.answers["DELETE playgrounds/atlas"] = {"name": "atlas"}
+    ran = play("down", "--all")
+    assert ran.code == 0
+    assert ran.out.startswith("atlas: down, ")
+
+
+def test_down_all_of_nothing_is_done(play: Play) -> None:
+    ran = play("down", "--all")
+    assert (ran.code, ran.out) == (0, "site local: nothing is up\n")
+
+
+def test_down_all_ends_an_emulated_site_whatever_is_left_of_it(
+    play: Play, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(site, "is_emulated", lambda name: True)
+    monkeypatch.setattr(site, "end", ended.append)
+    ran = play("--site", "lab", "down", "--all")
+    assert ran.code == 0
+    assert ended == ["lab"]
+
+
+def test_interrupting_a_wait_is_130_and_stops_nothing(
+    atlas_is_up: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress, "follow", interrupt)
+    assert play("up", ATLAS).code == 130
+    assert not any(key.startswith("DELETE") for key, _, _ in atlas_is_up.asked)
