@@ -24,6 +24,9 @@ LIMIT_OPS = 120
 LIMIT_BYTES = 1 << 20
 """Most bytes of one commit: all its keys, in UTF-8, and all its values (etcd's own limit on a request is 1.5 MiB)."""
 
+HISTORY = 10_000
+"""Revisions that a watch can go back, at least, unless an engine is told otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:

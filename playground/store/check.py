@@ -7,7 +7,7 @@ import sqlite3
 from os import PathLike
 from pathlib import Path
 
-from playground.store.file import connect, explain, schema_problem
+from playground.store.file import STEPS, connect, explain, schema_problem
 
 SHOWN = 20
 """Problems of one kind that are told one by one."""
@@ -77,6 +77,10 @@ def check(path: str | PathLike[str]) -> list[str]:
 def _look(connection: sqlite3.Connection, file: Path) -> list[str]:
     if problem := schema_problem(connection, file):
         return [problem]
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version < len(STEPS):
+        state = f"has schema version {version} of {len(STEPS)}" if version else "is empty"
+        return [f"{file} {state}; start the controller once, which brings it up to date"]
     problems = [f"file: {line}" for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
     if problems:
         return problems[:SHOWN]  # on a broken structure the other claims mean nothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -162,6 +163,8 @@ _CAUSES = {
 def explain(error: sqlite3.Error | OSError, path: Path) -> StoreError:
     """What went wrong with the file, and the remedy, in one sentence."""
     if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StoreError(f"{path}: {_CAUSES['SQLITE_FULL']} ({error.strerror})")
         return StoreError(f"{path}: {error.strerror}; check that its folder exists and that this user may write there")
     name: str = getattr(error, "sqlite_errorname", None) or ""
     for prefix, cause in _CAUSES.items():

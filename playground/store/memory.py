@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from playground.store.admit import admit_commit, admit_text, admit_ttl
 from playground.store.api import (
+    HISTORY,
     Change,
     Compacted,
     Compare,
@@ -27,9 +28,6 @@ from playground.store.api import (
     StoreError,
 )
 from playground.store.election import elect
-
-HISTORY = 10_000
-"""Revisions that a watch can go back, at least."""
 
 
 class MemoryStore:

@@ -15,6 +15,7 @@ from typing import TypeVar, cast
 
 from playground.store.admit import admit_commit, admit_text, admit_ttl
 from playground.store.api import (
+    HISTORY,
     Change,
     Compacted,
     Compare,
@@ -32,12 +33,10 @@ from playground.store.feed import Feed, Place
 from playground.store.file import FileLock, Head, connect, explain, prepare, read_head
 from playground.store.writer import Batch, Done, Request, Writer
 
-__all__ = ["HISTORY", "SqliteStore", "check"]
+__all__ = ["SqliteStore", "check"]
 
 T = TypeVar("T")
 
-HISTORY = 10_000
-"""Revisions that a watch can go back, at least."""
 LIST_ON_LOOP = 256
 """A list of up to so many items is read at once (0.5 ms); a longer one in a thread, so that the event loop goes on."""
 WATCH_WINDOW = 256

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from store_lab import Clock, events_up_to, put_for_a_moment, until
 
+from playground.store import check as check_module
 from playground.store import feed as feed_module
 from playground.store import file as file_module
 from playground.store import sqlite as sqlite_module
@@ -481,6 +482,15 @@ async def test_check_finds_nothing_in_a_store_at_work(opened: Any, path: Path) -
 def test_check_tells_that_there_is_no_file_and_makes_none(path: Path) -> None:
     assert check(path) == [f"{path} is not there"]
     assert not path.exists()
+
+
+def test_check_tells_what_is_not_up_to_date(path: Path, opened: Any, monkeypatch: Any) -> None:
+    path.write_bytes(b"")
+    assert check(path) == [f"{path} is empty; start the controller once, which brings it up to date"]
+    opened()
+    assert check(path) == []
+    monkeypatch.setattr(check_module, "STEPS", (*file_module.STEPS, ("SELECT 1",)))
+    assert "schema version 1 of 2" in check(path)[0]
 
 
 @pytest.mark.parametrize(
