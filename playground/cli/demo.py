@@ -44,15 +44,18 @@ def demo(args: argparse.Namespace) -> int:
     name = args.site or (KEPT_SITE if args.keep else f"demo-{os.getpid()}")
     if site.is_emulated(name) or paths.controller_socket(name).exists():
         raise Failure(f"site {name} is there already; end it first: playground --site {name} down --all")
+    started = time.monotonic()
     with _ended_by_signals(), _emulated(name, args.keep) as client:
-        run = Demo(client, render.Ink.of(sys.stdout))
-        run.show_all(name, example())
+        run = Demo(client, render.Ink.of(sys.stdout), started)
+        move = run.show_all(name, example())
         if args.keep:
-            print(f"\n{_next_steps(name)}")
+            print(f"\n{_next_steps(name, move)}")
         else:
             run.take_down()
             site.end(name)
-            run.check(not paths.run_dir(name).exists(), f"site {name} is gone: no process, no namespace, no file left")
+            left = [str(path) for path in (paths.run_dir(name), paths.state_dir(name)) if path.exists()]
+            is_gone = not left and not site.is_emulated(name)
+            run.check(is_gone, f"site {name} is gone; files left: {render.spelled(left)}")
     return REFUSED if run.failures else DONE
 
 
@@ -67,10 +70,11 @@ def example() -> Path:
 class Demo:
     """One run: what was checked so far, and what failed."""
 
-    def __init__(self, client: Client, ink: render.Ink) -> None:
+    def __init__(self, client: Client, ink: render.Ink, started: float) -> None:
+        """started: when the command began, by time.monotonic()."""
         self._client = client
         self._ink = ink
-        self._started = time.monotonic()
+        self._started = started
         self._playground = ""
         self.failures = 0
 
@@ -80,8 +84,8 @@ class Demo:
         self.failures += not holds
         print(f"{time.monotonic() - self._started:5.1f} s  {mark}  {text}", flush=True)
 
-    def show_all(self, site_name: str, path: Path) -> None:
-        """Up, hosts and ports, all pairs, names, and a move under traffic."""
+    def show_all(self, site_name: str, path: Path) -> Move:
+        """Up, hosts and ports, all pairs, names, and a move under traffic; the move that was made."""
         file, text = change.read(str(path))
         hosts = self._await_hosts()
         self.check(len(hosts) == HOSTS, f"site {site_name}: {render.count(len(hosts), 'host')} up, and a controller")
@@ -98,6 +102,7 @@ class Demo:
         self.check(kept, f"{move.moving} is on {_host(after, move.moving)} with the addresses it had")
         self._check_names(after, move.sender, [move.moving])
         self._check_names(after, move.moving, [name for name in peers if _shared(after, move.moving, name)][:1])
+        return move
 
     def take_down(self) -> None:
         """Removes the playground, and sees that no host holds anything of it."""
@@ -161,16 +166,19 @@ class Demo:
         with contextlib.closing(streams), _line(f"{move.moving}: {move.source} → {move.target}"):
             streams.start()
             result = streams.move()
-            udp, tcp = streams.finish()
+            measured = streams.finish()
         settled = result["state"] == "settled"
         pause = f", paused {result['pause_ms']:.1f} ms" if result.get("pause_ms") is not None else ""
         cause = f": {result['cause']}" if result.get("cause") else ""
         self.check(
             settled, f"{move.moving} moved from {move.source} to {move.target}{pause} ({result['state']}{cause})"
         )
+        udp = measured.udp
         counted = f"{udp['sent']} sent, {udp['lost']} lost, {udp['duplicated']} duplicated"
-        followed = udp["received"] > 0 and udp["gap_ms"] is not None and udp["gap_ms"] < GAP_MS
-        self.check(followed, f"UDP: {counted}, longest silence {render.milliseconds(udp['gap_ms'])}")
+        late = f"its sender itself was up to {render.milliseconds(measured.late_ms)} late"
+        followed = udp["received"] > 0 and udp["gap_ms"] < GAP_MS
+        self.check(followed, f"UDP: {counted}, longest silence {render.milliseconds(udp['gap_ms'])} ({late})")
+        tcp = measured.tcp
         size = f"{tcp['bytes'] / 1e6:.1f} MB at {tcp['mbps']:.0f} Mb/s"
         whole = "every byte right" if tcp["intact"] else "not whole"
         stall = render.milliseconds(tcp["stall_ms"])
@@ -196,11 +204,11 @@ def _shared(ports: list[Row], workspace: str, other: str) -> list[str]:
     return [address for port in found for address in port["addresses"]]
 
 
-def _next_steps(name: str) -> str:
+def _next_steps(name: str, move: Move) -> str:
     lines = (
         ("status", "what should be, what is, why where they differ"),
         ("exec head -- ip -br addr", "run something inside"),
-        ("migrate worker-1 n1", "move a workspace, and measure"),
+        (f"migrate {move.moving} {move.source}", "move it back, and measure"),
         ("down --all", "away again"),
     )
     commands = [f"  playground --site {name} {words}" for words, _ in lines]

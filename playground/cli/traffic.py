@@ -38,6 +38,18 @@ class Move:
     """The moving one's on the shared network."""
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the receivers counted: `receive` and `tcp-receive` of `playground.workspaces.stream`.
+
+    late_ms: the most that a datagram left after its time; a silence up to that says nothing of the network.
+    """
+
+    udp: Row
+    tcp: Row
+    late_ms: float
+
+
 class Streams:
     """A stream of datagrams and a TCP transfer from one workspace to another, around a move of the latter."""
 
@@ -82,15 +94,16 @@ class Streams:
         self._keep_running(AROUND_S)
         return result
 
-    def finish(self) -> tuple[Row, Row]:
-        """What the two receivers counted."""
+    def finish(self) -> Measured:
+        """Ends the senders; what the receivers counted. Raises Failure when any of them did not end well."""
         for sender in self._senders:
             sender.signal("TERM")
-        ended = remote.attend(self._commands(), lambda: all(r.code is not None for r in self._receivers), 15.0)
-        if not ended or any(receiver.code for receiver in self._receivers):
-            raise Failure(f"the streams did not end as they should: {_words(self._commands())}")
-        udp, tcp = (json.loads(receiver.stdout) for receiver in self._receivers)
-        return udp, tcp
+        commands = self._commands()
+        ended = remote.attend(commands, lambda: all(command.code is not None for command in commands), 15.0)
+        if not ended or any(command.code for command in commands):
+            raise Failure(f"the streams did not end as they should: {_words(commands)}")
+        udp, tcp, sent, _ = (json.loads(command.stdout) for command in commands)
+        return Measured(udp, tcp, sent["late_ms"])
 
     def close(self) -> None:
         """Hangs up on all of them."""

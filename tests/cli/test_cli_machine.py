@@ -61,7 +61,8 @@ def test_the_demo_says_when_there_are_too_few_hosts() -> None:
 
 
 def test_the_demos_next_steps_are_commands() -> None:
-    lines = [line.strip() for line in demo._next_steps("demo").splitlines()[1:]]
+    move = choose([a_port("head", "n1"), a_port("worker-0", "n2")], ["n1", "n2", "n3"])
+    lines = [line.strip() for line in demo._next_steps("demo", move).splitlines()[1:]]
     assert len(lines) == 4
     for line in lines:
         words = line.split("   ")[0].split()
