@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +42,11 @@ class Responder:
         self._conversations: set[asyncio.Task[None]] = set()
         self._save_timer: asyncio.TimerHandle | None = None
         self._service = Service(data_plane, self._report, time.time)
+
+    @property
+    def document(self) -> Mapping[str, bytes]:
+        """The map that is in effect, values encoded."""
+        return self._service.document
 
     def start(self) -> None:
         """Answers by what the file holds."""
