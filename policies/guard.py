@@ -11,15 +11,19 @@ import hashlib
 
 FAMILY, TABLE, CHAIN = "bridge", "playground_guard", "answered_at_the_port"
 
-COUNTERS = ("dhcp4", "dhcp6", "router_discovery")
+COUNTERS = ("dhcp4", "dhcp6", "router_discovery", "stacked_tags")
 """Names of the counters: frames dropped, each counted once however many ports it would have reached."""
 
+# `meta protocol` and not `ether type`: the latter is that of a VLAN tag where there is one, and a receiver takes a
+# priority tag (VLAN 0, IEEE 802.1Q) off and goes on with what lies behind.
 _MATCHES = (
     # Client and server ports in both directions (RFC 2131 §4.1, RFC 8415 §7.2).
-    ("dhcp4", "ether type ip udp dport { 67, 68 }"),
-    ("dhcp6", "ether type ip6 udp dport { 546, 547 }"),
-    # Behind extension headers too: RFC 7113 tells how a guard that looks at the first header only is passed by.
-    ("router_discovery", "ether type ip6 icmpv6 type { nd-router-solicit, nd-router-advert }"),
+    ("dhcp4", "meta protocol ip udp dport { 67, 68 }"),
+    ("dhcp6", "meta protocol ip6 udp dport { 546, 547 }"),
+    # Found behind extension headers too (RFC 7113 §2); fragments of them no receiver takes (RFC 6980 §5).
+    ("router_discovery", "meta protocol ip6 icmpv6 type { nd-router-solicit, nd-router-advert }"),
+    # One tag is looked behind, two are not; behind a priority tag nothing but a way round the above has a second.
+    ("stacked_tags", "@ll,96,16 { 0x8100, 0x88a8 } @ll,116,12 0 meta protocol { 0x8100, 0x88a8 }"),
 )
 
 
