@@ -355,6 +355,23 @@ class Sandbox:
         raise _Refused(f"no host {asked.get('host')!r}; there are {', '.join(host.name for host in self.plan.hosts)}")
 
 
+def _stay_to_reap(leash: int) -> None:
+    """Returns in a child, twice removed from the caller; in between stays a process that reaps the sandbox's first.
+
+    A dead process keeps its PID and user namespace until it is reaped. The machine's first process may take a second
+    over that (in a container, for ever), and `down` leaves no trace.
+    """
+    if os.fork():
+        os._exit(0)
+    ns.adopt_orphans()
+    if os.fork():
+        os.close(leash)
+        with suppress(ChildProcessError):
+            while True:
+                os.wait()
+        os._exit(0)
+
+
 def main(report: int, leash: int) -> int:
     """Leaves the caller's session and namespaces, forks the first process, reports its pid."""
     plan = SandboxPlan.decode(sys.stdin.read())
@@ -362,6 +379,7 @@ def main(report: int, leash: int) -> int:
     os.umask(0o077)
     os.set_inheritable(report, False)
     os.set_inheritable(leash, False)
+    _stay_to_reap(leash)
 
     def say(**words: object) -> None:
         with suppress(BrokenPipeError):

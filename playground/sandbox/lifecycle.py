@@ -31,6 +31,9 @@ from playground.sandbox.plan import Family, SandboxPlan, controller_address, hos
 
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 10.0
+BURIAL_TIMEOUT_S = 1.0
+"""For the reaper of a dead first process: till then its PID namespace is there to see. It takes milliseconds."""
+
 GIVE_UP_AFTER_DEATHS = 3
 """A controller that died so often while it was waited for will not come."""
 
@@ -249,7 +252,7 @@ def _environment() -> dict[str, str]:
 
 
 class _Report:
-    """What the first process says while it makes its sandbox, and its silence: it alone holds the other end."""
+    """What the first process says while it makes its sandbox, and its silence: it and its reaper hold the other end."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -338,22 +341,34 @@ def _tail(log: Path) -> str:
 
 
 def _end(pid: int, who: str) -> None:
-    """Returns when the sandbox's first process is dead: by then the kernel has killed and reaped all others in it."""
-    try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
+    """Returns when a sandbox's first process is dead and reaped: by then the kernel has ended all others in it."""
+    with contextlib.ExitStack() as opened:
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        opened.callback(os.close, process)
+        if (reaper := _parent(pid)) is not None:
+            opened.callback(os.close, reaper)
         for number in (signal.SIGTERM, signal.SIGKILL):
             if started(pid) != who:  # asked after pidfd_open: the pid can't change hands any more
                 return
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process, number)
             if select.select([process], [], [], END_TIMEOUT_S / 2)[0]:
+                if reaper is not None:
+                    select.select([reaper], [], [], BURIAL_TIMEOUT_S)
                 return
-    finally:
-        os.close(process)
     raise SandboxError(f"process {pid}, the first of a sandbox, does not end; something in it hangs in the kernel")
+
+
+def _parent(pid: int) -> int | None:
+    """A pidfd of the process that reaps `pid`: it ends when it has. None for the machine's first, which never does."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        if parent > 1:
+            return os.pidfd_open(parent)
+    return None
 
 
 # -- directories -----------------------------------------------------------------------------------------------------

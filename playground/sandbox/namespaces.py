@@ -25,6 +25,8 @@ MS_REC = 0x4000
 MS_SLAVE = 0x80000
 MNT_DETACH = 0x2
 
+_PR_SET_CHILD_SUBREAPER = 36
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 
@@ -54,6 +56,11 @@ def mount(source: str, target: Path | str, kind: str = "", flags: int = 0, optio
 def unmount(target: Path | str) -> None:
     """umount2(2) with MNT_DETACH: gone from the tree at once, from memory when its last user ends."""
     _checked(_libc.umount2(ctypes.c_char_p(os.fsencode(target)), ctypes.c_int(MNT_DETACH)), f"umount {target}")
+
+
+def adopt_orphans() -> None:
+    """The calling process, not the machine's first, becomes the parent of its orphaned descendants; prctl(2)."""
+    _checked(_libc.prctl(ctypes.c_int(_PR_SET_CHILD_SUBREAPER), ctypes.c_ulong(1)), "prctl")
 
 
 def own_mounts() -> None:
