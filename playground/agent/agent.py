@@ -236,8 +236,9 @@ class Agent:
             )
             await self._ensure_guard()
             derived = self._derived = self._derivation.derive(self._view, setting)
-            self._responder.replace(derived.services)
             outcome = self._outcome = await asyncio.to_thread(self._dataplane.converge, derived.state)
+            # after the data plane: the responder finds the namespaces and ports that it is told of
+            self._responder.replace(derived.services)
             for error in outcome.errors:
                 log.warning("data plane error=%s", error)
             if outcome.repaired:

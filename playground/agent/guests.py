@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from playground.derive import Role, Want
 from playground.workspaces.drivers.api import Driver, DriverError, GuestState, Observed
@@ -65,7 +66,7 @@ class Guests:
                 if guest not in wants and guest not in self._busy:
                     self._begin(guest, self._end(guest, driver, seen.state))
 
-    def _action(self, want: Want, may_open: bool) -> Awaitable[None] | None:
+    def _action(self, want: Want, may_open: bool) -> Coroutine[Any, Any, None] | None:
         driver = self.drivers.get(want.driver)
         if driver is None:
             self.causes[want.id] = f"this host has no driver {want.driver}"
@@ -89,7 +90,7 @@ class Guests:
             case _:
                 return None
 
-    def _end(self, guest: str, driver: str, state: GuestState) -> Awaitable[None]:
+    def _end(self, guest: str, driver: str, state: GuestState) -> Coroutine[Any, Any, None]:
         if state is GuestState.ELSEWHERE:
             return self.drivers[driver].depart(guest)
         return self.drivers[driver].stop(guest, GRACE_S)
@@ -105,10 +106,13 @@ class Guests:
         finally:
             self.opening.discard(want.id)
 
-    def _begin(self, guest: str, action: Awaitable[None]) -> None:
+    def _begin(self, guest: str, action: Coroutine[Any, Any, None]) -> None:
+        log.info(
+            "guest action guest=%s state=%s action=%s", guest, self.state(guest).value, getattr(action, "__name__", "")
+        )
         self._busy[guest] = asyncio.ensure_future(self._do(guest, action))
 
-    async def _do(self, guest: str, action: Awaitable[None]) -> None:
+    async def _do(self, guest: str, action: Coroutine[Any, Any, None]) -> None:
         try:
             await action
             self.causes.pop(guest, None)

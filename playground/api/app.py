@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import hmac
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from playground import __version__, wire
 from playground.controller import status
+from playground.controller.changes import Raced
 from playground.controller.controller import Controller, Unknown
 from playground.controller.execution import EXIT, Channel, NotPossible
 from playground.controller.moves import Refused
@@ -76,6 +78,7 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
     async def on_unknown(request: Request, error: Unknown) -> JSONResponse:
         return JSONResponse({"error": str(error)}, error.code)
 
+    @app.exception_handler(Raced)
     @app.exception_handler(Refused)
     @app.exception_handler(NotPossible)
     async def on_refused(request: Request, error: Exception) -> JSONResponse:
@@ -260,10 +263,11 @@ async def _pump(
     """Carries frames both ways until either side ends."""
 
     async def send() -> None:
-        while (frame := await outgoing.get()) is not None:
-            await websocket.send_bytes(frame)
-            if frame and frame[0] == EXIT:
-                return
+        with contextlib.suppress(WebSocketDisconnect):
+            while (frame := await outgoing.get()) is not None:
+                await websocket.send_bytes(frame)
+                if frame and frame[0] == EXIT:
+                    return
 
     async def receive() -> None:
         try:
@@ -280,10 +284,8 @@ async def _pump(
         for task in (*tasks, closed):
             task.cancel()
         await asyncio.gather(*tasks, closed, return_exceptions=True)
-        try:
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the peer may have closed first
             await websocket.close()
-        except RuntimeError:  # the peer closed first
-            log.debug("websocket was closed already")
 
 
 def _is_local(scope: Any) -> bool:

@@ -61,7 +61,7 @@ async def _serve(options: argparse.Namespace) -> None:
     from playground.api.serving import Serving, tcp_socket, unix_socket
     from playground.controller.controller import Controller
     from playground.controller.hosts import admit_hosts
-    from playground.spec import SiteSpec, SpecErrors, load_site
+    from playground.spec import SpecErrors, load_site
     from playground.store.api import Store, StoreError
     from playground.store.memory import MemoryStore
     from playground.store.sqlite import SqliteStore
@@ -70,7 +70,7 @@ async def _serve(options: argparse.Namespace) -> None:
         if options.site_file is not None:
             site = load_site(options.site_file.read_text(), str(options.site_file))
         else:
-            site = SiteSpec(name=options.site)
+            site = load_site(f"name: {options.site}\nhosts: {{}}\n", "no site file")
     except SpecErrors as error:
         raise ValueError("\n".join(str(problem) for problem in error.problems)) from None
     tokens = json.loads(options.tokens.read_text()) if options.tokens else {}

@@ -42,6 +42,9 @@ ABANDONED_S = 30.0
 
 TRIES = 8
 
+HELD_WAIT_S = 0.5
+"""Between tries while an address that goes over to another port is still held by the one that had it."""
+
 
 class Raced(Exception):
     """Somebody else changed the same playground meanwhile; redo from a fresh reading."""
@@ -72,6 +75,11 @@ class Changes:
                 admission = admit(spec, self._known(spec.name), change)
                 if admission.is_empty:
                     return change, []
+                held = [key for key, _ in admission.transfers if self._is_held(key, self._world.claim(key))]
+                if held:
+                    # its last owner may still answer to it: wait until that host says it is gone
+                    await asyncio.sleep(HELD_WAIT_S)
+                    continue
                 try:
                     await self._commit(spec.name, change, admission)
                 except Raced:
@@ -80,7 +88,10 @@ class Changes:
                 if steps:
                     self._events.add("playground-changed", f"playground {spec.name}", f"{len(steps)} changes")
                 return change, steps
-        raise Raced(f"{spec.name} keeps changing; try again")
+        raise Raced(
+            f"{spec.name} keeps changing, or needs an address that a workspace still holds on its host; try again when "
+            "`playground leases` no longer shows that"
+        )
 
     async def remove(self, name: str) -> None:
         """Commits the removal of a playground; hosts follow, claims go when nothing of it is left on a host."""
@@ -99,16 +110,14 @@ class Changes:
     def _known(self, name: str) -> Known:
         """What admission may look at for one playground."""
         grid = self._world.grids.get(name)
-        if grid is None:
-            return Known.of(None, (), (), (), {}, self._world.vnis, self._world.hosts.values())
-        return Known.of(
-            grid.root,
-            grid.networks.values(),
-            grid.workspaces.values(),
-            grid.ports.values(),
-            dict(grid.claims),
-            self._world.vnis,
-            self._world.hosts.values(),
+        return Known(
+            root=grid.root if grid else None,
+            networks={n.name: n for n in grid.networks.values()} if grid else {},
+            workspaces=dict(grid.workspaces) if grid else {},
+            ports={(p.workspace, p.network): p for p in grid.ports.values()} if grid else {},
+            claims=dict(grid.claims) if grid else {},
+            vnis=frozenset(self._world.vnis),
+            hosts=dict(self._world.hosts),
         )
 
     # commits
@@ -253,8 +262,10 @@ class Changes:
             if not isinstance(result, Conflict):
                 await self._world.reached(result)
 
-    def _is_held(self, key: str, claim: ClaimRecord) -> bool:
+    def _is_held(self, key: str, claim: ClaimRecord | None) -> bool:
         """Whether a host still carries the claim's port, or a client still leases its address."""
+        if claim is None:
+            return False
         seen = self._world.observed_ports.get(claim.owner)
         if not seen:
             return False

@@ -89,6 +89,11 @@ class World:
         key = records.key_of(record)
         return Compare(key, self.modified(key))
 
+    def claim(self, key: str) -> ClaimRecord | None:
+        """A claim by its key."""
+        found = self.items.get(key)
+        return found[0] if found and isinstance(found[0], ClaimRecord) else None
+
     def workspace(self, playground: str, name: str) -> WorkspaceRecord | None:
         """A workspace by name."""
         grid = self.grids.get(playground)
