@@ -1,0 +1,385 @@
+"""Every refusal of a playground file, whole lines: where it points, and what it says. § marks the place in the text."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from playground.spec import SpecErrors, load_playground
+
+BASE = """\
+name: lab
+networks:
+  grid: {subnets: [10.0.0.0/24]}
+workspaces:
+  head: {networks: [grid]}
+"""
+
+
+def refusals(text: str | bytes) -> list[str]:
+    """All problems of a file as lines, or nothing when it is accepted."""
+    try:
+        load_playground(textwrap.dedent(text) if isinstance(text, str) else text, "lab.yaml")
+    except SpecErrors as error:
+        assert str(error) == "\n".join(str(problem) for problem in error.problems)
+        return [str(problem).removeprefix("lab.yaml:") for problem in error.problems]
+    return []
+
+
+def with_network(body: str) -> str:
+    """A file with one network; `body` is what follows its name, or begins with it."""
+    return f"name: lab\nnetworks:\n  {body if 'grid:' in body else f'grid: {body}'}\n"
+
+
+def with_workspace(body: str) -> str:
+    """A file with one workspace; `body` is what follows its name, or begins with it."""
+    head = body if "head:" in body else f"head: {body}"
+    return f"name: lab\nnetworks:\n  grid: {{subnets: [10.0.0.0/24, 'fd00::/64']}}\nworkspaces:\n  {head}\n"
+
+
+def marked(text: str) -> tuple[str, list[str]]:
+    """The text without its § marks, and where they stood, as `line:column`."""
+    places: list[str] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        parts = line.split("§")
+        places += [f"{number}:{sum(map(len, parts[: at + 1])) + 1}" for at in range(len(parts) - 1)]
+    return text.replace("§", ""), places
+
+
+def test_a_plain_file_is_accepted() -> None:
+    assert refusals(BASE) == []
+
+
+NETWORKS = {
+    "{subnets: [§10.0.0.5/24]}": ["networks.grid.subnets[0]: 10.0.0.5/24 has host bits set; write 10.0.0.0/24"],
+    "{subnets: [§'fd00::1/64']}": ["networks.grid.subnets[0]: fd00::1/64 has host bits set; write fd00::/64"],
+    "{subnets: [§'fd00::/56']}": [
+        "networks.grid.subnets[0]: fd00::/56 is no /64; "
+        "other IPv6 prefixes need DHCPv6, which is not built yet: write a /64"
+    ],
+    "{subnets: [§10.0.0.0/31]}": ["networks.grid.subnets[0]: 10.0.0.0/31 has the wrong size; write a /8 to /30"],
+    "{subnets: [§10.0.0.0]}": [
+        "networks.grid.subnets[0]: '10.0.0.0' is no prefix; write an address, a slash and a length, as 10.20.0.0/24"
+    ],
+    "{subnets: [§10.0.0.0/99]}": [
+        "networks.grid.subnets[0]: '10.0.0.0/99' is no prefix; write it as 10.20.0.0/24 or fd00:20::/64"
+    ],
+    "{subnets: [§127.0.0.0/24]}": [
+        "networks.grid.subnets[0]: 127.0.0.0/24 can't be used: 127.0.0.0/8 is loopback; "
+        "choose another prefix, as 10.20.0.0/24"
+    ],
+    "{subnets: [10.0.0.0/16, §10.0.9.0/24]}": [
+        "networks.grid.subnets[1]: 10.0.9.0/24 overlaps networks.grid.subnets[0] 10.0.0.0/16; choose a disjoint prefix"
+    ],
+    "{§subnets: []}": ["networks.grid.subnets: the list is empty; name at least one"],
+    "§grid: {}": ["networks.grid: subnets is missing; it is needed here"],
+    "{subnets: 10.0.0.0/24, gateway: §10.0.1.1}": [
+        "networks.grid.gateway: 10.0.1.1 lies in no subnet of grid: 10.0.0.0/24"
+    ],
+    "{subnets: 10.0.0.0/24, gateway: §10.0.0.255}": [
+        "networks.grid.gateway: 10.0.0.255 is the broadcast address of 10.0.0.0/24; choose another, as 10.0.0.1"
+    ],
+    "{subnets: 'fd00::/64', gateway: §'fd00::'}": [
+        "networks.grid.gateway: fd00:: is the network address of fd00::/64; choose another, as fd00::1"
+    ],
+    "{subnets: 10.0.0.0/24, gateway: [10.0.0.1, §10.0.0.2]}": [
+        "networks.grid.gateway[1]: 10.0.0.2 is a second gateway of 10.0.0.0/24, after 10.0.0.1; keep one"
+    ],
+    "{subnets: 10.0.0.0/24, pools: §10.0.0.1-10.0.0.9}": [
+        "networks.grid.pools: 10.0.0.1-10.0.0.9 contains 10.0.0.1, the gateway of 10.0.0.0/24; "
+        "leave it out, as 10.0.0.2-10.0.0.9"
+    ],
+    "{subnets: 10.0.0.0/24, pools: §10.0.0.200-10.0.0.255}": [
+        "networks.grid.pools: 10.0.0.200-10.0.0.255 contains 10.0.0.255, the broadcast address of 10.0.0.0/24; "
+        "leave it out, as 10.0.0.200-10.0.0.254"
+    ],
+    "{subnets: 10.0.0.0/24, pools: [§10.0.1.1-10.0.1.9]}": [
+        "networks.grid.pools[0]: 10.0.1.1-10.0.1.9 lies in no subnet of grid: 10.0.0.0/24"
+    ],
+    "{subnets: 10.0.0.0/24, pools: [§10.0.0.9-10.0.1.9]}": [
+        "networks.grid.pools[0]: 10.0.0.9-10.0.1.9 reaches out of 10.0.0.0/24; end it inside"
+    ],
+    "{subnets: [10.0.0.0/24, 10.0.1.0/24], pools: [§10.0.0.9-10.0.1.9]}": [
+        "networks.grid.pools[0]: 10.0.0.9-10.0.1.9 crosses from 10.0.0.0/24 into 10.0.1.0/24; write one range each"
+    ],
+    "{subnets: 10.0.0.0/24, pools: [§10.0.0.9-10.0.0.5]}": [
+        "networks.grid.pools[0]: '10.0.0.9-10.0.0.5' is reversed; write 10.0.0.5-10.0.0.9"
+    ],
+    "{subnets: 10.0.0.0/24, pools: [10.0.0.5-10.0.0.9, §10.0.0.9]}": [
+        "networks.grid.pools[1]: 10.0.0.9 overlaps networks.grid.pools[0] 10.0.0.5-10.0.0.9; join them"
+    ],
+    "{subnets: 10.0.0.0/24, pools: [§'10.0.0.5-fd00::5']}": [
+        "networks.grid.pools[0]: '10.0.0.5-fd00::5' goes from IPv4 to IPv6; write both ends in one family"
+    ],
+    "{subnets: 10.0.0.0/24, pools: [§10.0.0.x]}": [
+        "networks.grid.pools[0]: '10.0.0.x' is no IP address; write one as 10.20.0.5 or fd00:20::5"
+    ],
+    "{subnets: 'fd00::/64', pools: [§'fd00::5-fd00::9']}": [
+        "networks.grid.pools[0]: fd00::5-fd00::9: IPv6 pools need DHCPv6, which is not built yet; "
+        "leave it out: an IPv6 /64 gives each port the address that follows from its MAC"
+    ],
+    "{subnets: 10.0.0.0/24, exclude: §10.1.0.0/30}": [
+        "networks.grid.exclude: 10.1.0.0/30 lies in no subnet of grid: 10.0.0.0/24"
+    ],
+    "{subnets: 10.0.0.0/24, dhcp: {lease_time: §59s}}": [
+        "networks.grid.dhcp.lease_time: 59 s is out of range; a lease lasts from 60 s to 4294967294 s"
+    ],
+    "{subnets: 10.0.0.0/24, dhcp: {lease_time: §1w}}": [
+        "networks.grid.dhcp.lease_time: read '1w'; write seconds, or a number with s, m, h or d, as 1h"
+    ],
+    "{subnets: 10.0.0.0/24, dhcp: {lease_time: §true}}": [
+        "networks.grid.dhcp.lease_time: read the truth value true; write seconds, or a number with s, m, h or d, as 1h"
+    ],
+    "{subnets: 10.0.0.0/24, dhcp: {options: {ntp-servers: §'fd00::1'}}}": [
+        "networks.grid.dhcp.options.ntp-servers: fd00::1: IPv6 time servers need DHCPv6, which is not built yet; "
+        "write IPv4 addresses"
+    ],
+    "{subnets: 10.0.0.0/24, dhcp: {options: {§tftp: x}}}": [
+        "networks.grid.dhcp.options.tftp: tftp is not built yet; leave it out (built: ntp-servers)"
+    ],
+    "{subnets: 10.0.0.0/24, dhcp: {options: {§ntp-server: x}}}": [
+        "networks.grid.dhcp.options.ntp-server: unknown key 'ntp-server'; did you mean ntp-servers?"
+    ],
+    "{subnets: 10.0.0.0/24, dhcp: {§dynamic: {}}}": [
+        "networks.grid.dhcp.dynamic: dynamic is not built yet; leave it out (built: lease_time, options)"
+    ],
+    "§grid: {§subnet: 10.0.0.0/24}": [
+        "networks.grid: subnets is missing; it is needed here",
+        "networks.grid.subnet: unknown key 'subnet'; did you mean subnets?",
+    ],
+    "§10.0.0.0/24": ["networks.grid: read '10.0.0.0/24'; allowed: a mapping"],
+    "{subnets: [§12]}": ['networks.grid.subnets[0]: read the number 12; allowed: a text, as "12"'],
+}
+
+
+@pytest.mark.parametrize("body", NETWORKS)
+def test_a_network_is_refused(body: str) -> None:
+    text, places = marked(with_network(body))
+    assert refusals(text) == [f"{place}: {line}" for place, line in zip(places, NETWORKS[body], strict=True)]
+
+
+NIC = "workspaces.head.networks[0]"
+WORKSPACES = {
+    "{§networks: []}": ["workspaces.head.networks: the list is empty; name at least one"],
+    "§head:": ["workspaces.head: networks is missing; it is needed here"],
+    "{networks: §gird}": ["workspaces.head.networks: unknown network 'gird'; did you mean grid?"],
+    "{networks: [grid, §grid]}": [
+        "workspaces.head.networks[1]: grid is named a second time, first in line 5; keep one"
+    ],
+    "{networks: grid, scale: §-1}": [
+        "workspaces.head.scale: read the number -1; it has to be greater than or equal to 0"
+    ],
+    "{networks: grid, scale: §1000000}": [
+        "workspaces.head.scale: read the number 1000000; it has to be less than or equal to 10000"
+    ],
+    "{networks: grid, scale: §2.5}": ["workspaces.head.scale: read the number 2.5; allowed: a whole number"],
+    "{networks: grid, scale: §true}": ["workspaces.head.scale: read the truth value true; allowed: a whole number"],
+    "{networks: {network: grid, address: §10.0.1.5}}": [
+        "workspaces.head.networks.address: 10.0.1.5 lies in no subnet of grid: 10.0.0.0/24, fd00::/64"
+    ],
+    "{networks: {network: grid, address: §10.0.0.1}}": [
+        "workspaces.head.networks.address: 10.0.0.1 is the gateway of 10.0.0.0/24; choose another, as 10.0.0.2"
+    ],
+    "{networks: {network: grid, address: §10.0.0.0}}": [
+        "workspaces.head.networks.address: 10.0.0.0 is the network address of 10.0.0.0/24; choose another, as 10.0.0.2"
+    ],
+    "{networks: {network: grid, address: §10.0.0.255}}": [
+        "workspaces.head.networks.address: 10.0.0.255 is the broadcast address of 10.0.0.0/24; "
+        "choose another, as 10.0.0.2"
+    ],
+    "{networks: {network: grid, addresses: [§'fd00::5']}}": [
+        "workspaces.head.networks.addresses[0]: fd00::5: fixed IPv6 addresses need DHCPv6, "
+        "which is not built yet; leave it out: "
+        "an IPv6 /64 gives the address that follows from the MAC, which can be fixed"
+    ],
+    "{networks: {network: grid, addresses: [10.0.0.5, §10.0.0.6]}}": [
+        "workspaces.head.networks.addresses[1]: 10.0.0.6 is a second IPv4 address on grid; "
+        "more than one is not built yet: keep one"
+    ],
+    "{networks: {network: grid, address: §10.0.0.5, addresses: [10.0.0.6]}}": [
+        "workspaces.head.networks.address: address is short for addresses; write one of them"
+    ],
+    "{scale: 2, networks: {network: grid, address: §10.0.0.5}}": [
+        "workspaces.head.networks.address: 10.0.0.5 is fixed, but the workspace has a scale; "
+        "write it as a workspace of its own"
+    ],
+    "{scale: 1, networks: {network: grid, mac: §'52:54:00:00:00:01'}}": [
+        "workspaces.head.networks.mac: 52:54:00:00:00:01 is fixed, but the workspace has a scale; "
+        "write it as a workspace of its own"
+    ],
+    "{networks: {network: grid, mac: §'ff:ff:ff:ff:ff:ff'}}": [
+        "workspaces.head.networks.mac: ff:ff:ff:ff:ff:ff can't be a port's: "
+        "it is multicast, zero or the gateways' own; choose one as 52:54:00:…"
+    ],
+    "{networks: {network: grid, mac: §'00:00:00:00:00:00'}}": [
+        "workspaces.head.networks.mac: 00:00:00:00:00:00 can't be a port's: "
+        "it is multicast, zero or the gateways' own; choose one as 52:54:00:…"
+    ],
+    "{networks: {network: grid, mac: §5}}": [
+        'workspaces.head.networks.mac: read the number 5; allowed: a text, as "5"'
+    ],
+    "{networks: {network: grid, mac: §'xy'}}": [
+        "workspaces.head.networks.mac: 'xy' is no MAC; write six hex bytes, as 52:54:00:12:34:56"
+    ],
+    "{networks: {network: grid, bandwidth: §{min: 1}}}": [
+        "workspaces.head.networks.bandwidth: bandwidth is not built yet; "
+        "leave it out (built: network, labels, addresses, address, mac)"
+    ],
+    "{networks: grid, §image: debian}": [
+        "workspaces.head.image: image is not built yet; "
+        "leave it out (built: networks, scale, labels, host, driver, cpus, memory)"
+    ],
+    "{networks: grid, driver: §libvirt}": [
+        "workspaces.head.driver: the driver libvirt is not built yet; write netns or external"
+    ],
+    "{networks: grid, driver: §netsn}": ["workspaces.head.driver: unknown driver 'netsn'; did you mean netns?"],
+    "{networks: grid, host: §'room=='}": [
+        "workspaces.head.host: 'room==' is no selector: read '=' where a label's value should be; "
+        "allowed: a=b, a!=b, a in (x,y), a notin (x,y), has(a), !has(a), joined by commas"
+    ],
+    "{networks: grid, host: §Node_1}": [
+        "workspaces.head.host: 'Node_1' can't be a DNS label; "
+        "write lower-case letters, digits and inner hyphens, as 'node-1'"
+    ],
+    "{networks: grid, cpus: §0}": ["workspaces.head.cpus: read the number 0; it has to be greater than 0"],
+    "{networks: grid, cpus: §.nan}": ["workspaces.head.cpus: read the number nan; it has to be a finite number"],
+    "{networks: grid, memory: §512}": [
+        "workspaces.head.memory: read the number 512; write a size with its unit MiB, GiB or TiB, as 512MiB"
+    ],
+    "{networks: grid, memory: §0.3MiB}": [
+        "workspaces.head.memory: '0.3MiB' is no whole number of MiB; write at least 1MiB"
+    ],
+    "{networks: grid, labels: {role: §5}}": ['workspaces.head.labels.role: read the number 5; allowed: a text, as "5"'],
+    "{networks: grid, labels: {§workspace: x}}": [
+        "workspaces.head.labels.workspace: the label workspace is built in; choose another name"
+    ],
+    "{networks: grid, labels: {§a b: x}}": [
+        "workspaces.head.labels['a b']: 'a b' is no label; write letters, digits and inner -_./, at most 63"
+    ],
+    "{networks: grid, labels: {a: §'x y'}}": [
+        "workspaces.head.labels.a: 'x y' is no label's value; write letters, digits and inner -_./"
+    ],
+}
+
+
+@pytest.mark.parametrize("body", WORKSPACES)
+def test_a_workspace_is_refused(body: str) -> None:
+    text, places = marked(with_workspace(body))
+    assert refusals(text) == [f"{place}: {line}" for place, line in zip(places, WORKSPACES[body], strict=True)]
+
+
+def test_names_are_dns_labels_with_their_scale() -> None:
+    long = "w" * 62
+    text = f"""\
+        name: Lab
+        networks:
+          my_net: {{subnets: 10.0.0.0/24}}
+        workspaces:
+          -x: {{networks: my_net}}
+          {long}: {{networks: my_net, scale: 1}}
+        """
+    assert refusals(text) == [
+        "1:7: name: 'Lab' can't be a DNS label; write lower-case letters, digits and inner hyphens, as 'lab'",
+        "3:3: networks.my_net: 'my_net' can't be a DNS label; "
+        "write lower-case letters, digits and inner hyphens, as 'my-net'",
+        "5:3: workspaces.-x: '-x' can't be a DNS label; write lower-case letters, digits and inner hyphens, as 'x'",
+        f"6:3: workspaces.{long}: '{long}-0' has 64 characters; a name may have 63, as a DNS label",
+    ]
+
+
+def test_a_workspace_may_not_have_the_name_of_a_scaled_one() -> None:
+    text = """\
+        name: lab
+        networks: {grid: {subnets: 10.0.0.0/24}}
+        workspaces:
+          worker: {networks: grid, scale: 2}
+          worker-1: {networks: grid}
+          worker-2: {networks: grid}
+        """
+    assert refusals(text) == [
+        "5:3: workspaces.worker-1: a workspace named worker-1 comes from workspaces.worker too; rename one"
+    ]
+
+
+def test_subnets_of_two_networks_may_not_overlap() -> None:
+    text = """\
+        name: lab
+        networks:
+          dmz: {subnets: [10.0.0.0/16]}
+          v6: {subnets: ["fd00::/64"]}
+          grid:
+            subnets:
+            - 10.0.0.0/24
+            - fd00::/64
+        """
+    assert refusals(text) == [
+        "7:7: networks.grid.subnets[0]: 10.0.0.0/24 overlaps networks.dmz.subnets[0] 10.0.0.0/16; "
+        "choose a disjoint prefix",
+        "8:7: networks.grid.subnets[1]: fd00::/64 overlaps networks.v6.subnets[0] fd00::/64; choose a disjoint prefix",
+    ]
+
+
+def test_fixed_addresses_and_macs_are_used_once_a_network() -> None:
+    text = """\
+        name: lab
+        networks: {grid: {subnets: 10.0.0.0/24}, other: {subnets: 10.1.0.0/24}}
+        workspaces:
+          a: {networks: [{network: grid, address: 10.0.0.9, mac: "52:54:00:00:00:01"}]}
+          b: {networks: [{network: grid, address: 10.0.0.9, mac: "52-54-00-00-00-01"}]}
+          c: {networks: [{network: other, mac: "52:54:00:00:00:01"}]}
+        """
+    assert refusals(text) == [
+        "5:43: workspaces.b.networks[0].address: 10.0.0.9 is in use twice, "
+        "first at workspaces.a.networks[0].address in line 4; choose another",
+        "5:58: workspaces.b.networks[0].mac: 52:54:00:00:00:01 is in use twice on grid, first in line 4; "
+        "choose another",
+    ]
+
+
+def test_what_is_designed_and_not_built_is_refused_as_such() -> None:
+    text = BASE + "groups: {heads: role=head}\npolicies: [{name: x}]\ntests: [x]\ninclude: [a.yaml]\ngateways: {}\n"
+    built = "(built: name, networks, workspaces, groups, policies, tests)"
+    assert refusals(text) == [
+        "6:9: groups: groups are not built yet; leave them out",
+        "7:11: policies: policies are not built yet; leave them out: everything may pass",
+        "8:8: tests: tests are not built yet; leave them out",
+        f"9:1: include: include is not built yet; leave it out {built}",
+        f"10:1: gateways: gateways is not built yet; leave it out {built}",
+    ]
+    assert refusals(BASE + "groups: {}\npolicies: []\ntests:\n") == []
+
+
+def test_many_errors_are_told_at_once_and_in_order() -> None:
+    text = """\
+        name: lab
+        networks:
+          grid: {subnets: [10.0.0.0/24], mtu: 1400}
+          dmz: {subnets: [10.0.1.7/24]}
+        workspaces:
+          a: {networks: grid, driver: 5}
+          b: {networks: [grid, dmz, wan]}
+        polices: []
+        """
+    assert refusals(text) == [
+        "3:34: networks.grid.mtu: mtu is not built yet; leave it out (built: subnets, pools, exclude, gateway, dhcp)",
+        "4:19: networks.dmz.subnets[0]: 10.0.1.7/24 has host bits set; write 10.0.1.0/24",
+        '6:31: workspaces.a.driver: read the number 5; allowed: a text, as "5"',
+        "7:29: workspaces.b.networks[2]: unknown network 'wan'; allowed: dmz, grid",
+        "8:1: polices: unknown key 'polices'; did you mean policies?",
+    ]
+
+
+def test_a_file_without_a_name_is_still_checked() -> None:
+    assert refusals("networks: {grid: {subnets: 10.0.0.1/24}}\n") == [
+        "1:1: name is missing; it is needed here",
+        "1:28: networks.grid.subnets: 10.0.0.1/24 has host bits set; write 10.0.0.0/24",
+    ]
+    assert refusals("- a\n") == [
+        "1:1: read a list; a file is a mapping with the keys name, networks, workspaces, groups, policies, tests"
+    ]
+
+
+def test_too_many_workspaces_are_refused_before_they_are_made() -> None:
+    text = with_workspace("{networks: grid, scale: 10000}").replace("head:", "head: &a") + "  b: *a\n  c: *a\n"
+    assert refusals(text) == ["4:1: workspaces: 30000 workspaces, scaled ones counted in full; 20000 are allowed"]

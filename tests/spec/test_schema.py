@@ -1,0 +1,47 @@
+"""The JSON Schema agrees with what is read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from playground.spec import json_schema
+from playground.spec.models import PlaygroundShape, Shape, SiteShape
+
+
+def shapes(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {schema["title"]: schema, **schema.get("$defs", {})}
+
+
+@pytest.mark.parametrize(("kind", "root"), [("playground", PlaygroundShape), ("site", SiteShape)])
+def test_the_schema_has_exactly_the_keys_that_are_read(kind: Any, root: type[Shape]) -> None:
+    schema = json_schema(kind)
+    json.dumps(schema)
+    assert schema["$schema"].endswith("2020-12/schema")
+    found = shapes(schema)
+    for shape in _below(root):
+        entry = found[shape.__name__]
+        assert set(entry["properties"]) == set(shape.keys())
+        assert entry["additionalProperties"] is False
+        assert entry["patternProperties"] == {"^x-": {}}
+
+
+def test_short_forms_and_empty_keys_are_in_the_schema() -> None:
+    found = shapes(json_schema("playground"))
+    types = {
+        choice.get("type") or choice["$ref"] for choice in found["WorkspaceShape"]["properties"]["networks"]["anyOf"]
+    }
+    assert types == {"string", "array", "#/$defs/NicShape"}
+    nulls = found["NicShape"]["properties"]["addresses"]["anyOf"]
+    assert {"type": "null"} in nulls and {"type": "string"} in nulls
+    assert found["WorkspaceShape"]["required"] == ["networks"]
+    assert found["PlaygroundShape"]["required"] == ["name"]
+
+
+def _below(root: type[Shape]) -> list[type[Shape]]:
+    from playground.spec import models
+
+    reached = json_schema("playground" if root is PlaygroundShape else "site").get("$defs", {})
+    return [root, *(getattr(models, name) for name in reached)]
