@@ -1,14 +1,10 @@
 """Owns a sandbox from inside: its first process makes mounts, underlay and hosts, keeps the programs running, answers.
 
-Knows nothing of playgrounds. Standard library and `ip` only. Run as `python -m playground.sandbox.init REPORT LEASH`
-with a SandboxPlan on stdin. REPORT and LEASH are pipe ends. On REPORT it says `{"pid"}`, then `{}` when all is made or
-`{"error", "errno"}`; it stays open as long as the sandbox lives. When LEASH is let go before a byte `s` ("stay") came
-through it, the sandbox ends and removes its directories: so whoever starts one may be killed at any moment.
+Knows nothing of playgrounds. Standard library and `ip` only; `playground.sandbox.launch` starts it.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import selectors
@@ -39,21 +35,20 @@ from playground.sandbox.plan import (
 from playground.sandbox.supervise import HostNamespaces, Supervisor
 
 LOG_CHECK_S = 5.0
-_ISOLATED = ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """The kernel or a tool did not do it; the text is the cause."""
 
 
 def _ip(batch: str) -> None:
-    """Runs `ip -batch`. Raises _Refused with what it said."""
+    """Runs `ip -batch`. Raises Refused with what it said."""
     try:
         done = subprocess.run(["ip", "-batch", "-"], input=batch, text=True, capture_output=True)
     except FileNotFoundError:
-        raise _Refused("the command `ip` is missing (Debian package iproute2)") from None
+        raise Refused("the command `ip` is missing (Debian package iproute2)") from None
     if done.returncode:
-        raise _Refused("ip: " + " ".join(done.stderr.split()))
+        raise Refused("ip: " + " ".join(done.stderr.split()))
 
 
 def _mount_sys() -> None:
@@ -92,7 +87,7 @@ class Sandbox:
     # -- making ------------------------------------------------------------------------------------------------------
 
     def make(self) -> None:
-        """Mounts, files, underlay, hosts, the sandbox's socket. Raises OSError or _Refused."""
+        """Mounts, files, underlay, hosts, the sandbox's socket. Raises OSError or Refused."""
         self._mount()
         self._write_files()
         socket.sethostname(self.plan.site)
@@ -158,7 +153,7 @@ class Sandbox:
         answer = os.read(ready, 4096)
         os.close(ready)
         if answer != b"{}":
-            raise _Refused(f"an emulated host: {answer.decode()}")
+            raise Refused(f"an emulated host: {answer.decode()}")
         return pid, go
 
     def _finish_host(self, host: HostPlan, pid: int, go: int) -> None:
@@ -175,12 +170,12 @@ class Sandbox:
                 socket.sethostname(host.name)
                 _ip(host_batch(self.plan, host))
                 os._exit(0)
-            except (OSError, _Refused) as error:
+            except (OSError, Refused) as error:
                 print(f"{host.name}: {error}", file=sys.stderr, flush=True)
             finally:
                 os._exit(1)
         if os.waitpid(worker, 0)[1] != 0:
-            raise _Refused(f"{host.name}'s underlay interface could not be set up; the sandbox's log says why")
+            raise Refused(f"{host.name}'s underlay interface could not be set up; the sandbox's log says why")
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -279,7 +274,7 @@ class Sandbox:
             return {"error": f"not understood: {line[:80]!r}; it does {', '.join(self._verbs())}"}
         try:
             return verb(asked)
-        except (_Refused, OSError, ValueError, TypeError) as error:
+        except (Refused, OSError, ValueError, TypeError) as error:
             return {"error": str(error)}
 
     def _verbs(self) -> dict[str, Callable[[dict[str, object]], dict[str, object]]]:
@@ -312,7 +307,7 @@ class Sandbox:
         host = self._planned(asked)
         held = self.hosts.pop(host.name, None)
         if held is None:
-            raise _Refused(f"{host.name} is dead already")
+            raise Refused(f"{host.name} is dead already")
         self._supervisor.withdraw(host.name)
         own = {os.fstat(held.net).st_ino, os.fstat(held.mnt).st_ino}
         doomed = self._guests_of(host)
@@ -324,7 +319,7 @@ class Sandbox:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         held.close()
-        with suppress(_Refused):  # it may have gone with the host's namespace
+        with suppress(Refused):  # it may have gone with the host's namespace
             _ip(f"link delete {host.leg}")
         return {"killed": len(doomed)}
 
@@ -341,7 +336,7 @@ class Sandbox:
     def _start_host(self, asked: dict[str, object]) -> dict[str, object]:
         host = self._planned(asked)
         if host.name in self.hosts:
-            raise _Refused(f"{host.name} is running")
+            raise Refused(f"{host.name} is running")
         pid, go = self._fork_host()
         _ip(leg_batch(host, pid))
         self._finish_host(host, pid, go)
@@ -352,62 +347,4 @@ class Sandbox:
         for host in self.plan.hosts:
             if host.name == asked.get("host"):
                 return host
-        raise _Refused(f"no host {asked.get('host')!r}; there are {', '.join(host.name for host in self.plan.hosts)}")
-
-
-def _stay_to_reap(leash: int) -> None:
-    """Returns in a child, twice removed from the caller; in between stays a process that reaps the sandbox's first.
-
-    A dead process keeps its PID and user namespace until it is reaped. The machine's first process may take a second
-    over that (in a container, for ever), and `down` leaves no trace.
-    """
-    if os.fork():
-        os._exit(0)
-    ns.adopt_orphans()
-    if os.fork():
-        os.close(leash)
-        with suppress(ChildProcessError):
-            while True:
-                os.wait()
-        os._exit(0)
-
-
-def main(report: int, leash: int) -> int:
-    """Leaves the caller's session and namespaces, forks the first process, reports its pid."""
-    plan = SandboxPlan.decode(sys.stdin.read())
-    os.chdir("/")
-    os.umask(0o077)
-    os.set_inheritable(report, False)
-    os.set_inheritable(leash, False)
-    _stay_to_reap(leash)
-
-    def say(**words: object) -> None:
-        with suppress(BrokenPipeError):
-            os.write(report, json.dumps(words).encode() + b"\n")
-
-    try:
-        if os.geteuid() == 0:
-            ns.unshare(_ISOLATED)
-        else:
-            ns.unshare_as_root(_ISOLATED)
-        pid = os.fork()
-    except OSError as error:
-        say(error=f"no namespaces: {error}", errno=error.errno)
-        return 1
-    if pid:
-        say(pid=pid)
-        return 0
-    try:
-        sandbox = Sandbox(plan, leash)
-        sandbox.catch_signals()
-        sandbox.make()
-        say()
-        sandbox.run()
-    except (OSError, _Refused) as error:
-        say(error=str(error), errno=getattr(error, "errno", None) or errno.EIO)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+        raise Refused(f"no host {asked.get('host')!r}; there are {', '.join(host.name for host in self.plan.hosts)}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import select
@@ -19,13 +18,14 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from playground import paths
 from playground.sandbox.commands import Commands, programs
+from playground.sandbox.folders import STATE_MARK, SandboxError, claim_state, discard, empty, locked, prune
 from playground.sandbox.namespaces import started
 from playground.sandbox.plan import Family, SandboxPlan, controller_address, hosts_of
 
@@ -39,13 +39,6 @@ GIVE_UP_AFTER_DEATHS = 3
 
 _LONGEST_SOCKET = 107
 """Bytes of a Unix socket's path; unix(7)."""
-
-_STATE_MARK = "emulated.json"
-"""In the state directory: made by a sandbox, so a sandbox may remove it."""
-
-
-class SandboxError(Exception):
-    """It could not be done; one sentence of cause and remedy, the last log lines below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +80,7 @@ def ensure(
         raise SandboxError(
             f"{longest} is too long for a Unix socket (107 bytes); set PLAYGROUND_RUN to a shorter folder"
         )
-    with _locked(run):
+    with locked(run):
         if found := find(site):
             if found.emulate != emulate:
                 raise SandboxError(
@@ -98,7 +91,7 @@ def ensure(
             return found
         if _accepts(run / "controller.sock"):
             raise SandboxError(f"site {site} has a controller of its own that emulates nothing; choose another --site")
-        is_new = _claim_state(site, state, emulate)
+        is_new = claim_state(site, state, emulate)
         plan = SandboxPlan(
             site=site,
             family=underlay,
@@ -109,7 +102,7 @@ def ensure(
             controller_address=controller_address(underlay),
             hosts=hosts,
         )
-        _empty(run)
+        empty(run)
         return _start(replace(plan, programs=commands(plan)), leash, timeout_s)
 
 
@@ -138,21 +131,20 @@ def stop(site: str) -> bool:
     Raises SandboxError when it does not end, or when the site's state is not an emulated site's.
     """
     run, state = paths.run_dir(site).absolute(), paths.state_dir(site).absolute()
-    if not run.exists() and not (state / _STATE_MARK).exists():
+    if not run.exists() and not (state / STATE_MARK).exists():
         return False
-    with _locked(run):
+    with locked(run):
         found = find(site)
         if found is None and _accepts(run / "controller.sock"):
             raise SandboxError(f"site {site} is not emulated: stop its controller and agents where they run")
         if found is not None:
             state = found.state_dir
             _end(found.pid, found.started)
-        had_state = (state / _STATE_MARK).exists()
+        had_state = (state / STATE_MARK).exists()
         if had_state:
             shutil.rmtree(state)
-            _prune(state.parent, "PLAYGROUND_STATE")
-        shutil.rmtree(run)
-        _prune(run.parent, "PLAYGROUND_RUN")
+            prune(state.parent, "PLAYGROUND_STATE")
+        empty(run)
     return found is not None or had_state
 
 
@@ -204,7 +196,7 @@ def _start(plan: SandboxPlan, leash: bool, timeout_s: float) -> SandboxInfo:
     deadline_s = time.monotonic() + timeout_s
     log = run / "sandbox.log"
     with contextlib.ExitStack() as undo:
-        undo.callback(_discard, run, state if plan.discard_state else None)
+        undo.callback(discard, run, state if plan.discard_state else None)
         report, report_write = os.pipe()
         told = _Report(report)
         undo.callback(told.await_silence)
@@ -214,7 +206,7 @@ def _start(plan: SandboxPlan, leash: bool, timeout_s: float) -> SandboxInfo:
             child_ends.callback(os.close, report_write)
             child_ends.callback(os.close, leash_read)
             launcher = subprocess.Popen(
-                [sys.executable, "-m", "playground.sandbox.init", str(report_write), str(leash_read)],
+                [sys.executable, "-m", "playground.sandbox.launch", str(report_write), str(leash_read)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -323,6 +315,20 @@ def _await_controller(info: SandboxInfo, log: Path | None, timeout_s: float) -> 
         time.sleep(0.02)
 
 
+def _publish(info: SandboxInfo) -> None:
+    said = {
+        "pid": info.pid,
+        "started": info.started,
+        "emulate": info.emulate,
+        "state_dir": str(info.state_dir),
+        "has_user_namespace": info.has_user_namespace,
+    }
+    file = paths.sandbox_file(info.site)
+    draft = file.with_suffix(".new")
+    draft.write_text(json.dumps(said) + "\n")
+    draft.replace(file)
+
+
 def _accepts(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
@@ -369,77 +375,3 @@ def _parent(pid: int) -> int | None:
         if parent > 1:
             return os.pidfd_open(parent)
     return None
-
-
-# -- directories -----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    """The run directory, made if missing, is ours alone to start or end a sandbox in. Waits for another holder.
-
-    Raises SandboxError when somebody else could tamper with it.
-    """
-    while True:
-        run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (run, run.parent):
-            if os.geteuid() != 0 and folder.stat().st_uid not in (0, os.geteuid()):
-                raise SandboxError(f"{folder} belongs to somebody else; set PLAYGROUND_RUN to a folder of yours")
-        folder_fd = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(folder_fd, fcntl.LOCK_EX)
-            if run.exists() and os.path.samestat(os.fstat(folder_fd), run.stat()):  # else an end removed it meanwhile
-                yield
-                return
-        finally:
-            os.close(folder_fd)
-
-
-def _claim_state(site: str, state: Path, emulate: int) -> bool:
-    """Marks the state directory as an emulated site's. Whether it was made just now."""
-    mark = state / _STATE_MARK
-    if not mark.exists() and state.exists() and any(state.iterdir()):
-        raise SandboxError(f"{state} holds the state of a site that is not emulated; choose another --site")
-    is_new = not mark.exists()
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mark.write_text(json.dumps({"site": site, "emulate": emulate}) + "\n")
-    return is_new
-
-
-def _publish(info: SandboxInfo) -> None:
-    said = {
-        "pid": info.pid,
-        "started": info.started,
-        "emulate": info.emulate,
-        "state_dir": str(info.state_dir),
-        "has_user_namespace": info.has_user_namespace,
-    }
-    file = paths.sandbox_file(info.site)
-    draft = file.with_suffix(".new")
-    draft.write_text(json.dumps(said) + "\n")
-    draft.replace(file)
-
-
-def _empty(folder: Path) -> None:
-    """What a dead sandbox left in its run directory; the directory itself is the lock."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _discard(run: Path, state: Path | None) -> None:
-    """After a start that failed: as if it had not been tried. The sandbox itself may be at it, too."""
-    shutil.rmtree(run, ignore_errors=True)
-    _prune(run.parent, "PLAYGROUND_RUN")
-    if state is not None:
-        shutil.rmtree(state, ignore_errors=True)
-        _prune(state.parent, "PLAYGROUND_STATE")
-
-
-def _prune(folder: Path, named_by: str) -> None:
-    """Removes our own top directory when its last site is gone; one that the user named stays."""
-    if named_by not in os.environ:
-        with contextlib.suppress(OSError):
-            folder.rmdir()

@@ -27,7 +27,7 @@ def sandbox_processes(folders: Folders) -> set[int]:
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            is_init = b"playground.sandbox.init" in (entry / "cmdline").read_bytes()
+            is_init = b"playground.sandbox.launch" in (entry / "cmdline").read_bytes()
             if is_init and str(folders.run).encode() in (entry / "environ").read_bytes():
                 found.add(int(entry.name))
         except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -230,6 +230,7 @@ def test_the_state_of_a_site_that_is_not_emulated_is_never_touched(folders: Fold
         start("campus")
     assert sandbox.stop("campus") is False
     assert (state / "store.sqlite").read_text() == "precious"
+    assert not paths.run_dir("campus").exists()
 
 
 def test_a_site_with_a_controller_of_its_own_is_neither_joined_nor_stopped(folders: Folders) -> None:
