@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
-from io import StringIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
 from playground.spec import SpecErrors, load_playground, load_site
 from playground.spec.source import MAX_BYTES, read
@@ -141,15 +140,14 @@ def test_any_bytes_are_accepted_or_refused(raw: bytes) -> None:
 
 
 trees = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text("abc: #'\"-\n{}[],&*!|>%@`é", max_size=8),
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text("abc: #'\"-\n{}[],&*!|>%@`é\\", max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab :'-", max_size=4), inner, max_size=3),
     max_leaves=12,
 )
 
 
 @settings(max_examples=80)
-@given(trees)
-def test_what_ruamel_writes_is_read_as_ruamel_reads_it(tree: object) -> None:
-    text = StringIO()
-    YAML(typ="safe", pure=True).dump({"top": tree}, text)
-    assert read(text.getvalue(), "f").value() == YAML(typ="safe", pure=True).load(text.getvalue())
+@given(trees, st.sampled_from([None, 1, 2]))
+def test_json_is_read_as_yaml_1_2_promises(tree: object, indent: int | None) -> None:
+    """A second writer with rules of its own: ruamel's leaves `:a` unquoted in flow style, which no reader takes."""
+    assert read(json.dumps({"top": tree}, indent=indent), "f").value() == {"top": tree}
