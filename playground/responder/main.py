@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -89,7 +90,7 @@ class Responder:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """First all that the agent may have missed, then its updates in order."""
         self._agents.add(writer)
-        _log.info("agent connected")
+        updates = 0
         try:
             for leased in self._service.leases.values():
                 self._tell(writer, Report(leased=leased))
@@ -97,6 +98,9 @@ class Responder:
                 self._tell(writer, Report(problem=Problem(key=key, cause=cause)))
             while line := await reader.readline():
                 update = decode_update(line)
+                if not updates:  # whoever only looks whether somebody serves says nothing, and is no event
+                    _log.info("agent connected keys=%d", len(update.set))
+                updates += 1
                 self._service.apply(update)
                 self._save_soon()
                 self._tell(writer, Report(ack=update.seq))
@@ -108,7 +112,8 @@ class Responder:
         finally:
             self._agents.discard(writer)
             writer.close()
-            _log.info("agent disconnected")
+            if updates:
+                _log.info("agent disconnected updates=%d", updates)
 
     def _report(self, report: Report) -> None:
         for writer in list(self._agents):
@@ -194,6 +199,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     given.socket.parent.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(filename=given.log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # A view has two sockets an address, and each question that is forwarded has one.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     lock_path = given.socket.with_name(given.socket.name + ".lock")
     lock = take_lock(lock_path, time.monotonic() + TAKEOVER_S)
     if lock is None:

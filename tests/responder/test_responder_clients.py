@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,30 @@ def test_udhcpc_gets_all(agent: Agent, host: Host, a_guest: Callable[[], Guest],
     }
     assert got["staticroutes"] == f"169.254.169.254/32 {SERVER}"
     agent.hear(lambda: agent.kinds(guest.port) == ["offered", "bound"])
+
+
+def test_udhcpc_renews_by_unicast_and_releases(
+    agent: Agent, host: Host, a_guest: Callable[[], Guest], tmp_path: Path
+) -> None:
+    needs("busybox")
+    needs("nft")
+    # As on a host: else the leg's kernel answers a unicast request with "port unreachable", and the client believes it.
+    rule = "{ type filter hook prerouting priority 0; ip protocol udp udp dport { 67, 68 } drop; }"
+    host.plane.run("nft", f"table bridge guard {{ chain ports {rule}; }}")
+    guest = a_guest()
+    agent.tell(answers_for(guest, host), whole=True)
+    guest.up()
+    argv = ["busybox", "udhcpc", "-i", "eth0", "-f", "-R", "-s", str(a_hook(tmp_path))]
+    with subprocess.Popen(guest.argv(*argv), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+        try:
+            until((tmp_path / "bound.env").exists, what="udhcpc was not bound")
+            guest.ip(f"address add {guest.address}/24 dev eth0")  # it renews through the kernel
+            client.send_signal(signal.SIGUSR1)
+            until((tmp_path / "renew.env").exists, what="udhcpc did not renew")
+        finally:
+            client.terminate()
+    assert noted(tmp_path, "renew")["ip"] == guest.address
+    agent.hear(lambda: agent.kinds(guest.port)[-1:] == ["released"])
 
 
 def test_dhclient_gets_all(agent: Agent, host: Host, a_guest: Callable[[], Guest], tmp_path: Path) -> None:
