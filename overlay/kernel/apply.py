@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
+import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -66,7 +66,6 @@ class DataPlane(Convergence):
         super().__init__()
         self.name = name
         self._directory = directory
-        self._lock = threading.RLock()
         self._host_fd = namespaces.own() if host is None else os.open(host, os.O_RDONLY | os.O_CLOEXEC)
         self._host = Netlink(self._host_fd)
         self._monitor = Monitor()
@@ -103,11 +102,26 @@ class DataPlane(Convergence):
         return self._monitor.fileno()
 
     def wait_event(self, timeout_s: float | None = None) -> bool:
-        """Waits for such a change; False when there was none in time. Several become one."""
-        return self._monitor.wait(timeout_s)
+        """Waits for such a change; False when there was none in time. Several become one.
 
-    def forget_events(self) -> None:
-        self._monitor.drain()
+        May be called by another thread than the one that converges: what a converge does itself is no event.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._monitor.poll(left):
+                return False
+            with self._lock:
+                if self._monitor.take():
+                    return True
+
+    def forget_events(self, devices: Collection[str] | None = None) -> None:
+        with self._lock:
+            if devices is None:
+                self._monitor.take()
+            elif self._reader is not None:
+                known = self._reader.indexes
+                self._monitor.forget([*devices, *(known[name] for name in devices if name in known)])
 
     def ensure(self) -> int:
         """Finds or makes the namespace. Raises ForeignNamespaceError when somebody else's has the name, else OSError.

@@ -61,8 +61,13 @@ def _namespaces() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if os.geteuid() == 0 and libc.unshare(CLONE_NEWNET) == 0:
         return
+    user, group = os.geteuid(), os.getegid()
     if libc.unshare(_CLONE_NEWUSER | CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    # Root in here, so that a program keeps the capabilities over an exec (user_namespaces(7)).
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
 
 
 def _bridge() -> None:

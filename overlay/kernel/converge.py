@@ -6,6 +6,7 @@ without being asked for (drift).
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,7 +15,17 @@ from enum import Enum
 
 from overlay.diff import arrivals, diff, diff_network, is_port_device
 from overlay.ops import Op, describe
-from overlay.state import Gate, HostState, Network, NetworkId, PortId, bridge_device, port_device, vxlan_device
+from overlay.state import (
+    Gate,
+    HostState,
+    Network,
+    NetworkId,
+    PortId,
+    bridge_device,
+    leg_device,
+    port_device,
+    vxlan_device,
+)
 from overlay.topology import ObservedState
 
 ROUNDS = 4
@@ -69,6 +80,7 @@ class Convergence(ABC):
     """A kernel's door, and how to bring what is behind it to a desired state."""
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self._left = ObservedState()
         """What the last converge saw when it was done."""
 
@@ -85,8 +97,8 @@ class Convergence(ABC):
         """Takes the steps in order. One that fails stops no other."""
 
     @abstractmethod
-    def forget_events(self) -> None:
-        """Drops the events that are waiting, just before an observation that will see what they told of."""
+    def forget_events(self, devices: Collection[str] | None = None) -> None:
+        """Drops the events that are waiting (of these devices, or all) before an observation sees what they told of."""
 
     def converge(self, desired: HostState) -> Outcome:
         """Everything. Raises OSError when the data plane namespace cannot be made ready."""
@@ -97,13 +109,17 @@ class Convergence(ABC):
         return self._converge(desired, sorted(set(ids)))
 
     def _converge(self, desired: HostState, ids: Sequence[NetworkId] | None) -> Outcome:
+        with self._lock:
+            return self._converge_locked(desired, ids)
+
+    def _converge_locked(self, desired: HostState, ids: Sequence[NetworkId] | None) -> Outcome:
         repaired: Counter[str] = Counter()
         if renewed := self.ensure():
             repaired["namespace"] += renewed
         applied = 0
         errors: list[OpError] = []
         for turn in range(ROUNDS):
-            self.forget_events()
+            self.forget_events(None if ids is None else _devices(desired, ids))
             observed = self._look(desired, ids)
             ops = _difference(desired, ids, observed)
             if turn == 0:
@@ -130,6 +146,11 @@ def _difference(desired: HostState, ids: Sequence[NetworkId] | None, observed: O
     if ids is None:
         return diff(desired, observed)
     return list(dict.fromkeys(op for network in ids for op in diff_network(desired, network, observed)))
+
+
+def _devices(desired: HostState, ids: Sequence[NetworkId]) -> list[str]:
+    names = [name(network) for network in ids for name in (bridge_device, vxlan_device, leg_device)]
+    return names + [port_device(port) for network in _chosen(desired, ids) for port in network.ports]
 
 
 def _chosen(desired: HostState, ids: Sequence[NetworkId] | None) -> list[Network]:

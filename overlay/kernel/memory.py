@@ -68,7 +68,7 @@ class MemoryDataPlane(Convergence):
         changed, self._changed = self._changed, False
         return changed
 
-    def forget_events(self) -> None:
+    def forget_events(self, devices: Collection[str] | None = None) -> None:
         self._changed = False
 
     def ensure(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from overlay_lab import NET, Lab, a_port, a_remote, eventually, frame, mac, port_id
+from overlay_lab import NET, OTHER_NET, Lab, a_port, a_remote, eventually, frame, mac, port_id
 
 from overlay.kernel import namespaces
 from overlay.kernel.apply import DataPlane, ForeignNamespaceError
@@ -58,6 +59,28 @@ def test_an_incremental_pass_leaves_other_networks_alone(lab: Lab, plane: DataPl
     lab.run("dp1", f"ip link del vx{NET}")
     assert plane.converge_networks(a_state(a_port(10)), []).applied == 0
     assert plane.converge_networks(a_state(a_port(10)), [NET]).repaired["vxlan"] == 1
+
+
+def test_what_a_converge_does_itself_is_no_event(lab: Lab, plane: DataPlane) -> None:
+    plane.converge(a_state())
+    assert eventually(lambda: not plane.wait_event(0.05)), "devices that come up tell so a little later"
+    with ThreadPoolExecutor(1) as pool:
+        heard = pool.submit(plane.wait_event, 0.3)
+        for number in range(2, 6):
+            plane.converge(a_state(remotes={mac(number): a_remote(number, "192.0.2.2")}))
+        assert heard.result() is False
+
+
+def test_an_incremental_pass_does_not_forget_what_happened_elsewhere(lab: Lab, plane: DataPlane) -> None:
+    state = a_state(a_port(10))
+    both = HostState("192.0.2.1", {**state.networks, OTHER_NET: Network(OTHER_NET, vni=8, mtu=1450)})
+    plane.converge(both)
+    lab.run("dp1", f"ip link del vx{OTHER_NET}")
+    plane.converge_networks(both, [NET])
+    assert plane.wait_event(0)
+    lab.run("dp1", f"ip link del vx{NET}")
+    plane.converge_networks(both, [NET, OTHER_NET])
+    assert not plane.wait_event(0.1)
 
 
 def test_a_closed_gate_delivers_nothing_and_opens_without_a_new_device(lab: Lab, plane: DataPlane) -> None:
