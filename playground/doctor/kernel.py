@@ -1,11 +1,11 @@
 """Owns what the kernel and the distribution allow: namespaces, modules, taps; and allowing it as root.
 
-What can be tried is tried (`playground.doctor.trial`); settings are read only to say why something failed.
+What can be tried is tried (`playground.doctor.trial`, `overlay.kernel.capabilities`); settings are read only to say why
+something failed.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from overlay.kernel.capabilities import Capability, probe
 from playground.doctor.check import Check, FixFailed
 
 _SBIN = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
@@ -25,24 +26,15 @@ MODULES_FILE = Path("/etc/modules-load.d/playground.conf")
 SYSCTL_FILE = Path("/etc/sysctl.d/60-playground.conf")
 BRIDGE_KNOBS = Path("/proc/sys/net/bridge")
 
-_MODULES = {
-    "bridge": ("bridge", "the switch of each network"),
-    "veth": ("veth", "the cables of namespaces"),
-    "vxlan": ("vxlan", "the overlay between hosts"),
-    "redirect": ("sch_ingress, cls_u32 and act_mirred", "moving a namespace workspace"),
-    "nftables": ("nf_tables", "what ports may send"),
-    "packet sockets": ("af_packet", "answering DHCP at the port"),
-}
+_FIXABLE = {"br_netfilter"}
 
 
 def checks() -> list[Check]:
-    """Namespaces first; when they fail, nothing further can be tried."""
-    found = _try()
-    namespaces = _namespaces(found.get("namespaces"))
+    """The namespaces of a sandbox first; when they fail, nothing further can be tried."""
+    namespaces = _namespaces(_cause())
     if not namespaces.ok:
         return [namespaces]
-    features = [_feature(name, found.get(name)) for name in _MODULES]
-    return [namespaces, *features, _bridge_netfilter(found.get("bridge netfilter")), _tap(found.get("tap"))]
+    return [namespaces, *(_feature(found) for found in probe() if found.name != namespaces.name)]
 
 
 def fix(say: Callable[[str], None]) -> None:
@@ -60,25 +52,19 @@ def fix(say: Callable[[str], None]) -> None:
 # -- checks ----------------------------------------------------------------------------------------------------------
 
 
-def _try() -> dict[str, str | None]:
+def _cause() -> str:
+    """Why a sandbox can't be made; empty when it can. In a process of its own: what it makes ends with it."""
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        [sys.executable, "-m", "playground.doctor.trial"],
-        env=dict(os.environ) | {"PYTHONPATH": path, "PATH": _SBIN},
-        capture_output=True,
-        text=True,
-    )
-    try:
-        found: dict[str, str | None] = json.loads(done.stdout)
-    except ValueError:
-        return {"namespaces": f"the trial failed: {done.stderr.strip().splitlines()[-1:] or done.returncode}"}
-    return found
+    environment = dict(os.environ) | {"PYTHONPATH": path}
+    trial = [sys.executable, "-m", "playground.doctor.trial"]
+    done = subprocess.run(trial, env=environment, capture_output=True, text=True)
+    return done.stdout.strip() or ("" if done.returncode == 0 else f"the trial failed: {done.stderr.strip()[-200:]}")
 
 
-def _namespaces(cause: str | None) -> Check:
+def _namespaces(cause: str) -> Check:
     whose = "root's own" if os.geteuid() == 0 else "an ordinary user's"
-    if cause is None:
+    if not cause:
         return Check("namespaces", True, f"{whose} namespaces work")
     detail = f"no {whose} namespaces ({cause})"
     by_hand = f"run once: sudo {_command()} doctor --fix"
@@ -98,27 +84,13 @@ def _namespaces(cause: str | None) -> Check:
     )
 
 
-def _feature(name: str, cause: str | None) -> Check:
-    module, purpose = _MODULES[name]
-    if cause is None:
-        return Check(name, True, purpose)
-    extra = "on Ubuntu they may be in the package linux-modules-extra-$(uname -r)"
-    remedy = f"the kernel has no {module}: load with modprobe as root; {extra}"
-    return Check(name, False, f"{purpose} does not work ({cause})", remedy)
-
-
-def _bridge_netfilter(cause: str | None) -> Check:
-    if cause is None:
-        return Check("bridge netfilter", True, "stateful rules between ports", is_optional=True)
-    detail = f"policies will need it ({cause})"
-    return Check("bridge netfilter", False, detail, f"run once: sudo {_command()} doctor --fix", True, True)
-
-
-def _tap(cause: str | None) -> Check:
-    if cause is None:
-        return Check("tap", True, "virtual machines' NICs", is_optional=True)
-    remedy = "only for virtual machines in an emulated site: run that as root"
-    return Check("tap", False, f"/dev/net/tun can't be used here ({cause})", remedy, is_optional=True)
+def _feature(found: Capability) -> Check:
+    """What the data plane's own trial says of one thing."""
+    if found.works:
+        return Check(found.name, True, "works", is_optional=not found.needed)
+    is_fixable = found.name in _FIXABLE and os.geteuid() != 0
+    remedy = f"run once: sudo {_command()} doctor --fix" if is_fixable else found.remedy
+    return Check(found.name, False, found.cause, remedy, found.name in _FIXABLE, not found.needed)
 
 
 def _value(switch: Path) -> str | None:

@@ -32,7 +32,7 @@ def switches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
 
 def namespaces_check(monkeypatch: pytest.MonkeyPatch, uid: int) -> doctor.Check:
     """What is said where the trial fails for `uid`."""
-    monkeypatch.setattr(kernel, "_try", lambda: {"namespaces": "Operation not permitted"})
+    monkeypatch.setattr(kernel, "_cause", lambda: "Operation not permitted")
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     (check,) = kernel.checks()
     assert not check.ok and "Operation not permitted" in check.detail
