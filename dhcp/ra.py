@@ -17,6 +17,7 @@ from dhcp.scope import PortScope
 
 SOLICITATION: Final = 133
 ADVERTISEMENT: Final = 134
+NEIGHBOUR_SOLICITATION: Final = 135
 HOP_LIMIT: Final = 255
 ALL_NODES: Final = ipaddress.IPv6Address("ff02::1").packed
 ALL_NODES_MAC: Final = b"\x33\x33\x00\x00\x00\x01"
@@ -113,3 +114,17 @@ def check_solicitation(message: frame.Icmp6) -> Reason | None:
             return Reason.BAD_SOLICITATION
         at += size
     return None
+
+
+def formed_address(message: frame.Icmp6, prefixes: Sequence[str]) -> str | None:
+    """The address that a client is about to use, from its duplicate address detection (RFC 4862 §5.4.2); plain.
+
+    None for any other message, and for an address in none of `prefixes`.
+    """
+    body = message.body
+    if body[0] != NEIGHBOUR_SOLICITATION or body[1] != 0 or len(body) < 24 or message.source != bytes(16):
+        return None
+    if message.hop_limit != HOP_LIMIT or not frame.has_right_checksum(message):
+        return None
+    target = ipaddress.IPv6Address(body[8:24])
+    return str(target) if any(target in ipaddress.IPv6Network(prefix) for prefix in prefixes) else None

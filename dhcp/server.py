@@ -33,6 +33,8 @@ class LeaseKind(Enum):
     BOUND = "bound"
     DECLINED = "declined"
     RELEASED = "released"
+    FORMED = "formed"
+    """An IPv6 address that the client made itself from an advertised prefix, seen as it checks it for duplicates."""
 
 
 class Situation(Enum):

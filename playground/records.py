@@ -1,4 +1,5 @@
-"""The records that the store holds, their keys, and how they are encoded. Frozen; the only shared words of controller and agent.
+"""The records that the store holds, their keys, and how they are encoded. Frozen; the only shared words of controller
+and agent.
 
 Every record carries `schema`, the version of its own shape: a reader meets an older one with defaults, and refuses a
 newer one by name (`RecordTooNew`) instead of guessing.
@@ -29,7 +30,8 @@ Phase = Literal["bound", "requested", "prepared", "copying", "activated"]
 
 
 class Driver(msgspec.Struct, frozen=True):
-    """What a host says of one of its workspace drivers. domain: moves of kind same-kernel work between equal domains."""
+    """What a host says of one of its workspace drivers. domain: moves of kind same-kernel work between equal
+    domains."""
 
     name: str
     move: Move
@@ -59,7 +61,8 @@ class AliveRecord(_Record, frozen=True, kw_only=True, tag="alive"):
 
 
 class NetworkRecord(_Record, frozen=True, kw_only=True, tag="network"):
-    """One L2 overlay. gateways: the service leg's address per subnet, in the subnets' order. mtu: guest IP packet, bytes."""
+    """One L2 overlay. gateways: the service leg's address per subnet, in the subnets' order. mtu: guest IP packet,
+    bytes."""
 
     playground: str
     name: str
@@ -111,7 +114,8 @@ class BindingRecord(_Record, frozen=True, kw_only=True, tag="binding"):
     """Where a port is: the value of `claim/active/PORT`, so that only one host can ever be active.
 
     At rest source == active and target is None. In a move, source and target are both set and active says who carries
-    the traffic; generation grows with every change of active, and a late report of an older one is dropped.
+    the traffic; generation grows with every change of active, and a late report of an older one is dropped. leased: the
+    addresses that the client held when it came to its active host: it asks again only when it renews.
     """
 
     port: str
@@ -122,6 +126,7 @@ class BindingRecord(_Record, frozen=True, kw_only=True, tag="binding"):
     target: str | None = None
     generation: int = 1
     phase: Phase = "bound"
+    leased: tuple[str, ...] = ()
 
 
 class ClaimRecord(_Record, frozen=True, kw_only=True, tag="claim"):
@@ -171,7 +176,8 @@ class MigrationRecord(_Record, frozen=True, kw_only=True, tag="migration"):
 
 
 class ObservedPort(_Record, frozen=True, kw_only=True, tag="observed-port"):
-    """What a host says of a port it carries. programmed: forwarding | gated | waiting | failed. leased: addresses acknowledged."""
+    """What a host says of a port it carries. programmed: forwarding | gated | waiting | failed. leased: addresses
+    acknowledged."""
 
     port: str
     host: str
@@ -197,8 +203,8 @@ class ObservedWorkspace(_Record, frozen=True, kw_only=True, tag="observed-worksp
 
 
 class ObservedHost(_Record, frozen=True, kw_only=True, tag="observed-host"):
-    """What a host says of itself. applied: the store revision that its data plane has converged to. repaired: drift found
-    and mended since the agent started, by kind of object."""
+    """What a host says of itself. applied: the store revision that its data plane has converged to. repaired: drift
+    found and mended since the agent started, by kind of object."""
 
     host: str
     version: str

@@ -1,9 +1,9 @@
 """The one packet socket of a data plane namespace: client frames in, answers out by the same device. Decides nothing.
 
 All devices are heard through one socket (ETH_P_ALL: a bridge port's frames reach no other kind of listener), a classic
-BPF program passes only DHCP to a server and router solicitations, and frames that leave are not seen at all
-(PACKET_IGNORE_OUTGOING, which also spares the kernel a copy of each). The socket keeps its namespace alive: whoever
-opened it closes it when the namespace is to go.
+BPF program passes only DHCP to a server, router solicitations and duplicate address detection, and frames that leave
+are not seen at all (PACKET_IGNORE_OUTGOING, which also spares the kernel a copy of each). The socket keeps its
+namespace alive: whoever opened it closes it when the namespace is to go.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FRAME_LIMIT: Final = 2048
 _DRAIN: Final = 64
 """Frames per turn of the loop, so that a flood leaves room for names and the agent."""
 
-_LOAD_HALF, _LOAD_BYTE, _LOAD_HALF_AT_X = 0x28, 0x30, 0x48
+_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _LOAD_HALF_AT_X = 0x20, 0x28, 0x30, 0x48
 _LOAD_X_HEADER_LENGTH, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0xB1, 0x15, 0x45, 0x06
 _NEXT: Final = ""
 _FILTER: Final = (
@@ -51,7 +51,17 @@ _FILTER: Final = (
     ("next header", _LOAD_BYTE, 20, _NEXT, _NEXT),
     ("icmpv6", _JUMP_EQUAL, 58, _NEXT, "drop"),
     ("icmp type", _LOAD_BYTE, 54, _NEXT, _NEXT),
-    ("solicitation", _JUMP_EQUAL, ra.SOLICITATION, "accept", "drop"),
+    ("solicitation", _JUMP_EQUAL, ra.SOLICITATION, "accept", _NEXT),
+    ("neighbour", _JUMP_EQUAL, ra.NEIGHBOUR_SOLICITATION, _NEXT, "drop"),
+    # duplicate address detection only: its source is the unspecified address
+    ("source 1", _LOAD_WORD, 22, _NEXT, _NEXT),
+    ("is 0 1", _JUMP_EQUAL, 0, _NEXT, "drop"),
+    ("source 2", _LOAD_WORD, 26, _NEXT, _NEXT),
+    ("is 0 2", _JUMP_EQUAL, 0, _NEXT, "drop"),
+    ("source 3", _LOAD_WORD, 30, _NEXT, _NEXT),
+    ("is 0 3", _JUMP_EQUAL, 0, _NEXT, "drop"),
+    ("source 4", _LOAD_WORD, 34, _NEXT, _NEXT),
+    ("is 0 4", _JUMP_EQUAL, 0, "accept", "drop"),
     ("accept", _RETURN, 0xFFFF, _NEXT, _NEXT),
     ("drop", _RETURN, 0, _NEXT, _NEXT),
 )
@@ -69,7 +79,7 @@ def _assemble() -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a device's client did with its lease. address, mac: strings as in the scope."""
+    """What a device's client did with its lease, or which address it formed. address, mac: strings as in the scope."""
 
     device: str
     address: str
@@ -217,10 +227,17 @@ class PacketServer:
         return reason
 
     def _solicitation(self, device: str, port: _Port, solicitation: frame.Icmp6) -> Reason | None:
-        if port.advertisement is None:
+        if port.advertisement is None or port.scope.ra is None:
             return Reason.NO_SCOPE
         if solicitation.source_mac != frame.mac(port.scope.mac):
             return Reason.FOREIGN_MAC
+        if solicitation.body[0] == ra.NEIGHBOUR_SOLICITATION:
+            prefixes = [prefix for prefix, autonomous in port.scope.ra.prefixes if autonomous]
+            formed = ra.formed_address(solicitation, prefixes)
+            if formed is None:
+                return Reason.NOT_FOR_US
+            self._on_heard(Heard(device, formed, port.scope.mac, LeaseKind.FORMED))
+            return None
         reason = ra.check_solicitation(solicitation)
         if reason is None:
             port.schedule = port.schedule.after_solicitation(asyncio.get_running_loop().time())

@@ -103,7 +103,7 @@ class Agent:
         self._repaired: Counter[str] = Counter()
         self._reported: dict[str, wire.Observation] = {}
         self._report_whole = True
-        self._leased: dict[str, tuple[str, ...]] = {}
+        self._leased: dict[str, dict[str, bool]] = {}
         self._problems: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._look = True
@@ -159,11 +159,9 @@ class Agent:
         self._again()
 
     def leased(self, leased: Leased) -> None:
-        """Notes what the responder told a client."""
-        if leased.kind is LeaseKind.BOUND:
-            self._leased[leased.port] = (leased.address,)
-        elif leased.kind in (LeaseKind.RELEASED, LeaseKind.DECLINED):
-            self._leased.pop(leased.port, None)
+        """Notes what the responder told a client, or saw it form."""
+        held = self._leased.setdefault(leased.port, {})
+        held[leased.address] = leased.kind in (LeaseKind.BOUND, LeaseKind.FORMED)
         self._again()
 
     def problem(self, problem: Problem) -> None:
@@ -300,18 +298,24 @@ class Agent:
 
     def _observations(self, derived: Derived, outcome: Outcome) -> list[wire.Observation]:
         found: list[wire.Observation] = []
-        generations = {b.port: b.generation for s in self._view.playgrounds().values() for b in s.bindings.values()}
+        for want in derived.wants.values():
+            if self._guests.state(want.id) is GuestState.ABSENT:
+                for port_name in want.ports:  # whatever comes up there next has asked for nothing yet
+                    self._leased.pop(port_name, None)
+        bindings = {b.port: b for s in self._view.playgrounds().values() for b in s.bindings.values()}
         for network in derived.state.networks.values():
             for port in network.ports:
                 status = outcome.ports.get(port)
+                binding = bindings[port]
+                held = dict.fromkeys(binding.leased, True) | self._leased.get(port, {})
                 found.append(
                     ObservedPort(
                         port=port,
                         host=self._host,
-                        generation=generations.get(port, 0),
+                        generation=binding.generation,
                         programmed=status.state.value if status else "waiting",
                         cause=(status.cause if status else "") or self._problems.get(port_key(port), ""),
-                        leased=self._leased.get(port, ()),
+                        leased=tuple(sorted(address for address, is_held in held.items() if is_held)),
                     )
                 )
         for want in derived.wants.values():

@@ -279,7 +279,9 @@ class Moves:
         workspace = grid.workspaces.get(move.workspace)
         if workspace is not None and effect is not Effect.NONE:
             for binding in self._bindings(grid, workspace):
-                bound = _affected(binding, move, state, effect)
+                seen = self._world.observed_ports.get(binding.port, {}).get(move.source)
+                leased = seen.leased if seen is not None else binding.leased
+                bound = _affected(binding, move, state, effect, leased)
                 compares.append(self._world.compare(binding))
                 changes.append(Put(key_of(bound), encode(bound)))
             if effect is Effect.FLIP:
@@ -300,15 +302,17 @@ class Moves:
         return after
 
 
-def _affected(binding: BindingRecord, move: MigrationRecord, state: State, effect: Effect) -> BindingRecord:
-    """A binding after a transition's effect."""
+def _affected(
+    binding: BindingRecord, move: MigrationRecord, state: State, effect: Effect, leased: tuple[str, ...]
+) -> BindingRecord:
+    """A binding after a transition's effect. leased: what the client held on the source."""
     match effect:
         case Effect.SET_PHASE:
             phase: Phase = "prepared" if state is State.PREPARED else "copying"
             return msgspec.structs.replace(binding, phase=phase)
         case Effect.FLIP:
             return msgspec.structs.replace(
-                binding, active=move.target, phase="activated", generation=binding.generation + 1
+                binding, active=move.target, phase="activated", generation=binding.generation + 1, leased=leased
             )
         case Effect.REST:
             return msgspec.structs.replace(binding, active=move.target, source=move.target, target=None, phase="bound")

@@ -211,7 +211,7 @@ def progress(world: World, name: str) -> Json:
         if _is_served(world, grid, port, owner):
             leased += 1
         elif state == "forwarding":
-            waiting.append({"object": label, "cause": "its client has not taken its address yet"})
+            waiting.append({"object": label, "cause": "its client has not taken its addresses yet"})
     if grid.root is not None and not waiting and not failed:
         newest = max((world.modified(k) for k in _keys(grid)), default=0)
         for host in sorted({b.active for b in grid.bindings.values()}):
@@ -237,15 +237,12 @@ def _keys(grid: Grid) -> list[str]:
 
 
 def _is_served(world: World, grid: Grid, port: PortRecord, owner: WorkspaceRecord) -> bool:
-    """Whether a port's client has its IPv4 address, where it should have one by now."""
-    if owner.desired == "stopped" or owner.driver == "external" or all(":" in a for a in port.addresses):
+    """Whether a port's client has taken all its addresses: by DHCP, or formed from an advertised prefix."""
+    if owner.desired == "stopped" or owner.driver == "external":
         return True
     binding = grid.bindings.get(port.id)
     seen = _seen(world, binding) if binding else None
-    if seen is not None and seen.leased:
-        return True
-    # a moved guest keeps its lease: it asks its new host only when it renews
-    return binding is not None and binding.generation > 1
+    return seen is not None and set(port.addresses) <= set(seen.leased)
 
 
 def lingering(world: World, name: str) -> list[Json]:

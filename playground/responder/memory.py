@@ -13,7 +13,7 @@ SCHEMA = 1
 
 
 class Memory(msgspec.Struct, kw_only=True):
-    """document: the map of `protocol`, values still encoded. leases: by port id."""
+    """document: the map of `protocol`, values still encoded. leases: by port id and family."""
 
     schema: int = SCHEMA
     document: dict[str, msgspec.Raw] = {}

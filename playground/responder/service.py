@@ -15,6 +15,7 @@ import msgspec
 
 from dhcp.io.packet import Heard, PacketServer, open_socket
 from dhcp.scope import PortScope
+from dhcp.server import LeaseKind
 from overlay.state import PortId, port_device
 from playground.responder import netns
 from playground.responder.protocol import DATA_PLANE_KEY, Leased, Name, Problem, Report, Update, View, decode_value
@@ -82,7 +83,8 @@ class Service:
             case ["port", port]:
                 self.packets.drop(port_device(PortId(port)))
                 self._ports.discard(port)
-                self.leases.pop(port, None)
+                for key in [key for key, leased in self.leases.items() if leased.port == port]:
+                    del self.leases[key]
             case ["view", playground]:
                 self.views.drop(playground)
             case ["name", playground, port]:
@@ -131,9 +133,10 @@ class Service:
         leased = Leased(
             port=port, address=heard.address, mac=heard.mac, at_utc_s=round(self._now_utc_s(), 3), kind=heard.kind
         )
-        last = self.leases.get(port)
+        key = f"{port}/{'v6' if heard.kind is LeaseKind.FORMED else 'v4'}"
+        last = self.leases.get(key)
         is_same = last is not None and msgspec.structs.replace(last, at_utc_s=leased.at_utc_s) == leased
         if last is not None and is_same and 0 <= leased.at_utc_s - last.at_utc_s < REPEAT_S:
             return
-        self.leases[port] = leased
+        self.leases[key] = leased
         self._report(Report(leased=leased))
