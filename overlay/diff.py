@@ -174,8 +174,9 @@ class _Builder:
         if have is None:
             self.create.append(do.Adopt(name))
             have = Link(kind="", up=False, adopted=True)
-        # An adopted device goes back as it came; the MTU of a tap is what its guest is told.
-        self._settle(name, want if have.kind == "veth" and not have.adopted else replace(want, mtu=have.mtu), have)
+        # An adopted device goes back as it came, a tap's MTU is what its guest is told, a veth's may be larger yet.
+        raises = have.kind == "veth" and not have.adopted and have.mtu < want.mtu
+        self._settle(name, want if raises else replace(want, mtu=have.mtu), have)
 
     def _settle(self, name: str, want: Link, have: Link) -> None:
         if have.mtu != want.mtu:

@@ -1,8 +1,8 @@
 """Pure. The state that one host's data plane should have, and the part of it that the kernel shows.
 
-A `HostState` is written by whoever decides (a controller's agent, or a person in a REPL), `overlay.diff` compares it with
-what `overlay.kernel.observe` read, and `overlay.kernel.apply` makes the difference real. Addresses and MACs are plain
-strings in canonical form (lower-case colon MACs, compressed IPv6); MTUs are bytes of guest IP packet.
+A `HostState` is written by whoever decides (a controller's agent, or a person in a REPL), `overlay.diff` compares it
+with what `overlay.kernel.observe` read, and `overlay.kernel.apply` makes the difference real. Addresses and MACs are
+plain strings in canonical form (lower-case colon MACs, compressed IPv6); MTUs are bytes of guest IP packet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEG_MAC = "02:70:67:00:00:01"
 """The MAC of every service leg, on every host: a moved guest keeps a valid neighbour entry for it."""
 
 LEG_LINK_LOCAL = "fe80::1"
-"""The service leg's IPv6 link-local address, the source of router advertisements (RFC 4861 §6.1.2 wants a link-local)."""
+"""The service leg's IPv6 link-local address, the source of router advertisements (RFC 4861 §6.1.2 wants one)."""
 
 
 def port_device(port: PortId) -> str:
@@ -74,7 +74,7 @@ class LocalPort:
 
 @dataclass(frozen=True, slots=True)
 class RemotePort:
-    """A port that other hosts carry: frames to `mac` go to `vtep`, and `addresses` are answered for locally (ARP, ND)."""
+    """A port that other hosts carry: frames to `mac` go to `vtep`; `addresses` are answered for locally (ARP, ND)."""
 
     mac: str
     addresses: tuple[str, ...]

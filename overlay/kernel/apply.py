@@ -187,10 +187,9 @@ class DataPlane(Convergence):
             errors = self.apply(back)
             if errors:
                 raise OSError(errors[0].errno, str(errors[0]))
-            # One by one, since a namespace ends some time after its last user; these are gone when the call returns.
-            indexes = [raw.index for raw in read_links(self._plane) if raw.name != "lo"]
-            for index in indexes:
-                self._plane.do(m.delete_link(index), ignore=(*_ABSENT, errno.EOPNOTSUPP))
+            # A namespace ends some time after its last user; these are gone when the call returns.
+            doomed = [m.doom_link(raw.index) for raw in read_links(self._plane) if raw.link.kind]
+            self._plane.send([*doomed, m.delete_doomed()])
             self._remove_services()
             namespaces.remove(self.name, self._directory)
             self._forget()
@@ -274,6 +273,7 @@ class _Application:
         self._reader = reader
         self._owner = owner
         self._waiting: list[tuple[Op, Message]] = []
+        self._doomed: do.DeleteLink | None = None
         self.errors: list[OpError] = []
 
     def __enter__(self) -> _Application:
@@ -330,8 +330,12 @@ class _Application:
                 index = self._index(op.name)
                 if (handle := self._reader.filters(index).get(op.mac)) is not None:
                     self._queue(op, m.drop_chase(index, handle))
-            case do.SetUp(namespace="") | do.SetMtu(namespace="") | do.DeleteLink(namespace=""):
+            case do.SetUp(namespace="") | do.SetMtu(namespace=""):
                 self._queue(op, _simple(op, self._index(op.name)))
+            case do.DeleteLink(namespace=""):
+                index = self._index(op.name)
+                self._waiting.append((op, m.doom_link(index)))
+                self._doomed = op
             case do.SetUp() | do.SetMtu() | do.DeleteLink() | do.SetMac() | do.PutAddress() | do.DropAddress():
                 self._flush()
                 self._in_service(op)
@@ -419,9 +423,17 @@ class _Application:
         return found.index
 
     def _queue(self, op: Op, *messages: Message) -> None:
+        self._bury()
         self._waiting += [(op, message) for message in messages]
 
+    def _bury(self) -> None:
+        """Deletions that follow each other are one message, before anything else is done."""
+        if self._doomed is not None:
+            self._waiting.append((self._doomed, m.delete_doomed()))
+            self._doomed = None
+
     def _flush(self) -> None:
+        self._bury()
         waiting, self._waiting = self._waiting, []
         for at, error in self._plane.send([message for _, message in waiting]):
             op, message = waiting[at]
