@@ -24,6 +24,8 @@ from playground.records import (
 
 PROTOCOL = 1
 
+BEAT_S = 1.5
+
 Viewed = HostRecord | NetworkRecord | WorkspaceRecord | PortRecord | BindingRecord | MigrationRecord
 """The records that an agent may be shown."""
 
@@ -56,7 +58,6 @@ class Welcome(_Said, frozen=True, tag="welcome"):
     domain: str
     resolvers: list[str]
     max_stale_s: float
-    keepalive_s: float
 
 
 class Enter(_Said, frozen=True, tag="enter"):
@@ -113,6 +114,10 @@ class Report(_Said, frozen=True, tag="report"):
     gone: list[str]
 
 
+class Beat(_Said, frozen=True, tag="beat"):
+    """The agent is there and its loop turns. Said every `BEAT_S`; what a controller has not heard for long is gone."""
+
+
 class Notice(_Said, frozen=True, tag="notice"):
     """Something a person may want to read in `playground events`."""
 
@@ -121,7 +126,7 @@ class Notice(_Said, frozen=True, tag="notice"):
     text: str
 
 
-FromAgent = Hello | Report | Notice
+FromAgent = Hello | Report | Beat | Notice
 FromController = Welcome | Enter | Changed | Leave | Complete | Execute
 
 _encoder = msgspec.json.Encoder()

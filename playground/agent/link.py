@@ -64,8 +64,12 @@ class Link:
                     self._connection = connection
                     wait_s = 0.05
                     await self._changed(True, "")
-                    async for text in connection:
-                        await self._said(wire.decode_from_controller(text))
+                    beating = asyncio.create_task(self._beat(connection))
+                    try:
+                        async for text in connection:
+                            await self._said(wire.decode_from_controller(text))
+                    finally:
+                        beating.cancel()
             except (OSError, ConnectionClosed, InvalidHandshake, InvalidURI, TimeoutError) as error:
                 cause = f"{self.controller}: {error}"
             except msgspec.ValidationError as error:
@@ -76,6 +80,11 @@ class Link:
             await self._changed(False, cause or f"{self.controller} closed the connection")
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, RETRY_MAX_S)
+
+    async def _beat(self, connection: ClientConnection) -> None:
+        while True:
+            await asyncio.sleep(wire.BEAT_S)
+            await connection.send(wire.encode(wire.Beat()))
 
     async def say(self, message: wire.FromAgent) -> bool:
         """Sends a message; false when there is no connection (whoever says it says it again after the next)."""
@@ -88,7 +97,13 @@ class Link:
         return True
 
     def dial(self, path: str) -> connect:
-        """A second connection to the same controller (the streams of a command)."""
+        """A second connection to the same controller (the streams of a command). Without pings: whoever reads the
+        streams may take its time."""
         return connect(
-            self._url(path), additional_headers=self._headers, max_size=None, open_timeout=5, compression=None
+            self._url(path),
+            additional_headers=self._headers,
+            max_size=None,
+            open_timeout=5,
+            compression=None,
+            ping_interval=None,
         )

@@ -11,10 +11,6 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-PING_S = 1.5
-PONG_S = 2.5
-"""An agent that does not answer a ping for so long has lost its connection, whatever TCP believes."""
-
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
@@ -34,8 +30,7 @@ class Serving:
                 access_log=False,
                 lifespan="off",
                 ws="websockets-sansio",
-                ws_ping_interval=PING_S,
-                ws_ping_timeout=PONG_S,
+                ws_ping_interval=None,  # agents beat; who reads a command's streams may take its time
                 ws_max_size=1 << 30,
                 ws_per_message_deflate=False,
                 timeout_graceful_shutdown=1,

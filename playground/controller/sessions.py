@@ -37,8 +37,11 @@ from playground.workspaces.migration import ENDED, State
 
 log = logging.getLogger("controller")
 
-LEASE_S = 6.0
-"""How long a host counts as up after its agent was last heard."""
+LEASE_S = 5.0
+"""How long a host counts as up after its agent was last heard, give or take a `BEAT_S`."""
+
+MAX_STALE_S = 3600.0
+"""How old a host's cached view may be for a workspace to be started from it."""
 
 
 def public(host: HostRecord) -> HostRecord:
@@ -91,13 +94,14 @@ Send = Callable[[str], Awaitable[None]]
 
 @dataclass(eq=False)
 class Session:
-    """One agent's connection. `dirty` holds playgrounds, and `host`/`site` flags, whose records changed since the
-    last send."""
+    """One agent's connection. sent: what its view holds, by scope. dirty: something that it may see has changed. heard_s:
+    when it last said anything, monotonic."""
 
     host: str
     id: str
     send: Send
     lease: LeaseId
+    heard_s: float
     sent: dict[str, dict[str, wire.Viewed]] = field(default_factory=dict)
     dirty: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -132,19 +136,13 @@ class Sessions:
     async def serve(self, hello: wire.Hello, send: Send, receive: Callable[[], Awaitable[wire.FromAgent]]) -> None:
         """Runs one session until its connection or its lease ends. The caller has checked the token."""
         lease = await self._store.lease(LEASE_S)
-        session = Session(hello.host, secrets.token_hex(8), send, lease)
+        session = Session(hello.host, secrets.token_hex(8), send, lease, asyncio.get_running_loop().time())
         await self._register(hello, session)
         previous = self.connected.get(hello.host)
         self.connected[hello.host] = session
         if previous is not None:
             log.info("agent replaced host=%s", hello.host)
-        await send(
-            wire.encode(
-                wire.Welcome(
-                    self._site, session.id, self._domain, self._resolvers, max_stale_s=3600.0, keepalive_s=LEASE_S / 3
-                )
-            )
-        )
+        await send(wire.encode(wire.Welcome(self._site, session.id, self._domain, self._resolvers, MAX_STALE_S)))
         tasks = [
             asyncio.create_task(self._show(session)),
             asyncio.create_task(self._listen(session, receive)),
@@ -184,9 +182,17 @@ class Sessions:
         )
 
     async def _keep(self, session: Session) -> None:
-        """Keeps the host's lease while the connection stands; asyncio's own pings end a dead one."""
+        """Keeps the host's lease while its agent is heard; returns, and so ends the session, when it is not any more."""
+        kept_s = 0.0
         while True:
-            await asyncio.sleep(LEASE_S / 3)
+            await asyncio.sleep(wire.BEAT_S)
+            now_s = asyncio.get_running_loop().time()
+            if now_s - session.heard_s > LEASE_S:
+                log.warning("agent not heard host=%s silent_s=%.1f", session.host, now_s - session.heard_s)
+                return
+            if session.heard_s <= kept_s:
+                continue
+            kept_s = now_s
             try:
                 await self._store.keepalive(session.lease)
             except LeaseLost:
@@ -227,7 +233,10 @@ class Sessions:
     async def _listen(self, session: Session, receive: Callable[[], Awaitable[wire.FromAgent]]) -> None:
         while True:
             message = await receive()
+            session.heard_s = asyncio.get_running_loop().time()
             match message:
+                case wire.Beat():
+                    pass
                 case wire.Report():
                     await self._reduce(session, message)
                 case wire.Notice():

@@ -130,7 +130,7 @@ class Host:
         """The controller shows a whole view."""
         agent = self.agent
         await agent.connection_changed(True, "")
-        await agent.said(wire.Welcome("lab", "s", "internal", [], 3600.0, 2.0))
+        await agent.said(wire.Welcome("lab", "s", "internal", [], 3600.0))
         await agent.said(wire.Enter("site", revision, list(SITE)))
         await agent.said(wire.Enter(host_scope(self.name), revision, here))
         if playground:
