@@ -7,6 +7,7 @@ VENV ?= .venv
 ARGS ?=
 export PYTHON VENV
 RUN := sh .ci/owned
+PYTEST := $(VENV)/bin/python .ci/in_namespaces.py $(VENV)/bin/pytest
 
 .PHONY: help demo test test-long bench lock clean
 .DEFAULT_GOAL := help
@@ -22,11 +23,11 @@ test: $(VENV)/.ready-test ## ruff, mypy, and the whole suite; as root or not
 	$(RUN) $(VENV)/bin/ruff check . || status=1; \
 	$(RUN) $(VENV)/bin/ruff format --check --quiet . || { echo "run: $(VENV)/bin/ruff format ."; status=1; }; \
 	$(RUN) $(VENV)/bin/mypy || status=1; \
-	$(RUN) $(VENV)/bin/pytest -m "not long" $(ARGS) || status=1; \
+	$(RUN) $(PYTEST) -m "not long" $(ARGS) || status=1; \
 	exit $$status
 
 test-long: $(VENV)/.ready-test ## what takes minutes
-	@$(RUN) $(VENV)/bin/pytest -m long $(ARGS)
+	@$(RUN) $(PYTEST) -m long $(ARGS)
 
 bench: $(VENV)/.ready-test ## ratios against a peer in one run; nothing passes or fails
 	@for script in benchmarks/bench_*.py; do \

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -252,34 +251,28 @@ def test_a_folder_too_deep_for_a_socket_is_refused(monkeypatch: pytest.MonkeyPat
         start("east")
 
 
-def pythons_of_everybody() -> list[str]:
-    """Interpreters that nobody may run; the environment's own may lie in somebody's home."""
-    return [
-        python
-        for python in dict.fromkeys((sys.executable, "/usr/bin/python3"))
-        if shutil.which(python)
-        and subprocess.run(
-            [*AS_NOBODY, "sh", "-c", f"{python} -c 'import sys; sys.exit(sys.version_info < (3, 11))'"],
-            capture_output=True,
-        ).returncode
-        == 0
-    ]
-
-
-AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+def ways_down() -> tuple[str, ...]:
+    """How root becomes an ordinary user: by number, or, where that number is not mapped, in a user namespace again."""
+    by_number = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    if subprocess.run([*by_number, "true"], capture_output=True).returncode == 0:
+        return by_number
+    return ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 
 
 @pytest.fixture
-def ordinary(tmp_path: Path) -> tuple[tuple[str, ...], str]:
-    """How to become an ordinary user, and that user's Python; nothing to become when the suite is run by one."""
+def ordinary() -> tuple[tuple[str, ...], str]:
+    """How to become an ordinary user, and a Python that this user may run: ours may lie in somebody's home."""
     if os.geteuid() != 0:
         return (), sys.executable
+    become = (*ways_down(), "sh", "-c", 'exec "$@"', "-")  # by a shell: the first exec still has root's rights
     source = Path(sandbox.__file__).parents[2]
-    if subprocess.run([*AS_NOBODY, "sh", "-c", f"cat {source}/playground/paths.py"], capture_output=True).returncode:
-        pytest.skip("the checkout lies where no other user may read it")
-    if not (pythons := pythons_of_everybody()):
-        pytest.skip("no Python 3.11 that an ordinary user may run")
-    return (*AS_NOBODY, "sh", "-c", 'exec "$@"', "-"), pythons[0]
+    check = (
+        f"import sys; sys.path.insert(0, {str(source)!r}); import playground.paths; assert sys.version_info >= (3, 11)"
+    )
+    for python in (sys.executable, "/usr/bin/python3"):
+        if subprocess.run([*become, python, "-c", check], capture_output=True, cwd="/").returncode == 0:
+            return become, python
+    pytest.skip("no Python 3.11, or not this checkout, may be read by an ordinary user")
 
 
 def test_an_ordinary_user_has_the_whole_site_in_a_user_namespace(
