@@ -7,7 +7,8 @@ from pathlib import Path
 
 
 def state_dir(site: str) -> Path:
-    """What outlives a reboot (store, caches, logs): `$PLAYGROUND_STATE`, else /var/lib/playground for root, else XDG."""
+    """What outlives a reboot (store, caches, logs): `$PLAYGROUND_STATE`, else /var/lib/playground for root, else
+    XDG."""
     if base := os.environ.get("PLAYGROUND_STATE"):
         return Path(base) / site
     if os.geteuid() == 0:

@@ -94,8 +94,8 @@ Send = Callable[[str], Awaitable[None]]
 
 @dataclass(eq=False)
 class Session:
-    """One agent's connection. sent: what its view holds, by scope. dirty: something that it may see has changed. heard_s:
-    when it last said anything, monotonic."""
+    """One agent's connection. sent: what its view holds, by scope. dirty: something that it may see has changed.
+    heard_s: when it last said anything, monotonic."""
 
     host: str
     id: str
@@ -182,7 +182,8 @@ class Sessions:
         )
 
     async def _keep(self, session: Session) -> None:
-        """Keeps the host's lease while its agent is heard; returns, and so ends the session, when it is not any more."""
+        """Keeps the host's lease while its agent is heard; returns, and so ends the session, when it is not any
+        more."""
         kept_s = 0.0
         while True:
             await asyncio.sleep(wire.BEAT_S)

@@ -1,15 +1,15 @@
 """Pure. The states of a workspace's move, and every event in every state, as one table.
 
-`requested → prepared → copying → activated → settled`, and `aborted` from any state before `activated`. A missing pair is
-no accident but a late or foreign event: `step` answers with the same state and no effect.
+`requested → prepared → copying → activated → settled`, and `aborted` from any state before `activated`. A missing
+pair is no accident but a late or foreign event: `step` answers with the same state and no effect.
 """
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 
 
-class State(str, Enum):
+class State(StrEnum):
     """A move's state, the word in records, JSON and events."""
 
     REQUESTED = "requested"

@@ -1,4 +1,5 @@
-"""What every workspace driver does: it makes guests and the ends of their ports, and knows nothing of networks or bridges.
+"""What every workspace driver does: it makes guests and the ends of their ports, and knows nothing of networks or
+bridges.
 
 All verbs are idempotent and may be interrupted at any instruction; the next call finishes the work. A driver keeps no
 state of its own that a restart would lose: `observe` reads what really runs.
@@ -16,7 +17,8 @@ from playground.records import Move
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """One port of a guest. device: the name that its end must have in the data plane namespace. mtu: guest IP packet, bytes."""
+    """One port of a guest. device: the name that its end must have in the data plane namespace. mtu: guest IP packet,
+    bytes."""
 
     port: str
     device: str
@@ -37,7 +39,8 @@ class Guest:
 
 
 class GuestState(Enum):
-    """What a driver finds. PREPARED: ends exist, the guest does not run yet. ELSEWHERE: it runs, carried by another host."""
+    """What a driver finds. PREPARED: ends exist, the guest does not run yet. ELSEWHERE: it runs, carried by another
+    host."""
 
     ABSENT = "absent"
     PREPARED = "prepared"
@@ -48,7 +51,8 @@ class GuestState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One guest as found now. cause says why when FAILED. playground and name: as it was made, where the driver knows."""
+    """One guest as found now. cause says why when FAILED. playground and name: as it was made, where the driver
+    knows."""
 
     guest: str
     state: GuestState
@@ -111,5 +115,6 @@ class Driver(Protocol):
     async def exec(
         self, guest_id: str, argv: Sequence[str], stdin: int, stdout: int, stderr: int, tty: bool
     ) -> Process:
-        """Starts a command inside the guest with these file descriptors. tty: stdin is a pty's slave, made controlling."""
+        """Starts a command inside the guest with these file descriptors. tty: stdin is a pty's slave, made
+        controlling."""
         ...
