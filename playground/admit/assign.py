@@ -143,11 +143,14 @@ def _addresses(network: NetworkSpec, ports: Sequence[Wanted], held: Held, proble
     for port in ports:
         if port.id not in addresses and (had := _v4(port.before)) is not None and _take(pools, had):
             addresses[port.id] = had
-    claimed = {owner: address for address, owner in sorted(held.addresses.items(), reverse=True)}
+    claimed: dict[str, list[int]] = defaultdict(list)
+    for address, owner in sorted(held.addresses.items()):
+        claimed[owner].append(address)
     for port in ports:
-        had = claimed.get(port.id)
-        if port.id not in addresses and had is not None and _take(pools, had):
-            addresses[port.id] = had
+        if port.id not in addresses:
+            had = next((address for address in claimed[port.id] if _take(pools, address)), None)
+            if had is not None:
+                addresses[port.id] = had
     waiting = [port for port in ports if port.id not in addresses]
     if waiting:
         # what another port has claimed and no longer needs may still be in use on its host: take it last

@@ -1,0 +1,209 @@
+"""Admission over edits and crashes: the end depends on the file alone, nothing is given twice, nothing leaks."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from overlay.pools import Span, address_text
+from playground.admit import Admission, admit
+from playground.admit.admission import claims_of
+from playground.records import NetworkRecord, PlaygroundRecord, PortRecord, WorkspaceRecord
+from playground.spec import PlaygroundSpec, SpecErrors, load_playground
+from tests.admit.grids import Site, a_host, writes
+
+
+@st.composite
+def files(draw: st.DrawFn) -> str:
+    """Small playgrounds whose pools are sometimes too small, with fixed addresses and MACs that come and go."""
+    lines = ["name: lab", "networks:"]
+    networks = draw(st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=2, unique=True))
+    for network in networks:
+        octet = {"a": 0, "b": 1}[network]
+        lines.append(f"  {network}:")
+        lines.append(f"    subnets: [10.0.{octet}.0/28{draw(st.sampled_from(['', f', fd00:{octet}::/64']))}]")
+        if draw(st.booleans()):
+            lines.append(f"    pools: [10.0.{octet}.8-10.0.{octet}.12, 10.0.{octet}.4-10.0.{octet}.6]")
+        if draw(st.booleans()):
+            lines.append(f"    exclude: [10.0.{octet}.{draw(st.integers(1, 8))}]")
+    lines.append("workspaces:")
+    lines.append(f"  w: {{scale: {draw(st.integers(0, 5))}, networks: [{', '.join(draw(st.permutations(networks)))}]}}")
+    for index, name in enumerate(draw(st.lists(st.sampled_from("stuv"), max_size=3, unique=True))):
+        octet = {"a": 0, "b": 1}[networks[0]]
+        nic = [f"network: {networks[0]}"]
+        if draw(st.booleans()):
+            nic.append(f"address: 10.0.{octet}.{2 + draw(st.integers(0, 3)) * 3 + index}")
+        if draw(st.booleans()):
+            nic.append(f"mac: '52:54:00:00:0{draw(st.integers(0, 2))}:0{index}'")
+        lines.append(f"  {name}: {{networks: [{{{', '.join(nic)}}}], labels: {{v: '{draw(st.integers(0, 1))}'}}}}")
+    return "\n".join(lines) + "\n"
+
+
+def kinds(site: Site) -> tuple[dict[str, NetworkRecord], dict[str, WorkspaceRecord], dict[str, PortRecord]]:
+    known = site.known()
+    return dict(known.networks), dict(known.workspaces), {port.id: port for port in known.ports.values()}
+
+
+def objects(site: Site) -> set[object]:
+    """What exists and what of it follows from the file alone."""
+    networks, workspaces, ports = kinds(site)
+    return {
+        *((n.name, n.subnets, n.gateways, n.mtu) for n in networks.values()),
+        *((w.name, w.ports, w.driver, tuple(w.labels.items())) for w in workspaces.values()),
+        *((p.workspace, p.network, p.index) for p in ports.values()),
+    }
+
+
+def check(site: Site, spec: PlaygroundSpec) -> None:
+    """What holds after every accepted change."""
+    networks, workspaces, ports = kinds(site)
+    assert set(workspaces) == set(spec.workspaces)
+    assert set(networks) == set(spec.networks)
+    needed = claims_of(site.known().grid)
+    assert {key: claim.owner for key, claim in site.claims.items()} == needed
+    # as many claims as there are unique things: nothing is given twice
+    assert len(needed) == sum(1 + len(n.gateways) for n in networks.values()) + sum(
+        1 + len(p.addresses) for p in ports.values()
+    )
+    for workspace in spec.workspaces.values():
+        for nic in workspace.nics:
+            port = site.known().ports[workspace.name, nic.network]
+            network = spec.networks[nic.network]
+            v4 = int(ip_address(port.addresses[0]))
+            if nic.address is not None:
+                assert v4 == nic.address
+            else:
+                assert any(v4 in pool.span for subnet in network.subnets for pool in subnet.pools)
+                assert not any(v4 in hole for hole in network.exclude)
+            assert nic.mac in (None, port.mac)
+            assert len(port.addresses) == len(network.subnets)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(files(), min_size=1, max_size=5))
+def test_any_sequence_of_edits_ends_in_what_the_last_file_says(texts: list[str]) -> None:
+    site = Site()
+    for text in texts:
+        try:
+            spec = load_playground(text, "lab.yaml")
+        except SpecErrors:
+            continue
+        before = (dict(site.records), dict(site.claims))
+        fresh = Site()
+        try:
+            fresh.up(text)
+        except SpecErrors:
+            # what an empty site refuses, every site does, and nothing changes
+            try:
+                site.up(text)
+            except SpecErrors:
+                assert (site.records, site.claims) == before
+                continue
+            raise AssertionError("accepted only because of history") from None
+        site.up(text)
+        check(site, spec)
+        assert objects(site) == objects(fresh)
+        assert site.up(text) == Admission()
+
+
+@settings(max_examples=30, deadline=None)
+@given(files(), files(), st.data())
+def test_a_crash_after_the_flip_is_rolled_forward_to_the_same_end(old: str, new: str, data: st.DataObject) -> None:
+    site = Site()
+    try:
+        site.up(old)
+        spec = load_playground(new, "lab.yaml")
+        admission = admit(spec, site.known(), "c9")
+    except SpecErrors:
+        return
+    whole, broken = site_copy(site), site_copy(site)
+    whole.write(writes(admission))
+    first = len(admission.claims) + (admission.root is not None)
+    done = writes(admission)
+    cut = data.draw(st.integers(min(first, len(done)), len(done)))
+    broken.write(done[:cut])
+    root = broken.records["playground/lab"]
+    assert isinstance(root, PlaygroundRecord)
+    rest = admit(load_playground(root.text, root.file), broken.known(), root.change)
+    assert rest.claims == ()
+    assert rest.root is None
+    broken.write(writes(rest))
+    assert broken.claims == whole.claims
+    assert without_generations(broken) == without_generations(whole)
+    for key, record in whole.records.items():
+        if isinstance(record, WorkspaceRecord):
+            twin = broken.records[key]
+            assert isinstance(twin, WorkspaceRecord)
+            assert twin.generation in (record.generation, record.generation + 1)
+
+
+def site_copy(site: Site) -> Site:
+    return Site(dict(site.records), dict(site.claims), list(site.hosts), site.changes)
+
+
+def without_generations(site: Site) -> dict[str, object]:
+    return {
+        key: replace(record, generation=0) if isinstance(record, WorkspaceRecord) else record
+        for key, record in site.records.items()
+    }
+
+
+@settings(max_examples=20, deadline=None)
+@given(files(), files(), st.data())
+def test_a_crash_before_the_flip_leaves_only_claims_that_the_next_change_takes_over(
+    old: str, new: str, data: st.DataObject
+) -> None:
+    site = Site()
+    try:
+        site.up(old)
+        admission = admit(load_playground(new, "lab.yaml"), site.known(), "c9")
+    except SpecErrors:
+        return
+    for key, claim in admission.claims[: data.draw(st.integers(0, len(admission.claims)))]:
+        site.claims[key] = claim
+    spec = load_playground(new, "lab.yaml")
+    site.up(new)
+    check(site, spec)
+
+
+@settings(max_examples=30, deadline=None)
+@given(files())
+def test_a_fresh_site_gives_what_a_dumb_allocator_gives(text: str) -> None:
+    site = Site(hosts=[a_host()])
+    try:
+        spec = load_playground(text, "lab.yaml")
+    except SpecErrors:
+        return
+    expected = dumb(spec)
+    try:
+        site.up(text)
+    except SpecErrors as error:
+        assert expected is None
+        assert "exhausted" in str(error)
+        return
+    assert expected is not None
+    found = {key: port.addresses[0] for key, port in site.known().ports.items()}
+    assert found == expected
+
+
+def dumb(spec: PlaygroundSpec) -> dict[tuple[str, str], str] | None:
+    """Walks every pool from its first address for every port; None when one gets nothing."""
+    given: dict[tuple[str, str], str] = {}
+    for network in spec.networks.values():
+        ports = [(w.name, nic) for w in spec.workspaces.values() for nic in w.nics if nic.network == network.name]
+        used = {nic.address for _, nic in ports} | {subnet.gateway for subnet in network.subnets}
+        ranges: list[Span] = [pool.span for subnet in network.subnets for pool in subnet.pools]
+        for name, nic in ports:
+            address = nic.address
+            for span in ranges:
+                for candidate in range(span.first, span.last + 1):
+                    if address is None and candidate not in used and not any(candidate in e for e in network.exclude):
+                        address = candidate
+            if address is None:
+                return None
+            used.add(address)
+            given[name, network.name] = address_text(4, address)
+    return given
