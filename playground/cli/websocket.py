@@ -1,27 +1,25 @@
-"""A websocket's client end over a plain socket (RFC 6455), for a caller that polls. Knows not what messages mean.
+"""A websocket's client end over a plain socket, for a caller that polls. Knows nothing of what messages mean.
 
-Written out because a command's start-up counts: the library that the daemons use takes longer to import than
-`playground exec` takes to run, and needs threads or an event loop beside the caller's poll.
+The protocol is the `websockets` library's, without its input and output: those of the library want a thread or an event
+loop beside the caller's poll.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import os
-import secrets
 import socket
-import struct
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.protocol import CONNECTING, OPEN
+from websockets.uri import parse_uri
 
 from playground.client import Client, Refused, Unreachable, dial
 
-TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+TEXT, BINARY = Opcode.TEXT, Opcode.BINARY
 
-_CONTINUATION = 0x0
-_FINAL, _MASKED = 0x80, 0x80
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_LARGEST_HEAD = 64 * 1024
 _CHUNK = 256 * 1024
 
 
@@ -36,9 +34,9 @@ class Closed(Exception):
 class WebSocket:
     """An open connection. Never blocks: `send` queues, `flush` and `receive` do what the socket allows now."""
 
-    def __init__(self, sock: socket.socket, early: bytes = b"") -> None:
+    def __init__(self, sock: socket.socket, protocol: ClientProtocol) -> None:
         self._sock = sock
-        self._in = bytearray(early)
+        self._protocol = protocol
         self._out = bytearray()
         self._parts: list[bytes] = []
         self._part_kind = BINARY
@@ -48,31 +46,26 @@ class WebSocket:
     @classmethod
     def open(cls, client: Client, path: str) -> WebSocket:
         """Dials `/v1/PATH` of a controller. Raises Unreachable and Refused."""
-        key = base64.b64encode(secrets.token_bytes(16))
-        headers = {
-            "Host": "localhost",
-            "Upgrade": "websocket",
-            "Connection": "Upgrade",
-            "Sec-WebSocket-Key": key.decode(),
-            "Sec-WebSocket-Version": "13",
-            **client.headers,
-        }
-        head = f"GET /v1/{path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        protocol = ClientProtocol(parse_uri(f"ws://localhost/v1/{path}"), max_size=None)
+        request = protocol.connect()
+        for name, value in client.headers.items():
+            request.headers[name] = value
+        protocol.send_request(request)
         try:
             sock = dial(client.address, client.timeout)
         except OSError as error:
             raise Unreachable(client.address, (error.strerror or str(error)).lower()) from error
         try:
-            sock.sendall(head.encode() + b"\r\n")
-            answer, early = _read_head(sock)
-            _check_upgrade(client, answer, key)
+            sock.sendall(b"".join(protocol.data_to_send()))
+            while protocol.state is CONNECTING and protocol.handshake_exc is None:
+                _feed(protocol, sock.recv(_CHUNK))
         except OSError as error:
             sock.close()
             raise Unreachable(client.address, (error.strerror or str(error)).lower()) from error
-        except BaseException:
+        if protocol.handshake_exc is not None:
             sock.close()
-            raise
-        return cls(sock, early)
+            raise _explained(client, protocol.handshake_exc) from protocol.handshake_exc
+        return cls(sock, protocol)
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -82,9 +75,15 @@ class WebSocket:
         """Bytes that `flush` has yet to write."""
         return len(self._out)
 
-    def send(self, kind: int, payload: bytes) -> None:
-        """Queues one message."""
-        self._out += frame(kind, payload)
+    def send(self, kind: Opcode, payload: bytes) -> None:
+        """Queues one message; nothing once the connection is closing."""
+        if self._protocol.state is not OPEN:
+            return
+        if kind is TEXT:
+            self._protocol.send_text(payload)
+        else:
+            self._protocol.send_binary(payload)
+        self._queue()
 
     def flush(self) -> None:
         """Writes what the socket takes now. Raises Closed."""
@@ -97,26 +96,15 @@ class WebSocket:
                 raise Closed(1006, f"the connection broke ({(error.strerror or str(error)).lower()})") from error
             del self._out[:sent]
 
-    def receive(self) -> list[tuple[int, bytes]]:
+    def receive(self) -> list[tuple[Opcode, bytes]]:
         """The messages (kind, payload) that have arrived whole. Answers pings. Raises Closed once there is no more."""
         if self._end is None:
             self._read()
-        messages: list[tuple[int, bytes]] = []
-        while (parsed := parse(self._in)) is not None:
-            final, kind, payload = parsed
-            if kind == PING:
-                self.send(PONG, payload)
-            elif kind == CLOSE:
-                code = struct.unpack("!H", payload[:2])[0] if len(payload) >= 2 else 1005
-                self._end = Closed(code, payload[2:].decode(errors="replace"))
-                self._in.clear()
-            elif kind in (TEXT, BINARY, _CONTINUATION):
-                if kind != _CONTINUATION:
-                    self._part_kind = kind
-                self._parts.append(payload)
-                if final:
-                    messages.append((self._part_kind, b"".join(self._parts)))
-                    self._parts.clear()
+        messages: list[tuple[Opcode, bytes]] = []
+        for event in self._protocol.events_received():
+            if isinstance(event, Response):
+                continue
+            self._take(event, messages)
         if self._end is not None:
             if not messages:
                 raise self._end
@@ -125,6 +113,16 @@ class WebSocket:
                 self._sock.shutdown(socket.SHUT_RD)
         return messages
 
+    def _take(self, frame: object, messages: list[tuple[Opcode, bytes]]) -> None:
+        if not isinstance(frame, Frame) or frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            return
+        if frame.opcode is not Opcode.CONT:
+            self._part_kind = frame.opcode
+        self._parts.append(bytes(frame.data))
+        if frame.fin:
+            messages.append((self._part_kind, b"".join(self._parts)))
+            self._parts.clear()
+
     def _read(self) -> None:
         try:
             data = self._sock.recv(_CHUNK)
@@ -132,13 +130,20 @@ class WebSocket:
             return
         except OSError as error:
             raise Closed(1006, f"the connection broke ({(error.strerror or str(error)).lower()})") from error
-        self._in += data
-        if not data:
-            self._end = Closed(1006, "it ended without a word")
+        _feed(self._protocol, data)
+        self._queue()
+        if not data or self._protocol.close_expected():
+            received = self._protocol.close_rcvd
+            self._end = Closed(received.code, received.reason) if received else Closed(1006, "it ended without a word")
+
+    def _queue(self) -> None:
+        self._out += b"".join(self._protocol.data_to_send())
 
     def close(self) -> None:
         """Says goodbye as far as the socket allows, and closes."""
-        self.send(CLOSE, struct.pack("!H", 1000))
+        if self._protocol.state is OPEN:
+            self._protocol.send_close(1000)
+            self._queue()
         try:
             self.flush()
         except Closed:
@@ -146,72 +151,20 @@ class WebSocket:
         self._sock.close()
 
 
-def frame(kind: int, payload: bytes) -> bytes:
-    """One whole message as a masked frame (RFC 6455 §5.2, §5.3: a client always masks, with a fresh key)."""
-    size = len(payload)
-    if size < 126:
-        head = struct.pack("!BB", _FINAL | kind, _MASKED | size)
-    elif size < 1 << 16:
-        head = struct.pack("!BBH", _FINAL | kind, _MASKED | 126, size)
+def _feed(protocol: ClientProtocol, data: bytes) -> None:
+    if data:
+        protocol.receive_data(data)
     else:
-        head = struct.pack("!BBQ", _FINAL | kind, _MASKED | 127, size)
-    mask = os.urandom(4)
-    return head + mask + masked(payload, mask)
+        protocol.receive_eof()
 
 
-def masked(payload: bytes, mask: bytes) -> bytes:
-    """payload XOR the repeated mask; its own inverse."""
-    size = len(payload)
-    stream = (mask * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload, "big") ^ int.from_bytes(stream, "big")).to_bytes(size, "big")
-
-
-def parse(buffer: bytearray) -> tuple[bool, int, bytes] | None:
-    """Takes the first whole frame (final, kind, payload) off the buffer; None while there is none."""
-    if len(buffer) < 2:
-        return None
-    final, kind = bool(buffer[0] & _FINAL), buffer[0] & 0x0F
-    is_masked, size, at = bool(buffer[1] & _MASKED), buffer[1] & 0x7F, 2
-    if size >= 126:
-        width = 2 if size == 126 else 8
-        at += width
-        if len(buffer) < at:
-            return None
-        size = int.from_bytes(buffer[2:at], "big")
-    mask = b""
-    if is_masked:
-        mask = bytes(buffer[at : at + 4])
-        at += 4
-    if len(buffer) < at + size:
-        return None
-    payload = bytes(buffer[at : at + size])
-    del buffer[: at + size]
-    return final, kind, masked(payload, mask) if is_masked else payload
-
-
-def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
-    """The answer's head, and what came after it."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        more = sock.recv(4096)
-        if not more or len(data) > _LARGEST_HEAD:
-            raise ConnectionError("it hung up on the handshake")
-        data += more
-    head, _, early = data.partition(b"\r\n\r\n")
-    return head, early
-
-
-def _check_upgrade(client: Client, head: bytes, key: bytes) -> None:
-    status_line, *lines = head.decode("latin-1").split("\r\n")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    words = status_line.split(" ", 2)
-    if len(words) < 2 or not words[1].isdigit():
-        raise Unreachable(client.address, "what answers there speaks no HTTP")
-    status = int(words[1])
-    if status in (401, 403):
-        raise Refused(status, "the controller wants a token: --token-file FILE, or PLAYGROUND_TOKEN")
-    if status != 101:
-        raise Refused(status, f"the controller opens no channel for commands (HTTP status {status})")
-    accept = base64.b64encode(hashlib.sha1(key + _GUID).digest()).decode()
-    if headers.get("sec-websocket-accept") != accept:
-        raise Unreachable(client.address, "what answers there speaks no websocket")
+def _explained(client: Client, error: Exception) -> Exception:
+    """What a failed handshake means for a person."""
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        if status in (401, 403):
+            return Refused(status, "the controller wants a token: --token-file FILE, or PLAYGROUND_TOKEN")
+        return Refused(status, f"the controller opens no channel for commands (HTTP status {status})")
+    if isinstance(error, InvalidHandshake):
+        return Unreachable(client.address, "what answers there speaks no websocket")
+    return Unreachable(client.address, "it hung up on the handshake")

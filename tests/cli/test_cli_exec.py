@@ -20,11 +20,8 @@ from typing import Any
 
 import pytest
 from cli_lab import Play
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from websockets.sync.server import ServerConnection, unix_serve
 
-from playground.cli import websocket
 from playground.cli.remote import EXIT, SIGNAL, STDERR, STDIN, STDOUT, WINDOW
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,27 +216,3 @@ def read_until(fd: int, end: bytes) -> bytes:
         if select.select([fd], [], [], 0.1)[0]:
             seen += os.read(fd, 4096)
     return seen
-
-
-@given(st.binary(max_size=200), st.sampled_from([0, 1, 125, 126, 127, 65535, 65536, 70000]), st.integers(1, 9))
-@settings(max_examples=40, deadline=None)
-def test_a_frame_survives_any_cut_into_pieces(tail: bytes, filler: int, pieces: int) -> None:
-    payload = b"x" * filler + tail
-    encoded = websocket.frame(websocket.BINARY, payload) + websocket.frame(websocket.TEXT, tail)
-    step = len(encoded) // pieces + 1
-    buffer = bytearray()
-    found = []
-    for start in range(0, len(encoded), step):
-        buffer += encoded[start : start + step]
-        while (parsed := websocket.parse(buffer)) is not None:
-            found.append(parsed)
-    assert found == [(True, websocket.BINARY, payload), (True, websocket.TEXT, tail)]
-    assert not buffer
-
-
-@given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
-@settings(max_examples=40)
-def test_masking_is_its_own_inverse_and_byte_by_byte_exclusive_or(payload: bytes, mask: bytes) -> None:
-    once = websocket.masked(payload, mask)
-    assert once == bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
-    assert websocket.masked(once, mask) == payload
