@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     if os.geteuid() == 0 or why_no_sandbox():
         os.execvp(argv[0], argv)
+    os.environ["LOGNAME"] = f"uid-{os.geteuid()}"  # pytest names its folder in /tmp after it, and root's is not ours
     ns.unshare_as_root(ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC)
     child = os.fork()
     if child == 0:
