@@ -28,6 +28,7 @@ def load_playground(text: str | bytes, file: str) -> PlaygroundSpec:
         raise SpecErrors(problems)
     _check(names.dns_label, shape.name, document, ("name",), problems)
     _check_keys(document, "networks", problems)
+    _check_keys(document, "workspaces", problems)
     found = networks(shape.networks, document, problems)
     members = workspaces(shape.workspaces, found, document, problems)
     if problems:

@@ -72,7 +72,8 @@ class _Reader:
     def instances(self, name: str, shape: WorkspaceShape) -> Iterator[WorkspaceSpec]:
         path = ("workspaces", name)
         place = self.document.key_place(path)
-        self._check_name(name, shape.scale, place)
+        if shape.scale:
+            self._check_scaled_name(name, shape.scale, place)
         self.problems.extend(check_labels(shape.labels, self.document, (*path, "labels")))
         nics = tuple(self._nics(name, shape))
         host, host_place = self._host(name, shape), self.document.place((*path, "host"))
@@ -90,13 +91,12 @@ class _Reader:
                 host_place=host_place,
             )
 
-    def _check_name(self, name: str, scale: int | None, place: Place) -> None:
-        try:
-            names.dns_label(name)
-            if scale:
-                names.dns_label(f"{name}-{scale - 1}")
-        except ValueError as error:
-            self.problems.append(Problem.at(place, str(error)))
+    def _check_scaled_name(self, name: str, scale: int, place: Place) -> None:
+        """The longest instance's name is a DNS label too (where the name itself is one: `load` checks that)."""
+        longest = f"{name}-{scale - 1}"
+        if len(name) <= names.MAX_LABEL < len(longest):
+            message = f"{longest!r} has {len(longest)} characters; a name may have {names.MAX_LABEL}, as a DNS label"
+            self.problems.append(Problem.at(place, message))
 
     def _check_driver(self, name: str, driver: str) -> None:
         if driver in DRIVERS:
