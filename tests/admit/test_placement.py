@@ -107,7 +107,7 @@ def test_a_pinned_workspace_gets_its_host_before_others_fill_it() -> None:
 sizes = st.integers(0, 4)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(sizes, st.sampled_from([None, "n0", "room=a", "room!=a"]), st.sampled_from("pq")), max_size=8),
     st.lists(st.tuples(st.integers(0, 8), st.sampled_from("ab"), st.booleans()), min_size=1, max_size=4),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import netaddr
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.mac import derived_mac, interface_id, is_multicast, is_usable, link_local, parse_mac, slaac_address
@@ -30,6 +30,7 @@ def test_the_interface_id_is_that_of_rfc_4291_appendix_a() -> None:
     assert f"{interface_id('34:56:78:9a:bc:de'):016x}" == "365678fffe9abcde"
 
 
+@settings(deadline=None, max_examples=50)
 @given(macs)
 def test_ipv6_addresses_of_a_mac_agree_with_netaddr(mac: str) -> None:
     peer = netaddr.EUI(mac)
@@ -42,6 +43,7 @@ def test_only_a_slash_64_has_stateless_addresses() -> None:
         slaac_address("fd00::/56", "52:54:00:00:00:01")
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text("0123456789abcdef", min_size=12, max_size=12), st.integers(0, 5))
 def test_a_derived_mac_is_stable_local_and_usable(port: str, attempt: int) -> None:
     mac = derived_mac(port, attempt)

@@ -26,6 +26,7 @@ def shifted(spans: list[Span], base: int) -> list[Span]:
     return [Span(span.first + base, span.last + base) for span in spans]
 
 
+@settings(deadline=None, max_examples=50)
 @given(small_spans, small_spans)
 def test_spans_minus_spans_are_the_set_difference(spans: list[Span], holes: list[Span]) -> None:
     left = subtract(spans, holes)
@@ -34,7 +35,7 @@ def test_spans_minus_spans_are_the_set_difference(spans: list[Span], holes: list
     assert members(merge(spans)) == members(spans)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     bases,
     small_spans,
@@ -68,7 +69,7 @@ def test_a_pool_behaves_as_a_set_of_free_addresses(
         assert (address in pool) == (address in everything)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 300), max_size=40), st.integers(20, 30))
 def test_lowest_free_agrees_with_netaddr(taken: list[int], prefix_len: int) -> None:
     network = netaddr.IPNetwork(f"10.1.0.0/{prefix_len}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from playground.spec import SelectorError, parse_selector
@@ -14,6 +14,7 @@ values = st.sampled_from(["a", "b", "7", "in"])
 labels = st.dictionaries(keys, values)
 
 
+@settings(deadline=None, max_examples=50)
 @given(labels, keys, st.lists(values, min_size=1, max_size=3))
 def test_each_condition_means_what_it_says(labels: dict[str, str], key: str, some: list[str]) -> None:
     joined = ", ".join(some)

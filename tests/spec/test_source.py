@@ -118,7 +118,7 @@ SPACES = [": ", "- ", ", ", " #", "\n", "\n  ", "\n    ", "\t", "\r", "\0", "\x8
 words = st.sampled_from([*WORDS.split(), *SPACES])
 
 
-@settings(max_examples=250)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(words, max_size=30).map("".join))
 def test_any_text_is_accepted_or_refused_with_a_place(text: str) -> None:
     for load in (load_playground, load_site):
@@ -132,7 +132,7 @@ def test_any_text_is_accepted_or_refused_with_a_place(text: str) -> None:
                 assert found.column >= 1
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=80))
 def test_any_bytes_are_accepted_or_refused(raw: bytes) -> None:
     with pytest.raises(SpecErrors):
@@ -146,7 +146,7 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(trees, st.sampled_from([None, 1, 2]))
 def test_json_is_read_as_yaml_1_2_promises(tree: object, indent: int | None) -> None:
     """A second writer with rules of its own: ruamel's leaves `:a` unquoted in flow style, which no reader takes."""
