@@ -178,13 +178,19 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
     async def token(name: str) -> Json:
         return {"host": name, "token": await controller.issue_token(name)}
 
-    @app.websocket("/v1/agent")
-    async def agent(websocket: WebSocket) -> None:
+    def agent_of(websocket: WebSocket) -> str | None:
+        """The host whose agent dials, if it has that host's token."""
         host = websocket.headers.get("x-playground-host", "")
         known = controller.world.hosts.get(host)
-        offered = _bearer(websocket.headers.get("authorization"))
-        if known is None or not _matches(offered, known.token_sha256):
+        if known is None or not _matches(_bearer(websocket.headers.get("authorization")), known.token_sha256):
             log.warning("agent refused host=%r known=%s", host, known is not None)
+            return None
+        return host
+
+    @app.websocket("/v1/agent")
+    async def agent(websocket: WebSocket) -> None:
+        host = agent_of(websocket)
+        if host is None:
             await websocket.close(4401, "unknown host or wrong token")
             return
         await websocket.accept()
@@ -205,7 +211,7 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
 
     @app.websocket("/v1/agent/exec/{id}")
     async def agent_exec(websocket: WebSocket, id: str) -> None:
-        channel = controller.execution.waiting(id)
+        channel = controller.execution.waiting(id) if agent_of(websocket) is not None else None
         if channel is None:
             await websocket.close(4404, "no such command")
             return

@@ -75,8 +75,8 @@ class Controller:
 
     def known(self, playground: str) -> None:
         """Raises Unknown when there is no such playground."""
-        if playground not in self.world.grids:
-            have = ", ".join(sorted(self.world.grids)) or "none"
+        if playground not in self.world.playgrounds():
+            have = ", ".join(self.world.playgrounds()) or "none"
             raise Unknown(f"no playground {playground}; there are: {have}")
 
     def workspace(self, ref: str) -> WorkspaceRecord:

@@ -89,7 +89,7 @@ def _natural(name: str) -> tuple[str, int]:
 
 
 def _grids(world: World, playground: str | None) -> list[tuple[str, Grid]]:
-    return [(name, grid) for name, grid in sorted(world.grids.items()) if playground in (None, name)]
+    return [(name, world.grids[name]) for name in world.playgrounds() if playground in (None, name)]
 
 
 def ports(world: World, playground: str | None = None) -> list[Json]:
@@ -175,7 +175,7 @@ def progress(world: World, name: str) -> Json:
     """How far a playground is from what was asked of it: every workspace running, every port forwarding, every client
     served, every live host converged."""
     grid = world.grids.get(name)
-    if grid is None or (grid.root is None and not grid.workspaces and not grid.ports):
+    if grid is None or name not in world.playgrounds():
         left = lingering(world, name)
         return {
             "name": name,

@@ -79,6 +79,10 @@ class World:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    def playgrounds(self) -> list[str]:
+        """Names of playgrounds that have more than claims waiting for their release, sorted."""
+        return sorted(name for name, grid in self.grids.items() if grid.root or grid.workspaces or grid.ports)
+
     def modified(self, key: str) -> int:
         """The revision that wrote `key` last, 0 when it does not exist."""
         found = self.items.get(key)
