@@ -163,10 +163,11 @@ class _Builder:
         if end.mtu != want.mtu:
             self.create.append(do.SetMtu(device, want.mtu, namespace))
         self.create += [do.PutAddress(namespace, device, one) for one in sorted(want.addresses - end.addresses)]
-        if not end.up:
-            self.create.append(do.SetUp(device, namespace))
         self.late += [do.DropAddress(namespace, device, one) for one in sorted(end.addresses - want.addresses)]
         self._settle(name, layout.leg_link, link)
+        if not end.up:
+            # Last: the end of a veth that comes up first can send nothing until the kernel has noticed the other.
+            self.up.append(do.SetUp(device, namespace))
 
     def port(self, name: str, want: Link) -> None:
         """A guest's port, whose device somebody else made."""

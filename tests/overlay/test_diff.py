@@ -17,7 +17,7 @@ from overlay.ops import Op
 from overlay.state import LEG_MAC, Gate, HostState, LocalPort, Network, port_device
 from overlay.topology import Link, ObservedState, PortFlags, Tables
 
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=30, deadline=None)
 
 
 def plug_all(kernel: MemoryDataPlane) -> None:

@@ -228,7 +228,7 @@ def test_networks_can_be_converged_one_at_a_time(world: World) -> None:
 
 @pytest.mark.system
 def test_both_show_the_same_after_the_same(linux: LinuxWorld) -> None:
-    @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(host_states(), host_states())
     def walk(first: HostState, second: HostState) -> None:
         memory = MemoryWorld()
