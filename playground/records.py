@@ -223,6 +223,16 @@ class ProbeRecord(_Record, frozen=True, kw_only=True, tag="probe"):
     failed: tuple[str, ...] = ()
 
 
+class EventRecord(_Record, frozen=True, kw_only=True, tag="event"):
+    """Something that happened, for people. id grows by one; object is like `workspace atlas/worker-1`; what: its kind."""
+
+    id: int
+    at_utc_s: float
+    what: str
+    object: str
+    text: str
+
+
 Record = (
     HostRecord
     | AliveRecord
@@ -238,6 +248,7 @@ Record = (
     | ObservedWorkspace
     | ObservedHost
     | ProbeRecord
+    | EventRecord
 )
 
 _encoder = msgspec.json.Encoder()
@@ -292,6 +303,8 @@ def key_of(record: Record) -> str:
             return f"observed/host/{record.host}"
         case ProbeRecord():
             return f"probe/{record.playground}"
+        case EventRecord():
+            return f"event/{record.id:012d}"
         case ClaimRecord():
             raise TypeError("a claim's key is the thing claimed, not the record's")
 

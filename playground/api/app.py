@@ -136,9 +136,9 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
 
     @app.get("/v1/events")
     async def events(after: int = 0, wait_s: float = 0.0) -> list[Json]:
-        if wait_s and not controller.events.after(after):
-            await controller.events.wait(min(wait_s, 60.0))
-        return [dataclasses.asdict(event) for event in controller.events.after(after)]
+        if wait_s:
+            await controller.events.wait(after, min(wait_s, 60.0))
+        return controller.events.after(after)
 
     @app.post("/v1/start")
     async def start(body: WorkspaceBody) -> Json:

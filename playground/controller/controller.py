@@ -41,7 +41,7 @@ class Controller:
         self.store = store
         self.site = site.name
         self.world = World(store)
-        self.events = EventLog()
+        self.events = EventLog(store, self.world)
         self.sessions = Sessions(store, self.world, self.events, site.domain, list(site.resolvers), site.name)
         self.execution = Execution(self.world, self.sessions)
         self.probing = Probing(store, self.world, self.execution)
@@ -52,7 +52,14 @@ class Controller:
     async def run(self) -> None:
         """The loops. Returns only by an error of one of them, or cancellation."""
         async with asyncio.TaskGroup() as group:
-            for work in (self.world.follow, self._placing.run, self.moves.run, self.changes.run, self._watch_hosts):
+            for work in (
+                self.world.follow,
+                self.events.run,
+                self._placing.run,
+                self.moves.run,
+                self.changes.run,
+                self._watch_hosts,
+            ):
                 group.create_task(work())
 
     async def _watch_hosts(self) -> None:

@@ -1,4 +1,4 @@
-"""What happened at the site, for people: a bounded list in memory, each event also one line of the log."""
+"""What happened at the site, for people: the last `KEPT` events, in the store, each also one line of the log."""
 
 from __future__ import annotations
 
@@ -6,48 +6,69 @@ import asyncio
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from playground.controller.world import World
+from playground.records import EventRecord, encode, key_of
+from playground.store.api import Compare, Conflict, Delete, Put, Store
 
 log = logging.getLogger("events")
 
-KEPT = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Happened:
-    """One event. id grows by one; at is UTC seconds; object is like `workspace atlas/worker-1`."""
-
-    id: int
-    at: float
-    kind: str
-    object: str
-    text: str
+KEPT = 1000
+PRUNE = 50
+"""How many of the oldest go at once."""
 
 
 class EventLog:
-    """The last `KEPT` events since the controller started."""
+    """Events in order. `add` never waits; `run` writes what was added."""
 
-    def __init__(self) -> None:
-        self._events: deque[Happened] = deque(maxlen=KEPT)
-        self._last = 0
-        self._more = asyncio.Event()
+    def __init__(self, store: Store, world: World) -> None:
+        self._store = store
+        self._world = world
+        self._pending: deque[EventRecord] = deque()
+        self._added = asyncio.Event()
 
     def add(self, kind: str, object: str, text: str) -> None:
         """Notes one event."""
-        self._last += 1
-        self._events.append(Happened(self._last, time.time(), kind, object, text))
         log.info("%s object=%r text=%r", kind, object, text)
-        self._more.set()
-        self._more = asyncio.Event()
+        self._pending.append(EventRecord(id=0, at_utc_s=time.time(), what=kind, object=object, text=text))
+        self._added.set()
 
-    def after(self, number: int) -> list[Happened]:
-        """Events with a larger id, oldest first."""
-        return [event for event in self._events if event.id > number]
+    async def run(self) -> None:
+        """Writes for ever. A number that another controller took is passed over."""
+        while True:
+            await self._added.wait()
+            self._added.clear()
+            while self._pending:
+                last = max(self._world.events, default=0)
+                event = msgspec.structs.replace(self._pending[0], id=last + 1)
+                key = key_of(event)
+                result = await self._store.commit([Compare(key, 0)], [Put(key, encode(event)), *self._old()])
+                if isinstance(result, Conflict):
+                    await self._world.load()
+                    continue
+                await self._world.reached(result)
+                self._pending.popleft()
 
-    async def wait(self, timeout_s: float) -> None:
-        """Returns when there is a new event, or after `timeout_s`."""
+    def _old(self) -> list[Delete]:
+        if len(self._world.events) < KEPT + PRUNE:
+            return []
+        return [Delete(key_of(self._world.events[number])) for number in sorted(self._world.events)[:PRUNE]]
+
+    def after(self, number: int) -> list[dict[str, Any]]:
+        """Events with a larger id, oldest first, as in docs/api.md."""
+        return [
+            {"id": event.id, "at": event.at_utc_s, "kind": event.what, "object": event.object, "text": event.text}
+            for event in (self._world.events[n] for n in sorted(self._world.events) if n > number)
+        ]
+
+    async def wait(self, number: int, timeout_s: float) -> None:
+        """Returns when there is an event with a larger id, or after `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._more.wait()
+                while max(self._world.events, default=0) <= number:
+                    await self._world.moved(self._world.revision)
         except TimeoutError:
             return

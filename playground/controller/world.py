@@ -19,6 +19,7 @@ from playground.records import (
     BindingRecord,
     ChangeRecord,
     ClaimRecord,
+    EventRecord,
     HostRecord,
     MigrationRecord,
     NetworkRecord,
@@ -71,6 +72,7 @@ class World:
         self.observed_workspaces: dict[tuple[str, str], dict[str, ObservedWorkspace]] = defaultdict(dict)
         self.observed_hosts: dict[str, ObservedHost] = {}
         self.probes: dict[str, ProbeRecord] = {}
+        self.events: dict[int, EventRecord] = {}
         self._listeners: list[Listener] = []
         self._moved = asyncio.Condition()
 
@@ -169,6 +171,8 @@ class World:
                 _set(self.changes, record.id, after)
             case ObservedHost():
                 _set(self.observed_hosts, record.host, after)
+            case EventRecord():
+                _set(self.events, record.id, after)
             case ProbeRecord():
                 _set(self.probes, record.playground, after)
             case ObservedPort():

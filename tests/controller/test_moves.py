@@ -78,7 +78,7 @@ class Site:
     def __init__(self, meter: Callable[[MigrationRecord], Awaitable[Metering | None]]) -> None:
         self.store = MemoryStore()
         self.world = World(self.store)
-        self.moves = Moves(self.store, self.world, EventLog(), meter)
+        self.moves = Moves(self.store, self.world, EventLog(self.store, self.world), meter)
 
     async def say(self, *what: Record) -> None:
         revision = await self.store.commit([], [Put(key_of(r), encode(r)) for r in what])
