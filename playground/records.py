@@ -130,11 +130,15 @@ class BindingRecord(_Record, frozen=True, kw_only=True, tag="binding"):
 
 
 class ClaimRecord(_Record, frozen=True, kw_only=True, tag="claim"):
-    """A key that can be created once (address, MAC, VNI). owner: the port's or network's id. change: who took it."""
+    """A key that can be created once (address, MAC, VNI). owner: the port's or network's id. change: who took it.
+
+    previous: the port that had it until it went over to the owner, which waits until no host holds it for that one.
+    """
 
     owner: str
     playground: str
     change: str
+    previous: str = ""
 
 
 class PlaygroundRecord(_Record, frozen=True, kw_only=True, tag="playground"):
@@ -224,7 +228,7 @@ class ProbeRecord(_Record, frozen=True, kw_only=True, tag="probe"):
 
 
 class EventRecord(_Record, frozen=True, kw_only=True, tag="event"):
-    """Something that happened, for people. id grows by one; object is like `workspace atlas/worker-1`; what: its kind."""
+    """Something that happened, for people. id grows by one; object: like `workspace atlas/worker-1`; what: its kind."""
 
     id: int
     at_utc_s: float

@@ -37,6 +37,8 @@ log = logging.getLogger("agent")
 PERIOD_S = 3.0
 """The longest time that drift which no kernel event tells of goes unseen."""
 
+RETRY_S = 1.0
+
 GUARD_S = 10.0
 """How often the rules that keep address delivery at the port are read back."""
 
@@ -105,6 +107,7 @@ class Agent:
         self._report_whole = True
         self._leased: dict[str, dict[str, bool]] = {}
         self._problems: dict[str, str] = {}
+        self._broken = ""
         self._wake = asyncio.Event()
         self._look = True
         self._started = 0
@@ -188,7 +191,7 @@ class Agent:
         try:
             while True:
                 self._wake.clear()
-                await self._pass()
+                await self._guarded_pass()
                 for task in (watcher, link, answers):
                     if task.done():
                         task.result()
@@ -217,12 +220,23 @@ class Agent:
     def _may_open(self) -> bool:
         return self._synced or time.time() - self._vouched_utc_s <= self._max_stale_s
 
+    async def _guarded_pass(self) -> None:
+        """A bug costs a pass, not the agent: it is said in the log and in `hosts`, and the next pass tries again."""
+        try:
+            await self._pass()
+            self._broken = ""
+        except Exception as error:
+            log.exception("pass failed, tried again")
+            self._broken = f"a pass failed: {type(error).__name__}: {error}"
+            await asyncio.sleep(RETRY_S)
+
     async def _pass(self) -> None:
         self._started += 1
         if self._look:
             self._look = False
             await self._guests.observe()
         if self._view.complete:
+            self._save()  # first: an agent that dies now goes on from what it has begun, never from what was before
             revision = self._view.revision
             setting = Setting(
                 host=self._host,
@@ -246,7 +260,6 @@ class Agent:
             if not outcome.errors:
                 self._applied = revision
             self._guests.step(derived.wants, self._may_open() and not self._unguarded, may_end=True)
-            self._save()
         async with self._passed:
             self._finished = self._started
             self._passed.notify_all()
@@ -329,6 +342,7 @@ class Agent:
                     )
                 )
         guard = [f"guard: {self._unguarded}"] if self._unguarded else []
+        guard += [self._broken] if self._broken else []
         problems = [f"{key}: {cause}" for key, cause in sorted(self._problems.items()) if not key.startswith("port/")]
         found.append(
             ObservedHost(
@@ -345,7 +359,9 @@ class Agent:
         state = self._guests.state(want.id)
         cause = self._guests.causes.get(want.id, "")
         match want.role, state:
-            case (Role.RUN | Role.TAKE, GuestState.RUNNING):
+            case (Role.RUN, GuestState.RUNNING):
+                said = "running"
+            case (Role.TAKE, GuestState.RUNNING) if self._guests.has_arrived(want):
                 said = "running"
             case (Role.ARRIVE | Role.TAKE, GuestState.ELSEWHERE) if self._is_ready(want):
                 said = "prepared"

@@ -34,18 +34,27 @@ class Guests:
     causes: dict[str, str] = field(default_factory=dict)
     pauses: dict[str, float] = field(default_factory=dict)
     _busy: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _wants: Mapping[str, Want] = field(default_factory=dict)
+    _looks: int = 0
+    _seen: int = 0
 
     async def observe(self) -> None:
-        """Reads what every driver finds."""
+        """Reads what every driver finds. Of looks that overlap, one that began earlier never hides a later one's."""
+        self._looks = look = self._looks + 1
         found: dict[str, tuple[str, Observed]] = {}
         for name, driver in self.drivers.items():
             for guest, seen in (await driver.observe()).items():
                 found[guest] = (name, seen)
-        self.observed = found
+        if look > self._seen:
+            self._seen, self.observed = look, found
 
     def state(self, guest: str) -> GuestState:
         """What was found of a guest last."""
         return self.observed[guest][1].state if guest in self.observed else GuestState.ABSENT
+
+    def has_arrived(self, want: Want) -> bool:
+        """Whether the very move that a guest is wanted by has brought it here."""
+        return self.state(want.id) is GuestState.RUNNING and self.observed[want.id][1].move == want.move
 
     def arrived(self) -> frozenset[str]:
         """Guests whose traffic goes by this host, or is about to."""
@@ -58,6 +67,7 @@ class Guests:
         may_open: records are fresh enough to make and start guests. may_end: the view is whole, so a guest without a
         role here really has none.
         """
+        self._wants = wants
         for guest, want in wants.items():
             if guest not in self._busy and (action := self._action(want, may_open)) is not None:
                 self._begin(guest, action)
@@ -79,7 +89,9 @@ class Guests:
                 return driver.prepare(want.guest)
             case Role.RUN, GuestState.PREPARED if self.ready(want) and may_open:
                 return driver.start(want.guest)
-            case Role.RUN | Role.TAKE, GuestState.ELSEWHERE:
+            case Role.RUN | Role.TAKE, GuestState.ELSEWHERE if self.observed[want.id][1].move <= want.concluded:
+                return self._take(driver, want)
+            case Role.TAKE, GuestState.RUNNING if not self.has_arrived(want):
                 return self._take(driver, want)
             case Role.ARRIVE | Role.TAKE, GuestState.ABSENT if may_open:
                 return driver.prepare_arrival(want.guest)
@@ -101,7 +113,10 @@ class Guests:
         self.opening.add(want.id)
         try:
             await self.passed()
-            self.pauses[want.id] = await driver.activate(want.guest)
+            now = self._wants.get(want.id)
+            if now is None or (now.role, now.move) != (want.role, want.move):
+                return  # called off, or over, while the gate was opened
+            self.pauses[want.id] = await driver.activate(want.guest, want.move)
             await self.observe()
         finally:
             self.opening.discard(want.id)

@@ -9,7 +9,6 @@ places.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import secrets
 import time
@@ -17,6 +16,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
+from overlay.pools import address_hex, parse_address
 from playground.admit import Admission, Known, admit, remove
 from playground.controller.events import EventLog
 from playground.controller.world import Grid, World
@@ -41,9 +43,6 @@ ABANDONED_S = 30.0
 """A change record that nobody has finished for so long was left by a controller that died."""
 
 TRIES = 8
-
-HELD_WAIT_S = 0.5
-"""Between tries while an address that goes over to another port is still held by the one that had it."""
 
 
 class Raced(Exception):
@@ -75,11 +74,6 @@ class Changes:
                 admission = admit(spec, self._known(spec.name), change)
                 if admission.is_empty:
                     return change, []
-                held = [key for key, _ in admission.transfers if self._is_held(key, self._world.claim(key))]
-                if held:
-                    # its last owner may still answer to it: wait until that host says it is gone
-                    await asyncio.sleep(HELD_WAIT_S)
-                    continue
                 try:
                     await self._commit(spec.name, change, admission)
                 except Raced:
@@ -88,10 +82,7 @@ class Changes:
                 if steps:
                     self._events.add("playground-changed", f"playground {spec.name}", f"{len(steps)} changes")
                 return change, steps
-        raise Raced(
-            f"{spec.name} keeps changing, or needs an address that a workspace still holds on its host; try again when "
-            "`playground leases` no longer shows that"
-        )
+        raise Raced(f"{spec.name} keeps changing; try again")
 
     async def remove(self, name: str) -> None:
         """Commits the removal of a playground; hosts follow, claims go when nothing of it is left on a host."""
@@ -156,7 +147,9 @@ class Changes:
                 case _:
                     pass
         for key, claim in admission.transfers:
-            work.append((Compare(key, self._world.modified(key)), Put(key, encode(claim))))
+            had = self._world.claim(key)
+            after = msgspec.structs.replace(claim, previous=had.owner if had else "")
+            work.append((Compare(key, self._world.modified(key)), Put(key, encode(after))))
         for record in admission.puts:
             compare = self._world.compare(record) if isinstance(record, WorkspaceRecord) else None
             work.append((compare, Put(key_of(record), encode(record))))
@@ -252,7 +245,11 @@ class Changes:
             for key, claim in grid.claims.items():
                 if claim.change in self._mine or claim.change in self._world.changes:
                     continue
-                if self._locks[claim.playground].locked() or is_needed(grid, key, claim) or self._is_held(key, claim):
+                if (
+                    self._locks[claim.playground].locked()
+                    or is_needed(grid, key, claim)
+                    or self._world.is_held(claim.owner, key)
+                ):
                     continue
                 free.append(key)
         for start in range(0, len(free), BATCH):
@@ -262,19 +259,6 @@ class Changes:
             if not isinstance(result, Conflict):
                 await self._world.reached(result)
 
-    def _is_held(self, key: str, claim: ClaimRecord | None) -> bool:
-        """Whether a host still carries the claim's port, or a client still leases its address."""
-        if claim is None:
-            return False
-        seen = self._world.observed_ports.get(claim.owner)
-        if not seen:
-            return False
-        grid = self._world.grids.get(claim.playground)
-        if grid is None or claim.owner not in grid.ports:
-            return True
-        hex = key.rpartition("/")[2]
-        return any(hex == address_hex(address) for report in seen.values() for address in report.leased)
-
 
 def is_needed(grid: Grid, key: str, claim: ClaimRecord) -> bool:
     """Whether a record of the playground has what is claimed."""
@@ -283,18 +267,13 @@ def is_needed(grid: Grid, key: str, claim: ClaimRecord) -> bool:
     match kind:
         case "addr":
             addresses = port.addresses if port else network.gateways if network else ()
-            return any(value == address_hex(address) for address in addresses)
+            return any(value == address_hex(*parse_address(text)) for text in addresses)
         case "mac":
             return port is not None and port.mac.replace(":", "") == value
         case "vni":
             return network is not None and str(network.vni) == value
         case _:
             return True
-
-
-def address_hex(address: str) -> str:
-    """The packed address in hex, as in claims' keys."""
-    return ipaddress.ip_address(address).packed.hex()
 
 
 def _steps(admission: Admission) -> list[dict[str, Any]]:

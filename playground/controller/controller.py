@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -50,17 +51,12 @@ class Controller:
         self._placing = Placing(store, self.world, self.events)
 
     async def run(self) -> None:
-        """The loops. Returns only by an error of one of them, or cancellation."""
+        """The loops. A bug in one costs that pass, said in the log, and a second; returns only by cancellation."""
         async with asyncio.TaskGroup() as group:
-            for work in (
-                self.world.follow,
-                self.events.run,
-                self._placing.run,
-                self.moves.run,
-                self.changes.run,
-                self._watch_hosts,
-            ):
-                group.create_task(work())
+            for loop in (self.world.follow, self.events.run, self._watch_hosts):
+                group.create_task(_again(loop))
+            for loop in (self._placing.run, self.moves.run, self.changes.run):
+                group.create_task(_again(loop))
 
     async def _watch_hosts(self) -> None:
         """Tells people when a host comes and goes."""
@@ -177,6 +173,15 @@ class Controller:
             if not isinstance(result, Conflict):
                 await self.world.reached(result)
                 return token
+
+
+async def _again(loop: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await loop()
+        except Exception:
+            log.exception("pass failed, tried again loop=%s", getattr(loop, "__qualname__", loop))
+        await asyncio.sleep(1)
 
 
 def _shown(move: MigrationRecord) -> dict[str, Any]:

@@ -76,7 +76,8 @@ class Moves:
             return None
         self._check(workspace, grid, target)
         now = time.time()
-        generation = (previous.generation if previous else 0) + 1
+        # never again a number that an earlier workspace of this name had, whose guest may still be about
+        generation = (previous.generation if previous else self._world.revision) + 1
         move = MigrationRecord(
             playground=workspace.playground,
             workspace=workspace.name,

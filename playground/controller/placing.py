@@ -93,7 +93,7 @@ class Placing:
                 if workspace.host is None:
                     continue
                 for port in workspace.ports:
-                    if port in grid.bindings or port not in grid.ports:
+                    if port in grid.bindings or port not in grid.ports or self._world.holder(grid.ports[port]):
                         continue
                     binding = BindingRecord(
                         port=port,

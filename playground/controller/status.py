@@ -59,6 +59,13 @@ def port_state(world: World, grid: Grid, port: PortRecord) -> tuple[str | None, 
     """(host, state, cause) of a port: forwarding | gated | waiting | failed | stopped | unknown | unplaced."""
     workspace = grid.workspaces.get(port.workspace)
     binding = grid.bindings.get(port.id)
+    if workspace is not None and workspace.host is not None and binding is None:
+        holder = world.holder(port)
+        return (
+            workspace.host,
+            "waiting",
+            f"host {holder} still holds its address for another" if holder else "is bound next",
+        )
     if workspace is None or binding is None or workspace.host is None:
         return None, "unplaced", (workspace.reason if workspace else "") or "waits for a host"
     host = binding.active

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from overlay.pools import address_hex, parse_address
 from playground import records
 from playground.records import (
     AliveRecord,
@@ -31,6 +32,7 @@ from playground.records import (
     ProbeRecord,
     Record,
     WorkspaceRecord,
+    address_claim,
 )
 from playground.store.api import Compacted, Compare, Event, Item, Revision, Store
 
@@ -99,6 +101,26 @@ class World:
         """A claim by its key."""
         found = self.items.get(key)
         return found[0] if found and isinstance(found[0], ClaimRecord) else None
+
+    def is_held(self, owner: str, key: str) -> bool:
+        """Whether a host still has what `key` claims for the port `owner`: the port itself, once its record is gone,
+        else a client that still leases the address."""
+        seen = self.observed_ports.get(owner)
+        if not seen:
+            return False
+        if not any(owner in grid.ports for grid in self.grids.values()):
+            return True
+        claimed = key.rpartition("/")[2]
+        return any(claimed == address_hex(*parse_address(text)) for report in seen.values() for text in report.leased)
+
+    def holder(self, port: PortRecord) -> str | None:
+        """The host where an address of `port` is still held by the port that had it before; None when all are free."""
+        for text in port.addresses:
+            key = address_claim(port.network_id, address_hex(*parse_address(text)))
+            claim = self.claim(key)
+            if claim is not None and claim.previous and self.is_held(claim.previous, key):
+                return next(iter(self.observed_ports[claim.previous]))
+        return None
 
     def workspace(self, playground: str, name: str) -> WorkspaceRecord | None:
         """A workspace by name."""
