@@ -17,6 +17,7 @@ from typing import Protocol
 
 import msgspec
 
+from dhcp.scope import PortScope
 from dhcp.server import LeaseKind
 from overlay.kernel.converge import Outcome, PortState
 from overlay.state import HostState, PortId
@@ -38,6 +39,9 @@ PERIOD_S = 3.0
 """The longest time that drift which no kernel event tells of goes unseen."""
 
 RETRY_S = 1.0
+
+RENEW_S = 3.0
+"""How often a guest whose address has changed is asked to ask for it."""
 
 GUARD_S = 10.0
 """How often the rules that keep address delivery at the port are read back."""
@@ -108,13 +112,14 @@ class Agent:
         self._leased: dict[str, dict[str, bool]] = {}
         self._problems: dict[str, str] = {}
         self._broken = ""
+        self._renewed_at: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._look = True
         self._started = 0
         self._finished = 0
         self._passed = asyncio.Condition()
         self._orders: set[asyncio.Task[None]] = set()
-        self._guests = Guests(drivers, self._is_ready, self._pass_done, self._again)
+        self._guests = Guests(drivers, self._is_ready, self._is_stale, self._pass_done, self._again)
 
     # what wakes a pass
 
@@ -164,6 +169,9 @@ class Agent:
     def leased(self, leased: Leased) -> None:
         """Notes what the responder told a client, or saw it form."""
         held = self._leased.setdefault(leased.port, {})
+        if leased.kind is LeaseKind.BOUND:
+            for address in [a for a in held if ":" not in a]:
+                del held[address]
         held[leased.address] = leased.kind in (LeaseKind.BOUND, LeaseKind.FORMED)
         self._again()
 
@@ -293,6 +301,22 @@ class Agent:
             if port_key(port) in derived.services and not self._responder.answers(port_key(port)):
                 return False
         return True
+
+    def _is_stale(self, want: Want) -> bool:
+        """Whether a client holds an IPv4 address that is not its port's any more, and would be told the new one."""
+        if self._derived is None or not self._is_ready(want):
+            return False
+        now = time.monotonic()
+        if now - self._renewed_at.get(want.id, 0.0) < RENEW_S:
+            return False
+        for port in want.ports:
+            scope = self._derived.services.get(port_key(port))
+            address = scope.v4.address if isinstance(scope, PortScope) and scope.v4 is not None else None
+            held = [a for a, is_held in self._leased.get(port, {}).items() if is_held and ":" not in a]
+            if address is not None and held and address not in held:
+                self._renewed_at[want.id] = now
+                return True
+        return False
 
     # observations
 

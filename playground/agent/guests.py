@@ -21,12 +21,16 @@ RETRY_S = 2.0
 class Guests:
     """What runs here and what is being done about it.
 
+    ready: whether all ports of a guest are programmed and answered for. stale: whether a client of it holds an address
+    that is no longer its own.
+
     opening: guests whose ports may open because their traffic is about to come here. causes: why the last action on a
     guest failed. pauses: how long an arriving guest stood still, in ms.
     """
 
     drivers: Mapping[str, Driver]
     ready: Callable[[Want], bool]
+    stale: Callable[[Want], bool]
     passed: Callable[[], Awaitable[None]]
     again: Callable[[], None]
     observed: dict[str, tuple[str, Observed]] = field(default_factory=dict)
@@ -85,6 +89,8 @@ class Guests:
         match want.role, state:
             case Role.RUN, GuestState.RUNNING if self.observed[want.id][1].cause:
                 return driver.prepare(want.guest)
+            case Role.RUN, GuestState.RUNNING if self.stale(want):
+                return driver.renew(want.id)
             case Role.RUN, GuestState.ABSENT | GuestState.FAILED if may_open:
                 return driver.prepare(want.guest)
             case Role.RUN, GuestState.PREPARED if self.ready(want) and may_open:

@@ -31,7 +31,11 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """One workspace's role here. generation: the record's (of the move, while one is under way)."""
+    """One workspace's role here. generation: the record's (of the move, while one is under way).
+
+    move: the generation of its last move that this host was shown, 0 without one. concluded: of the last that is over;
+    a guest that a newer move has brought elsewhere is not taken back, whatever an older view says.
+    """
 
     id: str
     playground: str
@@ -42,6 +46,8 @@ class Want:
     guest: Guest
     ports: tuple[str, ...]
     adopt: bool
+    move: int = 0
+    concluded: int = 0
 
 
 def role_of(workspace: WorkspaceRecord, move: MigrationRecord | None, host: str) -> Role | None:
@@ -58,6 +64,12 @@ def role_of(workspace: WorkspaceRecord, move: MigrationRecord | None, host: str)
     if workspace.host != host:
         return Role.AWAY if workspace.host is not None else None
     return Role.RUN if workspace.desired == "running" else Role.STOP
+
+
+def _concluded(move: MigrationRecord | None) -> int:
+    if move is None:
+        return 0
+    return move.generation if State(move.state) in ENDED else move.generation - 1
 
 
 def wants(view: View, host: str) -> dict[str, Want]:
@@ -92,5 +104,7 @@ def wants(view: View, host: str) -> dict[str, Want]:
             guest=guest,
             ports=workspace.ports,
             adopt=workspace.driver == "external",
+            move=move.generation if move is not None else 0,
+            concluded=_concluded(move),
         )
     return found

@@ -238,10 +238,10 @@ def test_a_move_opens_the_target_before_the_traffic_comes(tmp_path: Path) -> Non
         driver = target.agent._drivers["netns"]
         activate = driver.activate
 
-        async def watched(guest: Guest) -> float:
+        async def watched(guest: Guest, move: int = 0) -> float:
             links = target.plane.observe().links[port_device(P0.id)]  # type: ignore[arg-type]
             opened.append(links.flags is not None and links.flags.broadcast_flood)
-            return await activate(guest)
+            return await activate(guest, move)
 
         driver.activate = watched  # type: ignore[method-assign]
         rest = [P1, a_binding(P1, "n1")]

@@ -52,13 +52,14 @@ class GuestState(Enum):
 @dataclass(frozen=True, slots=True)
 class Observed:
     """One guest as found now. cause says why when FAILED. playground and name: as it was made, where the driver
-    knows."""
+    knows. move: the generation of the move that brought it to the host that carries it, 0 when none did."""
 
     guest: str
     state: GuestState
     cause: str = ""
     playground: str = ""
     name: str = ""
+    move: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,13 @@ class Driver(Protocol):
         """The guest runs. Called once its ports are programmed, so its first DISCOVER is answered."""
         ...
 
-    async def activate(self, guest: Guest) -> float:
-        """The guest's traffic goes by this host from now on; returns its pause in ms."""
+    async def renew(self, guest_id: str) -> None:
+        """The guest's DHCP clients ask again, because what they are to be told has changed. Does what it can."""
+        ...
+
+    async def activate(self, guest: Guest, move: int = 0) -> float:
+        """The guest's traffic goes by this host from now on; returns its pause in ms. move: what `observe` then says
+        brought it here."""
         ...
 
     async def depart(self, guest_id: str) -> None:

@@ -27,11 +27,15 @@ class ExternalDriver:
     def __init__(self, dataplane: str = "playground") -> None:
         self._dataplane = Path("/run/netns") / dataplane
         self._watched: dict[str, tuple[Guest, bool]] = {}
+        self._moves: dict[str, int] = {}
 
     async def observe(self) -> dict[str, Observed]:
         """Every guest that was prepared here and not stopped; FAILED names a device that is gone."""
         devices = await asyncio.to_thread(self._devices)
-        return {id: _observed(guest, started, devices) for id, (guest, started) in self._watched.items()}
+        return {
+            id: _observed(guest, started, devices, self._moves.get(id, 0))
+            for id, (guest, started) in self._watched.items()
+        }
 
     async def prepare(self, guest: Guest) -> None:
         """Raises DriverError until all devices are there."""
@@ -50,28 +54,36 @@ class ExternalDriver:
         await self.prepare(guest)
         self._watched[guest.id] = (guest, True)
 
-    async def activate(self, guest: Guest) -> float:
+    async def renew(self, guest_id: str) -> None:
+        """Nothing: its clients are its owner's."""
+
+    async def activate(self, guest: Guest, move: int = 0) -> float:
         """Moves nothing, as somebody else did; how long the guest paused is not known here, so 0."""
         await self.start(guest)
+        self._moves[guest.id] = move
         return 0.0
 
     async def depart(self, guest_id: str) -> None:
         """Watches the guest no longer."""
-        self._watched.pop(guest_id, None)
+        self._forget(guest_id)
 
     async def abort_arrival(self, guest: Guest) -> None:
         """Watches the guest no longer."""
-        self._watched.pop(guest.id, None)
+        self._forget(guest.id)
 
     async def stop(self, guest_id: str, grace_s: float) -> None:
         """Ends nothing; watches the guest no longer."""
-        self._watched.pop(guest_id, None)
+        self._forget(guest_id)
 
     async def exec(
         self, guest_id: str, argv: Sequence[str], stdin: int, stdout: int, stderr: int, tty: bool
     ) -> Process:
         """Always raises DriverError: there is no way in."""
         raise DriverError("an external workspace is run by somebody else, who alone can start commands in it")
+
+    def _forget(self, guest_id: str) -> None:
+        self._watched.pop(guest_id, None)
+        self._moves.pop(guest_id, None)
 
     def _devices(self) -> frozenset[str]:
         """Names of all devices in this host's namespace and, if there is one, the data plane namespace."""
@@ -92,8 +104,8 @@ def _missing(guest: Guest, devices: frozenset[str]) -> str:
     return next((nic.device for nic in guest.nics if nic.device not in devices), "")
 
 
-def _observed(guest: Guest, started: bool, devices: frozenset[str]) -> Observed:
+def _observed(guest: Guest, started: bool, devices: frozenset[str], move: int) -> Observed:
     state, cause = GuestState.RUNNING if started else GuestState.PREPARED, ""
     if missing := _missing(guest, devices):
         state, cause = GuestState.FAILED, f"its tap or veth {missing} is gone"
-    return Observed(guest.id, state, cause, guest.playground, guest.name)
+    return Observed(guest.id, state, cause, guest.playground, guest.name, move)

@@ -23,6 +23,7 @@ class MemoryGuest:
     ends: set[str] = field(default_factory=set)
     running: bool = False
     alive: bool = True
+    move: int = 0
 
 
 @dataclass(slots=True)
@@ -89,13 +90,18 @@ class MemoryDriver:
             raise DriverError(f"it runs on host {entry.host}")
         entry.running = True
 
-    async def activate(self, guest: Guest) -> float:
+    async def renew(self, guest_id: str) -> None:
+        """Notes that it was asked."""
+        self._note("renew", guest_id)
+        self._alive(guest_id)
+
+    async def activate(self, guest: Guest, move: int = 0) -> float:
         """This host carries the guest; no pause."""
         self._note("activate", guest.id)
         entry = self._alive(guest.id)
         if self._host not in entry.ends:
             raise DriverError("its arrival on this host is not prepared")
-        entry.host = self._host
+        entry.host, entry.move = self._host, move
         return 0.0
 
     async def depart(self, guest_id: str) -> None:
@@ -164,4 +170,4 @@ class MemoryDriver:
 
 
 def _seen(entry: MemoryGuest, state: GuestState, cause: str = "") -> Observed:
-    return Observed(entry.guest.id, state, cause, entry.guest.playground, entry.guest.name)
+    return Observed(entry.guest.id, state, cause, entry.guest.playground, entry.guest.name, entry.move)

@@ -85,9 +85,13 @@ class NetnsDriver:
         """The NICs go up and their DHCP clients run. Raises DriverError when the guest is not prepared here."""
         await self._run(self._start, guest)
 
-    async def activate(self, guest: Guest) -> float:
+    async def renew(self, guest_id: str) -> None:
+        """Asks the guest's init, which asks its DHCP clients. Raises DriverError when it does not run."""
+        await self._run(self._renew, guest_id)
+
+    async def activate(self, guest: Guest, move: int = 0) -> float:
         """Flips all NICs to this host. The guest never pauses: the answer is the time of the flip itself, in ms."""
-        return await self._run(self._activate, guest)
+        return await self._run(self._activate, guest, move)
 
     async def depart(self, guest_id: str) -> None:
         """Removes this host's legs. Raises DriverError while the guest's traffic still goes by this host."""
@@ -216,14 +220,18 @@ class NetnsDriver:
                 signal.pidfd_send_signal(init, signal.SIGUSR1)
             self._ledger.write(msgspec.structs.replace(entry, running=True))
 
-    def _activate(self, guest: Guest) -> float:
+    def _renew(self, guest_id: str) -> None:
+        with self._ledger.locked(guest_id), _process(self._alive(guest_id)) as init:
+            signal.pidfd_send_signal(init, signal.SIGUSR2)
+
+    def _activate(self, guest: Guest, move: int) -> float:
         with self._ledger.locked(guest.id):
             entry = self._alive(guest.id)
             with _wiring(entry) as wiring:
                 if not wiring.has_legs(self._host, entry.nics):
                     raise DriverError("its arrival on this host is not prepared")
                 pause_ms = wiring.flip(self._host, entry.nics)
-            self._ledger.write(msgspec.structs.replace(entry, host=self._host))
+            self._ledger.write(msgspec.structs.replace(entry, host=self._host, move=move))
             return pause_ms
 
     def _leave(self, guest_id: str) -> None:
@@ -307,7 +315,7 @@ class NetnsDriver:
 
 
 def _seen(entry: Entry, state: GuestState, cause: str = "") -> Observed:
-    return Observed(entry.id, state, cause, entry.playground, entry.name)
+    return Observed(entry.id, state, cause, entry.playground, entry.name, entry.move)
 
 
 @contextmanager
