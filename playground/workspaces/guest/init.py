@@ -194,7 +194,7 @@ def own_resolv_conf() -> None:
         mount("/run/dhcp/resolv.conf", target, "", MS_BIND)
 
 
-SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
+SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
 """All blocked in PID 1 and taken with sigtimedwait: a blocked signal reaches even a PID 1 without a handler for it."""
 
 
@@ -204,6 +204,7 @@ class Init:
     def __init__(self, client: list[str]) -> None:
         self.client = client
         self.clients: dict[int, str] = {}
+        self.anew: set[str] = set()
         self.restart_at: dict[str, float] = {}
 
     def run(self) -> int:
@@ -216,6 +217,8 @@ class Init:
                 return self.end()
             if got is not None and got.si_signo == signal.SIGUSR1:
                 self.start_clients()
+            if got is not None and got.si_signo == signal.SIGUSR2:
+                self.renew()
             for nic in [nic for nic, due in self.restart_at.items() if due <= time.monotonic()]:
                 del self.restart_at[nic]
                 self.start_client(nic)
@@ -230,8 +233,11 @@ class Init:
             if pid == 0:
                 return
             if nic := self.clients.pop(pid, None):
-                note(f"the DHCP client of {nic} ended with status {status}")
-                self.restart_at[nic] = time.monotonic() + RESTART_AFTER_S
+                pause = 0.0 if nic in self.anew else RESTART_AFTER_S
+                self.anew.discard(nic)
+                if pause:
+                    note(f"the DHCP client of {nic} ended with status {status}")
+                self.restart_at[nic] = time.monotonic() + pause
 
     def start_clients(self) -> None:
         """One client a NIC; those that run go on. May be asked any number of times."""
@@ -239,6 +245,12 @@ class Init:
         for _, nic in socket.if_nameindex():
             if nic.startswith("eth") and nic not in have:
                 self.start_client(nic)
+
+    def renew(self) -> None:
+        """Every client starts anew, at once: asked to renew, udhcpc would take a NAK and then sleep for 3 s."""
+        for pid in self.clients:
+            os.kill(pid, signal.SIGTERM)
+        self.anew.update(self.clients.values())
 
     def start_client(self, nic: str) -> None:
         """A DISCOVER at once, then one a second; it stays to renew."""
