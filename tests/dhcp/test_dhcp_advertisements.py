@@ -7,6 +7,7 @@ from dhcp_cases import MAC_BYTES, SERVER_MAC, a_port, a_scope_ra
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet6 import (
+    ICMPv6ND_NS,
     ICMPv6ND_RA,
     ICMPv6ND_RS,
     ICMPv6NDOptDNSSL,
@@ -147,3 +148,24 @@ def test_a_flood_of_solicitations_is_answered_once_a_second() -> None:
 
 def test_a_solicitation_never_delays_what_was_planned() -> None:
     assert Schedule(5.0, last_s=4.5).after_solicitation(4.6).next_s == 5.0
+
+
+PREFIXES = ("fd00::/64",)
+
+
+@pytest.mark.parametrize(
+    ("packet", "formed"),
+    [
+        (IPv6(src="::", dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt="fd00::1"), "fd00::1"),
+        (IPv6(src="::", dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt="fd01::1"), None),
+        (IPv6(src="::", dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt="fe80::1"), None),
+        (IPv6(src="::", dst="ff02::1:ff00:1", hlim=64) / ICMPv6ND_NS(tgt="fd00::1"), None),
+        (IPv6(src="fd00::2", dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt="fd00::1"), None),
+        (IPv6(src="::", dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt="fd00::1", cksum=1), None),
+        (IPv6(src="::", dst="ff02::2", hlim=255) / ICMPv6ND_RS(), None),
+    ],
+)
+def test_an_address_counts_as_formed_by_its_duplicate_detection_alone(packet: IPv6, formed: str | None) -> None:
+    message = frame.parse_icmp6(bytes(Ether(dst="33:33:00:00:00:01", src="02:00:00:00:00:01") / packet))
+    assert message is not None
+    assert ra.formed_address(message, PREFIXES) == formed
