@@ -1,4 +1,4 @@
-"""What every example means on every host of a site of three, as text: a change of any line is a change of what is built."""
+"""What every example means on every host of a site, as text: a changed line is a change of what is built."""
 
 from __future__ import annotations
 
