@@ -126,7 +126,8 @@ class Batch:
             case do.CreateLeg():
                 target = self._services.open(op.namespace)
                 try:
-                    self._plane.do(m.create_leg(op.name, op.peer, target, op.mac, op.mtu), ignore=(errno.EEXIST,))
+                    pair = m.create_veth(op.name, op.mtu, op.peer, op.mtu, target, op.mac)
+                    self._plane.do(pair, ignore=(errno.EEXIST,))
                 finally:
                     os.close(target)
                 self._queue(op, m.quieten(self._renew(op.name)))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from overlay.kernel import messages as m
 from overlay.kernel.namespaces import CLONE_NEWNET
-from overlay.kernel.netlink import CREATE, EXCL, Message, Netlink, nest, text
+from overlay.kernel.netlink import Netlink
 from overlay.topology import SUPPRESSING
 from overlay.tunnels.vxlan import Tunnel
 
@@ -77,7 +77,8 @@ def _bridge() -> None:
 
 
 def _veth() -> None:
-    _add("veth", "v0")
+    with Path("/proc/self/ns/net").open() as own:
+        Netlink().do(m.create_veth("v0", 1450, "v1", 1450, own.fileno()))
 
 
 def _vxlan() -> None:
@@ -171,16 +172,6 @@ def _try_all() -> list[Capability]:
         else:
             results.append(Capability(name, True, needed))
     return results
-
-
-def _add(kind: str, name: str) -> None:
-    body = struct.pack("=BxHiII", 0, 0, 0, 0, 0) + text(m.IFLA_IFNAME, name)
-    message: Message = (
-        m.RTM_NEWLINK,
-        CREATE | EXCL,
-        body + nest(m.IFLA_LINKINFO, text(m.IFLA_INFO_KIND, kind)),
-    )
-    Netlink().do(message)
 
 
 def _index(name: str) -> int:

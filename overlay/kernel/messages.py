@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Sequence
 
 from overlay.kernel.netlink import APPEND, CREATE, EXCL, REPLACE, Message, attribute, nest, text, u8, u16be, u32
 from overlay.topology import PortFlags
@@ -20,7 +21,8 @@ RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 
 AF_BRIDGE = 7
 IFF_UP = 1
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO, IFLA_LINKINFO, IFLA_IFALIAS = 1, 3, 4, 10, 12, 18, 20
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_PROTINFO = 1, 3, 4, 5, 10, 12
+IFLA_LINKINFO, IFLA_IFALIAS = 18, 20
 IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 26, 27, 28, 29
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 RTEXT_FILTER_SKIP_STATS = 8
@@ -57,6 +59,10 @@ CHASE_PRIORITY = 0x7067
 
 DOOMED_GROUP = 0x7067
 """Device group of what is about to be deleted."""
+
+Word = tuple[bytes, bytes, int]
+"""Four bytes of a frame: mask, value, and offset from the network header. u32 reads words at multiples of 4 only, so
+the destination MAC is the last two bytes at −16 and all four at −12."""
 
 FLOOD_MAC = "00:00:00:00:00:00"
 """The VXLAN FDB's default entry: where broadcast and multicast go."""
@@ -146,10 +152,11 @@ def create_vxlan(name: str, mtu: int, tunnel: Tunnel, namespace: int) -> Message
     return RTM_NEWLINK, CREATE | EXCL, _IFINFO.pack(0, 0, 0, 0, 0) + where + kind
 
 
-def create_leg(name: str, peer: str, namespace: int, mac: str, mtu: int) -> Message:
-    """A veth pair; the peer is made in the namespace behind descriptor `namespace`."""
-    other = _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, peer) + attribute(IFLA_ADDRESS, mac_bytes(mac))
-    other += u32(IFLA_MTU, mtu) + u32(IFLA_NET_NS_FD, namespace)
+def create_veth(name: str, mtu: int, peer: str, peer_mtu: int, namespace: int, peer_mac: str = "") -> Message:
+    """A veth pair, both ends down; `peer` is made in the namespace behind descriptor `namespace`, so it never moves."""
+    other = _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, peer)
+    other += attribute(IFLA_ADDRESS, mac_bytes(peer_mac)) if peer_mac else b""
+    other += u32(IFLA_MTU, peer_mtu) + u32(IFLA_NET_NS_FD, namespace)
     data = nest(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, other))
     kind = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "veth"), data)
     return RTM_NEWLINK, CREATE | EXCL, _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + u32(IFLA_MTU, mtu) + kind
@@ -258,25 +265,40 @@ def ensure_clsact(index: int) -> Message:
     return RTM_NEWQDISC, CREATE | EXCL, body + text(TCA_KIND, "clsact")
 
 
-def put_chase(index: int, mac: str) -> Message:
-    """u32 keys of 32 bits at −16 (its last two bytes) and −12 from the network header hold the destination MAC."""
-    raw = mac_bytes(mac)
-    selector = _U32_SEL.pack(TC_U32_TERMINAL, 0, 2, 0, 0, 0, 0, 0)
-    selector += _U32_KEY.pack(b"\0\0\xff\xff", b"\0\0" + raw[:2], -16, 0)
-    selector += _U32_KEY.pack(b"\xff\xff\xff\xff", raw[2:], -12, 0)
-    mirred = _MIRRED.pack(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, index)
+def put_redirect(index: int, words: Sequence[Word], to: int, *, priority: int, handle: int = 0) -> Message:
+    """A u32 filter: what enters by device `index` and matches all words leaves by device `to`.
+
+    The node `handle` is made, or its target swapped in one step; with handle 0 a new node gets one from the kernel.
+    """
+    selector = _U32_SEL.pack(TC_U32_TERMINAL, 0, len(words), 0, 0, 0, 0, 0)
+    for mask, value, offset in words:
+        selector += _U32_KEY.pack(mask, value, offset, 0)
+    mirred = _MIRRED.pack(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to)
     action = nest(
         TCA_U32_ACT,
         nest(1, text(TCA_ACT_KIND, "mirred"), nest(TCA_ACT_OPTIONS, attribute(TCA_MIRRED_PARMS, mirred))),
     )
-    body = _TCMSG.pack(0, index, 0, TC_H_INGRESS_HOOK, CHASE_PRIORITY << 16 | socket.htons(ETH_P_ALL))
     options = nest(TCA_OPTIONS, attribute(TCA_U32_SEL, selector), action)
-    return RTM_NEWTFILTER, CREATE | EXCL, body + text(TCA_KIND, "u32") + options
+    return RTM_NEWTFILTER, CREATE | (REPLACE if handle else EXCL), _filter(index, handle, priority) + options
+
+
+def drop_redirect(index: int, handle: int, *, priority: int) -> Message:
+    return RTM_DELTFILTER, 0, _filter(index, handle, priority)
+
+
+def put_chase(index: int, mac: str) -> Message:
+    raw = mac_bytes(mac)
+    words = [(b"\0\0\xff\xff", b"\0\0" + raw[:2], -16), (b"\xff\xff\xff\xff", raw[2:], -12)]
+    return put_redirect(index, words, index, priority=CHASE_PRIORITY)
 
 
 def drop_chase(index: int, handle: int) -> Message:
-    body = _TCMSG.pack(0, index, handle, TC_H_INGRESS_HOOK, CHASE_PRIORITY << 16 | socket.htons(ETH_P_ALL))
-    return RTM_DELTFILTER, 0, body + text(TCA_KIND, "u32")
+    return drop_redirect(index, handle, priority=CHASE_PRIORITY)
+
+
+def _filter(index: int, handle: int, priority: int) -> bytes:
+    info = priority << 16 | socket.htons(ETH_P_ALL)
+    return _TCMSG.pack(0, index, handle, TC_H_INGRESS_HOOK, info) + text(TCA_KIND, "u32")
 
 
 def _tunnel_entry(index: int, mac: str, vtep: str) -> bytes:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from overlay.kernel import namespaces
 from playground.workspaces.drivers.api import Guest, Nic
-from playground.workspaces.drivers.namespaces import in_network_namespace
 
 T = TypeVar("T")
 SCRIPTS = Path(__file__).parents[2] / "playground" / "workspaces"
@@ -79,7 +79,7 @@ class Host:
 
     def within(self, work: Callable[[], T]) -> T:
         """Runs work in the namespace."""
-        return in_network_namespace(self.namespace, work)
+        return namespaces.inside(self.namespace, work)
 
     def devices(self) -> set[str]:
         """Names of its devices, without lo."""

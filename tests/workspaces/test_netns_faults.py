@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from namespace_lab import Host, a_guest, capture, eventually, run
 
+from overlay.kernel.netlink import Netlink
 from playground.workspaces.drivers import netns
 from playground.workspaces.drivers.api import Guest, GuestState
 from playground.workspaces.drivers.ledger import Ledger
 from playground.workspaces.drivers.netns import NetnsDriver
-from playground.workspaces.drivers.rtnetlink import Rtnetlink
 
 pytestmark = pytest.mark.system
 GUEST = a_guest()
@@ -45,7 +45,7 @@ def killed_at(step: int, make: Callable[[], NetnsDriver], verb: Verb) -> bool:
 
         return take
 
-    Rtnetlink.batch = counted(Rtnetlink.batch)  # type: ignore[method-assign]
+    Netlink.send = counted(Netlink.send)  # type: ignore[method-assign]
     Ledger.write = counted(Ledger.write)  # type: ignore[method-assign]
     Ledger.remove = counted(Ledger.remove)  # type: ignore[method-assign]
     netns.subprocess.run = counted(netns.subprocess.run)  # type: ignore[attr-defined]

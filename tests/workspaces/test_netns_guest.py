@@ -18,8 +18,8 @@ import pytest
 from namespace_lab import SCRIPTS, Host, a_guest, capture, eventually, run
 
 from playground.workspaces.drivers.api import DriverError, GuestState
-from playground.workspaces.drivers.namespaces import start_ticks
 from playground.workspaces.drivers.netns import NetnsDriver
+from playground.workspaces.drivers.processes import start_ticks
 
 pytestmark = pytest.mark.system
 GUEST = a_guest()

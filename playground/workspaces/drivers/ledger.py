@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from playground.workspaces.drivers.api import DriverError, Guest, Nic
-from playground.workspaces.drivers.namespaces import boot_id, open_process
+from playground.workspaces.drivers.processes import boot_id, open_process
 
 SCHEMA = 1
 GUEST_FILE = "guest.json"

@@ -24,12 +24,12 @@ from typing import TypeVar
 
 import msgspec
 
+from overlay.kernel.netlink import NetlinkError
 from playground.records import Move
 from playground.workspaces.drivers import nic
 from playground.workspaces.drivers.api import DriverError, Guest, GuestState, Observed, Process
 from playground.workspaces.drivers.ledger import Entry, Ledger, new_entry
-from playground.workspaces.drivers.namespaces import sharing_domain
-from playground.workspaces.drivers.rtnetlink import NetlinkError
+from playground.workspaces.drivers.processes import sharing_domain
 
 T = TypeVar("T")
 

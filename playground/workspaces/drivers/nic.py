@@ -11,28 +11,19 @@ broadcast stays one copy).
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import struct
 import time
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
+from overlay.kernel import messages as m
+from overlay.kernel import namespaces
+from overlay.kernel.netlink import Message, Netlink, NetlinkError, number, parse, string
 from playground.workspaces.drivers.api import Nic
-from playground.workspaces.drivers.namespaces import in_network_namespace
-from playground.workspaces.drivers.rtnetlink import (
-    EVERY_FRAME,
-    GROUP,
-    UNICAST,
-    Link,
-    Message,
-    Rtnetlink,
-    add_clsact,
-    delete_link,
-    new_veth,
-    no_redirect,
-    redirect,
-    set_silent,
-    set_up,
-)
 
 HIDDEN_MTU = 65535
 """Of every hidden device and of pg<port>, bytes: veth's largest, so that none of them is ever the one that drops. A
@@ -43,20 +34,58 @@ DAD_INTERVAL_MS = 200
 than any round trip in a site; neighbour reachability then gives up after 3 · 200 ms."""
 
 
+_PRIORITY = 1
+"""Of every redirect: with one, adding or removing a node never swaps the head of the device's filter chain."""
+
+_ABSENT = frozenset({errno.ENOENT, errno.EINVAL, errno.ENODEV})
+"""No such redirect: no node, no filter table on the device yet (EINVAL), or no device."""
+
+_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
+"""A kernel without IPv6 has nothing to silence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which frames a redirect takes, by the first octet of the destination MAC. node: its place in the filter table."""
+
+    node: int
+    word: m.Word
+
+
+EVERY_FRAME = Match(0x800, (b"\0\0\0\0", b"\0\0\0\0", -16))
+UNICAST = Match(0x800, (b"\0\0\1\0", b"\0\0\0\0", -16))
+GROUP = Match(0x801, (b"\0\0\1\0", b"\0\0\1\0", -16))
+"""Multicast and broadcast: the low bit of the first octet (IEEE 802 §8.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """A device. peer: ifindex of a veth's other end, in whatever namespace that is, or 0."""
+
+    index: int
+    name: str
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A message, what it does (for the error's text), and the refusals that mean it is so already."""
+
+    message: Message
+    what: str
+    accept: frozenset[int] = frozenset()
+
+
 def leg_name(index: int, host: str) -> str:
     """The NIC namespace's end of NIC `index` towards `host` (14 bytes at most; IFNAMSIZ leaves 15)."""
     return f"leg{index}-{hashlib.sha256(host.encode()).hexdigest()[:6]}"
-
-
-def _legs(links: dict[str, Link], index: int) -> list[Link]:
-    return [link for name, link in links.items() if name.startswith(f"leg{index}-")]
 
 
 class Wiring:
     """One guest's NIC namespace, opened. Every verb may be repeated, and finishes what an interrupted one began."""
 
     def __init__(self, nic_namespace: int) -> None:
-        self._kernel = Rtnetlink(nic_namespace)
+        self._kernel = Netlink(nic_namespace)
 
     def close(self) -> None:
         """Lets the NIC namespace go."""
@@ -64,64 +93,58 @@ class Wiring:
 
     def has_legs(self, host: str, nics: Sequence[Nic]) -> bool:
         """Whether every NIC has an end at this host."""
-        links = self._kernel.links()
-        return all(leg_name(nic.index, host) in links for nic in nics)
+        ends = _read_ends(self._kernel)
+        return all(leg_name(nic.index, host) in ends for nic in nics)
 
     def make_nics(self, guest_namespace: int, nics: Sequence[Nic]) -> None:
         """eth<i> in the guest, down, with its MAC and MTU, and nicp<i> here, up."""
-        links = self._kernel.links()
-        missing = [nic for nic in nics if f"nicp{nic.index}" not in links]
-        self._kernel.batch(
-            [new_veth(f"nicp{n.index}", HIDDEN_MTU, f"eth{n.index}", guest_namespace, n.mtu, n.mac) for n in missing]
-        )
-        links = self._kernel.links()
-        self._kernel.batch([add_clsact(links[f"nicp{nic.index}"].index) for nic in nics])
-        self._kernel.batch([set_up(f"nicp{nic.index}") for nic in nics])
+        ends = _read_ends(self._kernel)
+        missing = [nic for nic in nics if f"nicp{nic.index}" not in ends]
+        _take(self._kernel, [_pair(f"nicp{n.index}", f"eth{n.index}", guest_namespace, n.mtu, n.mac) for n in missing])
+        ends = _read_ends(self._kernel)
+        inner = [ends[f"nicp{nic.index}"] for nic in nics]
+        _take(self._kernel, [*map(_add_clsact, inner), *map(_set_up, inner)])
 
     def make_legs(self, host: str, dataplane: int, nics: Sequence[Nic]) -> None:
         """pg<port> in the data plane namespace, up and silent, and its other end here, delivering unicast only.
 
         A device of that name that is not our end (the remains of an earlier guest) is removed first.
         """
-        with Rtnetlink(dataplane) as outside:
-            links, there = self._kernel.links(), outside.links()
-            missing = [
-                nic for nic in nics if not _are_peers(links.get(leg_name(nic.index, host)), there.get(nic.device))
-            ]
-            self._kernel.batch([delete_link(leg_name(nic.index, host)) for nic in missing])
-            there = outside.links() if missing else there
-            outside.batch([delete_link(nic.device) for nic in missing if nic.device in there])
-            self._kernel.batch(
-                [new_veth(leg_name(n.index, host), HIDDEN_MTU, n.device, dataplane, HIDDEN_MTU) for n in missing]
-            )
-            in_network_namespace(dataplane, lambda: _disable_ipv6([nic.device for nic in nics]))
-            outside.batch([set_silent(nic.device) for nic in nics])
-            outside.batch([set_up(nic.device) for nic in nics])
-        links = self._kernel.links()
-        todo: list[Message] = []
+        with closing(Netlink(dataplane)) as outside:
+            ends = _read_ends(self._kernel)
+            names = {nic.device: leg_name(nic.index, host) for nic in nics}
+            missing = [device for device, leg in names.items() if not _are_peers(ends.get(leg), _find(outside, device))]
+            _take(self._kernel, [_delete(ends[names[device]]) for device in missing if names[device] in ends])
+            _take(outside, [_delete(end) for device in missing if (end := _find(outside, device))])
+            _take(self._kernel, [_pair(names[device], device, dataplane, HIDDEN_MTU) for device in missing])
+            namespaces.inside(dataplane, lambda: _disable_ipv6(list(names)))
+            there = [_read_end(outside, device) for device in names]
+            _take(outside, [*map(_silence, there), *map(_set_up, there)])
+        ends = _read_ends(self._kernel)
+        todo: list[_Step] = []
         for nic in nics:
-            leg, inner = links[leg_name(nic.index, host)], links[f"nicp{nic.index}"]
-            todo += [add_clsact(leg.index), redirect(leg.index, UNICAST, inner.index), set_up(leg.name)]
-        self._kernel.batch(todo)
+            leg, inner = ends[leg_name(nic.index, host)], ends[f"nicp{nic.index}"]
+            todo += [_add_clsact(leg), _redirect(leg, UNICAST, inner), _set_up(leg)]
+        _take(self._kernel, todo)
 
     def flip(self, host: str, nics: Sequence[Nic]) -> float:
         """All traffic of the guest goes by this host's legs from now on: one batch. Returns how long it took, in ms."""
-        links = self._kernel.links()
-        todo: list[Message] = []
+        ends = _read_ends(self._kernel)
+        todo: list[_Step] = []
         for nic in nics:
-            inner, to = links[f"nicp{nic.index}"], links[leg_name(nic.index, host)]
-            todo += [no_redirect(leg.index, GROUP) for leg in _legs(links, nic.index) if leg != to]
-            todo += [redirect(inner.index, EVERY_FRAME, to.index), redirect(to.index, GROUP, inner.index)]
+            inner, to = ends[f"nicp{nic.index}"], ends[leg_name(nic.index, host)]
+            todo += [_stop_redirect(leg, GROUP) for leg in _legs(ends, nic.index) if leg != to]
+            todo += [_redirect(inner, EVERY_FRAME, to), _redirect(to, GROUP, inner)]
         before = time.perf_counter()
-        self._kernel.batch(todo)
+        _take(self._kernel, todo)
         return (time.perf_counter() - before) * 1000
 
     def remove_legs(self, host: str | None, nics: Sequence[Nic]) -> None:
         """This host's ends are gone; with None, those of all hosts."""
-        links = self._kernel.links()
-        ends = [leg for nic in nics for leg in _legs(links, nic.index)]
+        ends = _read_ends(self._kernel)
+        legs = [leg for nic in nics for leg in _legs(ends, nic.index)]
         wanted = None if host is None else {leg_name(nic.index, host) for nic in nics}
-        self._kernel.batch([delete_link(end.name) for end in ends if wanted is None or end.name in wanted])
+        _take(self._kernel, [_delete(leg) for leg in legs if wanted is None or leg.name in wanted])
 
 
 def raise_nics(guest_namespace: int, nics: Sequence[Nic]) -> None:
@@ -133,25 +156,99 @@ def raise_nics(guest_namespace: int, nics: Sequence[Nic]) -> None:
             if interval.exists():
                 interval.write_text(str(DAD_INTERVAL_MS))
 
-    in_network_namespace(guest_namespace, quicken)
-    with Rtnetlink(guest_namespace) as inside:
-        inside.batch([set_up(f"eth{nic.index}") for nic in nics])
+    namespaces.inside(guest_namespace, quicken)
+    with closing(Netlink(guest_namespace)) as inside:
+        _take(inside, [_set_up(_read_end(inside, f"eth{nic.index}")) for nic in nics])
 
 
 def remove_devices(dataplane: int, nics: Sequence[Nic]) -> None:
     """Removes the ends that a dead guest may have left in this data plane namespace."""
-    with Rtnetlink(dataplane) as outside:
-        there = outside.links()
-        outside.batch([delete_link(nic.device) for nic in nics if nic.device in there])
+    with closing(Netlink(dataplane)) as outside:
+        _take(outside, [_delete(end) for nic in nics if (end := _find(outside, nic.device))])
 
 
 def device_names(dataplane: int) -> frozenset[str]:
     """Names of all devices in the data plane namespace."""
-    with Rtnetlink(dataplane) as outside:
-        return frozenset(outside.links())
+    with closing(Netlink(dataplane)) as outside:
+        return frozenset(_read_ends(outside))
 
 
-def _are_peers(one: Link | None, other: Link | None) -> bool:
+def _take(kernel: Netlink, steps: Sequence[_Step]) -> None:
+    """All steps in one batch; a refused one stops none. Raises NetlinkError that names the first."""
+    for at, error in kernel.send([step.message for step in steps]):
+        if error.errno not in steps[at].accept:
+            raise NetlinkError(error.errno, f"cannot {steps[at].what}: {error.strerror}")
+
+
+def _pair(name: str, peer: str, namespace: int, peer_mtu: int = HIDDEN_MTU, peer_mac: str = "") -> _Step:
+    message = m.create_veth(name, HIDDEN_MTU, peer, peer_mtu, namespace, peer_mac)
+    return _Step(message, f"make {name} with its peer {peer}")
+
+
+def _set_up(end: _End) -> _Step:
+    return _Step(m.set_up(end.index, True), f"bring {end.name} up")
+
+
+def _silence(end: _End) -> _Step:
+    return _Step(m.quieten(end.index), f"silence {end.name}", _NO_IPV6)
+
+
+def _delete(end: _End) -> _Step:
+    return _Step(m.delete_link(end.index), f"remove {end.name}", frozenset({errno.ENODEV}))
+
+
+def _add_clsact(end: _End) -> _Step:
+    return _Step(m.ensure_clsact(end.index), f"add clsact to {end.name}", frozenset({errno.EEXIST}))
+
+
+def _redirect(end: _End, match: Match, to: _End) -> _Step:
+    message = m.put_redirect(end.index, [match.word], to.index, priority=_PRIORITY, handle=_handle(match))
+    return _Step(message, f"redirect {end.name} to {to.name}")
+
+
+def _stop_redirect(end: _End, match: Match) -> _Step:
+    """What it matched then ends at the device, where nobody listens."""
+    message = m.drop_redirect(end.index, _handle(match), priority=_PRIORITY)
+    return _Step(message, f"remove a redirect of {end.name}", _ABSENT)
+
+
+def _handle(match: Match) -> int:
+    return 0x80000000 | match.node
+
+
+def _read_ends(kernel: Netlink) -> dict[str, _End]:
+    """All devices of the socket's namespace, by name."""
+    found = map(_end, kernel.dump(m.RTM_GETLINK, m.list_links()))
+    return {end.name: end for end in found}
+
+
+def _read_end(kernel: Netlink, name: str) -> _End:
+    try:
+        return _end(kernel.get(m.RTM_GETLINK, m.get_link(name)))
+    except NetlinkError as error:
+        raise NetlinkError(error.errno, f"cannot find {name}: {error.strerror}") from error
+
+
+def _find(kernel: Netlink, name: str) -> _End | None:
+    try:
+        return _read_end(kernel, name)
+    except NetlinkError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+
+
+def _end(body: bytes) -> _End:
+    (index,) = struct.unpack_from("=i", body, 4)
+    found = parse(body, 16)
+    return _End(index, string(found[m.IFLA_IFNAME]), number(found[m.IFLA_LINK]) if m.IFLA_LINK in found else 0)
+
+
+def _legs(ends: dict[str, _End], index: int) -> list[_End]:
+    return [end for name, end in ends.items() if name.startswith(f"leg{index}-")]
+
+
+def _are_peers(one: _End | None, other: _End | None) -> bool:
     return one is not None and other is not None and one.peer == other.index and other.peer == one.index
 
 

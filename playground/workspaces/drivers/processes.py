@@ -1,46 +1,12 @@
-"""Which process is which, and how a thread enters its namespaces. Knows nothing of guests, links or files of ours.
+"""Which process is which. Knows nothing of guests, links or files of ours.
 
 A pid alone names nobody: it is used again. A process is named by (pid, start time), and acted upon by a descriptor.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
-
-T = TypeVar("T")
-
-_CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def in_network_namespace(namespace: int, work: Callable[[], T]) -> T:
-    """Runs `work` in a thread of its own that has entered the network namespace of this descriptor, and dies with it.
-
-    No thread is ever brought back, so none can be left in the wrong place. Sockets that `work` opens stay there.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def enter() -> None:
-        try:
-            if _libc.setns(namespace, _CLONE_NEWNET) != 0:
-                code = ctypes.get_errno()
-                raise OSError(code, f"cannot enter a network namespace: {os.strerror(code)}")
-            results.append(work())
-        except BaseException as error:  # carried over to the caller's thread, whatever it is
-            errors.append(error)
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
 
 
 def start_ticks(pid: int) -> int | None:
