@@ -102,8 +102,7 @@ class Service:
             self._problem(DATA_PLANE_KEY, "")
             return
         try:
-            with netns.inside(self._data_plane) as identity:
-                opened = open_socket()
+            identity, opened = netns.inside(self._data_plane, open_socket)
         except OSError as error:
             self._problem(DATA_PLANE_KEY, f"no packet socket in network namespace {self._data_plane}: {error.strerror}")
             return

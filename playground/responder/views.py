@@ -31,6 +31,19 @@ def _host(view: View, name: Name) -> Host:
     return Host(names, name.addresses)
 
 
+def _open_all(view: View) -> list[Sockets]:
+    """All of its addresses or, raising OSError, none."""
+    opened: list[Sockets] = []
+    try:
+        for address in dict.fromkeys(view.listen):
+            opened.append(open_sockets(address))
+    except OSError:
+        for sockets in opened:
+            sockets.close()
+        raise
+    return opened
+
+
 class Views:
     """All views of this host, by playground. on_problem(key, cause): cause is empty when solved.
 
@@ -100,14 +113,9 @@ class Views:
                 return
             self._close(found)
         assert found.answers is not None and found.forwarder is not None
-        opened: list[Sockets] = []
         try:
-            with netns.inside(view.netns) as identity:
-                for address in dict.fromkeys(view.listen):
-                    opened.append(open_sockets(address))
+            identity, opened = netns.inside(view.netns, lambda: _open_all(view))
         except OSError as error:
-            for sockets in opened:
-                sockets.close()
             where = f"port 53 in network namespace {view.netns}"
             self._on_problem(view_key(playground), f"can't listen on {where}: {error.strerror}")
             return

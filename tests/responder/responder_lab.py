@@ -40,8 +40,9 @@ def why_not_permitted() -> str:
         if shutil.which(tool) is None:
             return f"{tool} is not installed"
     try:
-        with Namespace() as made, netns.inside(made.path), open_socket():
-            return ""
+        with Namespace() as made:
+            netns.inside(made.path, open_socket)[1].close()
+        return ""
     except OSError as error:
         return f"network namespaces are not permitted here: {error.strerror}"
 
@@ -138,9 +139,13 @@ class Guest(Namespace):
 
     def socket(self) -> socket.socket:
         """A packet socket on eth0 that hears all that arrives there."""
-        with netns.inside(self.path):
+
+        def work() -> socket.socket:
             opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
             opened.bind(("eth0", 3))
+            return opened
+
+        _, opened = netns.inside(self.path, work)
         opened.settimeout(5)
         return opened
 
