@@ -80,7 +80,7 @@ def test_an_incremental_pass_does_not_forget_what_happened_elsewhere(lab: Lab, p
     assert plane.wait_event(0)
     lab.run("dp1", f"ip link del vx{NET}")
     plane.converge_networks(both, [NET, OTHER_NET])
-    assert not plane.wait_event(0.1)
+    assert eventually(lambda: not plane.wait_event(0.05)), "devices that come up tell so a little later"
 
 
 def test_a_closed_gate_delivers_nothing_and_opens_without_a_new_device(lab: Lab, plane: DataPlane) -> None:
