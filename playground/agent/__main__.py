@@ -62,7 +62,7 @@ async def _run(options: argparse.Namespace) -> int:
     from overlay.kernel.apply import DataPlane
     from playground import wire
     from playground.agent.agent import Agent
-    from playground.agent.inventory import cpus, memory_mib, underlay_mtu
+    from playground.agent.inventory import Underlay, cpus, memory_mib
     from playground.agent.link import Link
     from playground.agent.responding import keep_responder
     from playground.records import Driver as DriverRecord
@@ -87,24 +87,31 @@ async def _run(options: argparse.Namespace) -> int:
         )
         return 1
     token = options.token_file.read_text().strip()
+    underlay = Underlay(options.underlay)
+    await underlay.look()
     dataplane = DataPlane(options.dataplane)
     drivers: dict[str, Driver] = {
         "netns": NetnsDriver(options.name, options.dataplane, folder=workspaces),
         "external": ExternalDriver(options.dataplane),
     }
-    hello = wire.Hello(
-        host=options.name,
-        protocol=wire.PROTOCOL,
-        version=__version__,
-        underlay=options.underlay,
-        underlay_mtu=underlay_mtu(options.underlay),
-        drivers=[DriverRecord(name=d.name, move=d.move, domain=d.domain) for d in drivers.values()],
-        cpus=cpus(),
-        memory_mib=memory_mib(),
-    )
+
+    async def hello() -> wire.Hello:
+        await underlay.look_again()
+        return wire.Hello(
+            host=options.name,
+            protocol=wire.PROTOCOL,
+            version=__version__,
+            underlay=options.underlay,
+            underlay_mtu=underlay.mtu,
+            drivers=[DriverRecord(name=d.name, move=d.move, domain=d.domain) for d in drivers.values()],
+            cpus=cpus(),
+            memory_mib=memory_mib(),
+        )
+
     agent: Agent
     link = Link(
         options.controller,
+        options.name,
         token,
         hello,
         lambda message: agent.said(message),
@@ -132,7 +139,13 @@ async def _run(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     responding = asyncio.create_task(
-        keep_responder(run / "responder.sock", run / "responder.json", options.dataplane, state / "responder.log")
+        keep_responder(
+            lambda: responder.is_connected,
+            run / "responder.sock",
+            run / "responder.json",
+            options.dataplane,
+            state / "responder.log",
+        )
     )
     working = asyncio.create_task(agent.run())
     stopping = asyncio.create_task(stop.wait())

@@ -119,7 +119,7 @@ class Agent:
         self._finished = 0
         self._passed = asyncio.Condition()
         self._orders: set[asyncio.Task[None]] = set()
-        self._guests = Guests(drivers, self._is_ready, self._is_stale, self._pass_done, self._again)
+        self._guests = Guests(drivers, self._is_ready, self._is_stale, self._begins_anew, self._pass_done, self._again)
 
     # what wakes a pass
 
@@ -318,6 +318,11 @@ class Agent:
                 return True
         return False
 
+    def _begins_anew(self, want: Want) -> None:
+        """Whatever comes up at these ports next has asked for nothing yet."""
+        for port in want.ports:
+            self._leased.pop(port, None)
+
     # observations
 
     async def _report(self) -> None:
@@ -335,10 +340,6 @@ class Agent:
 
     def _observations(self, derived: Derived, outcome: Outcome) -> list[wire.Observation]:
         found: list[wire.Observation] = []
-        for want in derived.wants.values():
-            if self._guests.state(want.id) is GuestState.ABSENT:
-                for port_name in want.ports:  # whatever comes up there next has asked for nothing yet
-                    self._leased.pop(port_name, None)
         bindings = {b.port: b for s in self._view.playgrounds().values() for b in s.bindings.values()}
         for network in derived.state.networks.values():
             for port in network.ports:

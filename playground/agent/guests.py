@@ -22,7 +22,7 @@ class Guests:
     """What runs here and what is being done about it.
 
     ready: whether all ports of a guest are programmed and answered for. stale: whether a client of it holds an address
-    that is no longer its own.
+    that is no longer its own. anew: hears of a guest that is about to be made from nothing.
 
     opening: guests whose ports may open because their traffic is about to come here. causes: why the last action on a
     guest failed. pauses: how long an arriving guest stood still, in ms.
@@ -31,6 +31,7 @@ class Guests:
     drivers: Mapping[str, Driver]
     ready: Callable[[Want], bool]
     stale: Callable[[Want], bool]
+    anew: Callable[[Want], None]
     passed: Callable[[], Awaitable[None]]
     again: Callable[[], None]
     observed: dict[str, tuple[str, Observed]] = field(default_factory=dict)
@@ -38,19 +39,26 @@ class Guests:
     causes: dict[str, str] = field(default_factory=dict)
     pauses: dict[str, float] = field(default_factory=dict)
     _busy: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _asked: int = 0
+    _answered: int = 0
     _wants: Mapping[str, Want] = field(default_factory=dict)
     _looks: int = 0
     _seen: int = 0
 
     async def observe(self) -> None:
-        """Reads what every driver finds. Of looks that overlap, one that began earlier never hides a later one's."""
-        self._looks = look = self._looks + 1
-        found: dict[str, tuple[str, Observed]] = {}
-        for name, driver in self.drivers.items():
-            for guest, seen in (await driver.observe()).items():
-                found[guest] = (name, seen)
-        if look > self._seen:
-            self._seen, self.observed = look, found
+        """Reads what every driver finds, by a look that starts after this call; calls that wait share one."""
+        self._asked += 1
+        asked = self._asked
+        async with self._looking:
+            if self._answered >= asked:
+                return
+            covers = self._asked
+            found: dict[str, tuple[str, Observed]] = {}
+            for name, driver in self.drivers.items():
+                for guest, seen in (await driver.observe()).items():
+                    found[guest] = (name, seen)
+            self.observed, self._answered = found, covers
 
     def state(self, guest: str) -> GuestState:
         """What was found of a guest last."""
@@ -71,7 +79,9 @@ class Guests:
         may_open: records are fresh enough to make and start guests. may_end: the view is whole, so a guest without a
         role here really has none.
         """
-        self._wants = wants
+        before, self._wants = self._wants, wants
+        for guest in [g for g in self.causes if _aim(before.get(g)) != _aim(wants.get(g))]:
+            del self.causes[guest]  # it failed at something else
         for guest, want in wants.items():
             if guest not in self._busy and (action := self._action(want, may_open)) is not None:
                 self._begin(guest, action)
@@ -92,6 +102,7 @@ class Guests:
             case Role.RUN, GuestState.RUNNING if self.stale(want):
                 return driver.renew(want.id)
             case Role.RUN, GuestState.ABSENT | GuestState.FAILED if may_open:
+                self.anew(want)
                 return driver.prepare(want.guest)
             case Role.RUN, GuestState.PREPARED if self.ready(want) and may_open:
                 return driver.start(want.guest)
@@ -131,19 +142,25 @@ class Guests:
         log.info(
             "guest action guest=%s state=%s action=%s", guest, self.state(guest).value, getattr(action, "__name__", "")
         )
-        self._busy[guest] = asyncio.ensure_future(self._do(guest, action))
+        self._busy[guest] = asyncio.ensure_future(self._do(guest, action, _aim(self._wants.get(guest))))
 
-    async def _do(self, guest: str, action: Coroutine[Any, Any, None]) -> None:
+    async def _do(self, guest: str, action: Coroutine[Any, Any, None], aim: object) -> None:
         try:
             await action
             self.causes.pop(guest, None)
         except DriverError as error:
             if self.causes.get(guest) != str(error):
                 log.warning("guest action failed guest=%s cause=%s", guest, error)
-            self.causes[guest] = str(error)
+            if _aim(self._wants.get(guest)) == aim:
+                self.causes[guest] = str(error)
             self.again()
             await asyncio.sleep(RETRY_S)
         finally:
             await self.observe()
             del self._busy[guest]
             self.again()
+
+
+def _aim(want: Want | None) -> object:
+    """What an action on a guest was for."""
+    return None if want is None else (want.role, want.generation, want.move)

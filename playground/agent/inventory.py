@@ -1,13 +1,18 @@
-"""What this machine is: processors, memory, the MTU towards the underlay. Reads /proc and /sys only."""
+"""What this machine is: processors, memory, and the device that carries the underlay. Changes nothing."""
 
 from __future__ import annotations
 
-import json
+import ipaddress
+import logging
 import os
-import subprocess
 from pathlib import Path
+from typing import Any
 
-DEFAULT_MTU = 1500
+log = logging.getLogger("agent")
+
+
+class UnderlayError(OSError):
+    """The underlay address is none, or no device of this host has it; the text says what to do."""
 
 
 def cpus() -> float:
@@ -23,12 +28,58 @@ def memory_mib() -> int:
     return 0
 
 
-def underlay_mtu(address: str) -> int:
-    """MTU of the device that carries `address`, in bytes; 1500 when no device has it (yet)."""
-    found = subprocess.run(["ip", "-j", "addr", "show"], capture_output=True, check=False)
-    if found.returncode != 0:
-        return DEFAULT_MTU
-    for link in json.loads(found.stdout or b"[]"):
-        if any(info.get("local") == address for info in link.get("addr_info", ())):
-            return int(link["mtu"])
-    return DEFAULT_MTU
+class Underlay:
+    """The device of this host that carries the underlay address, as it was when looked at last.
+
+    mtu: of that device, in bytes.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Raises UnderlayError when `address` is no IPv4 or IPv6 address."""
+        try:
+            self._address = ipaddress.ip_address(address)
+        except ValueError as error:
+            raise UnderlayError(f"--underlay {address}: this is no IPv4 or IPv6 address") from error
+        self.device = ""
+        self.mtu = 0
+
+    async def look(self) -> None:
+        """Reads device and MTU. Raises UnderlayError when no device has the address (now)."""
+        from pyroute2 import AsyncIPRoute, NetlinkError  # takes 0.1 s, which only an agent that runs has to pay
+
+        carriers: dict[ipaddress.IPv4Address | ipaddress.IPv6Address, int] = {}
+        try:
+            async with AsyncIPRoute() as kernel:
+                async for found in await kernel.addr("dump"):
+                    carriers.setdefault(ipaddress.ip_address(_local(found)), found["index"])
+                links = {link["index"]: link async for link in await kernel.link("dump")}
+        except NetlinkError as error:
+            raise UnderlayError(f"the kernel does not list this host's addresses: {error}") from error
+        link = links.get(carriers.get(self._address, 0))
+        if link is None:
+            others = ", ".join(
+                f"{address} ({links[index].get('ifname')})"
+                for address, index in sorted(carriers.items(), key=lambda one: (one[0].version, one[0]))
+                if index in links and not (address.is_loopback or address.is_link_local)
+            )
+            raise UnderlayError(
+                f"no device of this host has the address {self._address}; addresses are {others or 'none'}: "
+                "give --underlay one of them, or the address to a device first"
+            )
+        self.device, self.mtu = str(link.get("ifname")), int(link.get("mtu"))
+
+    async def look_again(self) -> None:
+        """As `look`, but an address that has gone meanwhile is a warning: tunnels stay made for it, it may come back."""
+        before = self.device, self.mtu
+        try:
+            await self.look()
+        except UnderlayError as error:
+            log.warning("underlay address gone error=%s", error)
+            return
+        if (self.device, self.mtu) != before:
+            log.warning("underlay changed device=%s mtu=%d was=%s/%d", self.device, self.mtu, *before)
+
+
+def _local(found: Any) -> str:
+    """A point-to-point device's IFA_ADDRESS is its peer's; IPv6 has IFA_LOCAL with a peer only (rtnetlink(7))."""
+    return str(found.get("local") or found.get("address"))

@@ -19,19 +19,20 @@ RETRY_MAX_S = 2.0
 
 
 class Link:
-    """One connection at a time to any of the controllers. `said` gets every message, `changed` each connect and
-    loss."""
+    """One connection at a time to any of the controllers. `hello` makes the first message of each; `said` gets every
+    message, `changed` each connect and loss."""
 
     def __init__(
         self,
         controllers: Sequence[str],
+        host: str,
         token: str,
-        hello: wire.Hello,
+        hello: Callable[[], Awaitable[wire.Hello]],
         said: Callable[[wire.FromController], Awaitable[None]],
         changed: Callable[[bool, str], Awaitable[None]],
     ) -> None:
         self._controllers = list(controllers)
-        self._headers = {"Authorization": f"Bearer {token}", "X-Playground-Host": hello.host}
+        self._headers = {"Authorization": f"Bearer {token}", "X-Playground-Host": host}
         self._hello = hello
         self._said = said
         self._changed = changed
@@ -60,7 +61,7 @@ class Link:
                     ping_timeout=6,
                     compression=None,
                 ) as connection:
-                    await connection.send(wire.encode(self._hello))
+                    await connection.send(wire.encode(await self._hello()))
                     self._connection = connection
                     wait_s = 0.05
                     await self._changed(True, "")

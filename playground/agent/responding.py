@@ -7,6 +7,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 log = logging.getLogger("agent")
@@ -25,14 +26,17 @@ async def answers(path: Path) -> bool:
     return True
 
 
-async def keep_responder(socket: Path, state: Path, dataplane: str, log_file: Path) -> None:
-    """Looks for ever. The responder outlives the agent, and a responder that died is started anew within a second."""
+async def keep_responder(
+    is_connected: Callable[[], bool], socket: Path, state: Path, dataplane: str, log_file: Path
+) -> None:
+    """Looks for ever. is_connected: whether the agent talks to it. The responder outlives the agent, and a responder
+    that died is started anew within a second."""
     process: subprocess.Popen[bytes] | None = None
     while True:
         if process is not None and process.poll() is not None:
             log.warning("responder ended code=%d", process.returncode)
             process = None
-        if not await answers(socket):
+        if not is_connected() and not await answers(socket):
             argv = [sys.executable, "-m", "playground.responder.main"]
             argv += ["--socket", str(socket), "--state", str(state), "--netns", dataplane, "--log", str(log_file)]
             process = subprocess.Popen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from playground.cli.failure import Failure, UsageFailure
 from playground.client import Client, UnixAddress, Unreachable, parse_address
 
 DEFAULT = "local"
+
+HOSTS_UP_S = 15.0
+LOOK_S = 0.02
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -55,9 +59,9 @@ def _token(file: str | None) -> str | None:
 
 
 def emulate(name: str, hosts: int, *, in_memory_state: bool = False, leash: bool = False) -> None:
-    """Makes the emulated site, or joins it: its controller answers. Raises Failure with nothing new left behind.
+    """Makes the emulated site, or joins it: its controller answers, and its hosts are up, or had `HOSTS_UP_S` to be.
 
-    leash: it ends with this process.
+    Raises Failure with nothing new left behind. leash: it ends with this process.
     """
     from playground.sandbox import SandboxError, ensure
 
@@ -65,6 +69,14 @@ def emulate(name: str, hosts: int, *, in_memory_state: bool = False, leash: bool
         ensure(name, hosts, in_memory_state=in_memory_state, leash=leash)
     except SandboxError as error:
         raise Failure(str(error)) from error
+    # Workspaces go to hosts that are up: all on the first one, if nobody waited for the others.
+    client = Client(UnixAddress(paths.controller_socket(name)))
+    deadline = time.monotonic() + HOSTS_UP_S
+    while time.monotonic() < deadline:
+        found = answering(client)
+        if found is not None and found.get("up", 0) >= hosts:
+            return
+        time.sleep(LOOK_S)
 
 
 def is_emulated(name: str) -> bool:
