@@ -25,6 +25,15 @@ APPARMOR_PROFILE = Path("/etc/apparmor.d/playground")
 MODULES_FILE = Path("/etc/modules-load.d/playground.conf")
 SYSCTL_FILE = Path("/etc/sysctl.d/60-playground.conf")
 BRIDGE_KNOBS = Path("/proc/sys/net/bridge")
+SYSCTLS = Path("/proc/sys")
+
+NEIGHBOURS = {
+    f"net.{family}.neigh.default.{limit}": value
+    for family in ("ipv4", "ipv6")
+    for limit, value in (("gc_thresh1", 4096), ("gc_thresh2", 8192), ("gc_thresh3", 16384))
+}
+"""How many neighbours the kernel keeps, over all network namespaces; its own limit of 1024 is full when some thirty
+emulated workspaces talk to each other, each way (ip-sysctl: neigh/default/gc_thresh*)."""
 
 _FIXABLE = {"br_netfilter"}
 
@@ -34,7 +43,8 @@ def checks() -> list[Check]:
     namespaces = _namespaces(_cause())
     if not namespaces.ok:
         return [namespaces]
-    return [namespaces, *(_feature(found) for found in probe() if found.name != namespaces.name)]
+    features = [_feature(found) for found in probe() if found.name != namespaces.name]
+    return [namespaces, *features, *_neighbours()]
 
 
 def fix(say: Callable[[str], None]) -> None:
@@ -47,6 +57,8 @@ def fix(say: Callable[[str], None]) -> None:
         _allow_in_apparmor(say)
     if not BRIDGE_KNOBS.exists():
         _load_bridge_netfilter(say)
+    for name in _few_neighbours():
+        _set_for_good(_switch(name), name, str(NEIGHBOURS[name]), say)
 
 
 # -- checks ----------------------------------------------------------------------------------------------------------
@@ -82,6 +94,28 @@ def _namespaces(cause: str) -> Check:
     return Check(
         "namespaces", False, detail, "run as root, or outside this container (it masks /proc, or forbids unshare)"
     )
+
+
+def _neighbours() -> list[Check]:
+    """Nothing where it can't be seen: only the first network namespace shows these limits."""
+    if not all(_switch(name).exists() for name in NEIGHBOURS):
+        return []
+    if not _few_neighbours():
+        return [Check("neighbours", True, "the kernel keeps enough of them for large emulated sites", is_optional=True)]
+    detail = "the kernel keeps few neighbours in all: more than about 30 emulated workspaces can't all talk at once"
+    by_hand = f"run once: sudo {_command()} doctor --fix"
+    return [Check("neighbours", False, detail, by_hand, is_fixable=True, is_optional=True)]
+
+
+def _few_neighbours() -> list[str]:
+    """The limits that are below ours, largest first: each must stay above the next."""
+    found = {name: _value(_switch(name)) for name in NEIGHBOURS}
+    return [name for name, value in reversed(NEIGHBOURS.items()) if int(found[name] or value) < value]
+
+
+def _switch(name: str) -> Path:
+    """The file of a sysctl; none of ours has a dot inside a part."""
+    return SYSCTLS.joinpath(*name.split("."))
 
 
 def _feature(found: Capability) -> Check:

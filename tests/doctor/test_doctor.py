@@ -21,6 +21,7 @@ def switches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
     for name in ("APPARMOR_SWITCH", "CLONE_SWITCH", "LIMIT", "APPARMOR_PROFILE", "MODULES_FILE", "SYSCTL_FILE"):
         monkeypatch.setattr(kernel, name, tmp_path / name.lower())
     monkeypatch.setattr(kernel, "BRIDGE_KNOBS", tmp_path)
+    monkeypatch.setattr(kernel, "SYSCTLS", tmp_path / "sys")
 
     def write(name: str, value: str) -> Path:
         path: Path = getattr(kernel, name)
@@ -217,3 +218,18 @@ def test_the_doctor_runs_before_any_package_is_installed() -> None:
         f"import sys; sys.path.insert(0, {str(source)!r}); import playground.doctor.__main__",
     ]
     assert subprocess.run(alone).returncode == 0
+
+
+def test_few_neighbours_are_said_and_raised_once(switches: Callable[[str, str], Path], tmp_path: Path) -> None:
+    for name in kernel.NEIGHBOURS:
+        switch = tmp_path.joinpath("sys", *name.split("."))
+        switch.parent.mkdir(parents=True, exist_ok=True)
+        switch.write_text("100\n")
+    (found,) = kernel._neighbours()
+    assert not found.ok and found.is_fixable and found.is_optional
+    said: list[str] = []
+    kernel.fix(said.append)
+    assert [line.split()[1].rpartition(".")[2] for line in said[:3]] == ["gc_thresh3", "gc_thresh2", "gc_thresh1"]
+    (found,) = kernel._neighbours()
+    assert found.ok
+    kernel.fix(lambda line: pytest.fail(line))
