@@ -69,7 +69,7 @@ class Underlay:
         self.device, self.mtu = str(link.get("ifname")), int(link.get("mtu"))
 
     async def look_again(self) -> None:
-        """As `look`, but an address that has gone meanwhile is a warning: tunnels stay made for it, it may come back."""
+        """As `look`, but that the address has gone meanwhile is only a warning: it may come back, and tunnels wait."""
         before = self.device, self.mtu
         try:
             await self.look()
