@@ -8,15 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from dhcp.server import LeaseKind
 from overlay.kernel.memory import MemoryDataPlane
 from overlay.state import port_device
 from playground import wire
 from playground.agent.agent import Agent
 from playground.records import HostRecord, ObservedPort, ObservedWorkspace, workspace_id
-from playground.responder.protocol import Value
-from playground.view import host_scope, playground_scope
+from playground.responder.protocol import Leased, Value
+from playground.view import host_scope, playground_scope, thaw
 from playground.workspaces.drivers.api import Guest
 from playground.workspaces.drivers.memory import Machine, MemoryDriver
 from tests.derive.test_derive import GRID, P0, P1, UNDERLAY, a_binding, a_move, a_workspace, in_move
@@ -324,5 +326,66 @@ def test_drift_is_repaired_and_counted(tmp_path: Path, damage: str) -> None:
             await host.agent._pass_done()
             await host.link.until(lambda: host.forwards(P0.id))
             assert sum(host.agent._repaired.values()) > 0
+
+    run(work())
+
+
+@pytest.mark.parametrize(("age_s", "is_made_again"), [(10.0, True), (100_000.0, False)])
+def test_without_a_controller_a_workspace_is_made_anew_only_from_a_fresh_cache(
+    tmp_path: Path, age_s: float, is_made_again: bool
+) -> None:
+    async def work() -> None:
+        machine = Machine()
+        first = Host("n1", machine, tmp_path)
+        async with running(first):
+            await first.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await first.link.until(lambda: first.is_said("running"))
+        machine.die(W0)
+        machine.calls.clear()
+        cache = tmp_path / "n1.json"
+        _, cached = thaw(cache.read_bytes())
+        cached.at_utc_s = time.time() - age_s
+        cache.write_bytes(msgspec.json.encode(cached))
+        second = Host("n1", machine, tmp_path)
+        async with running(second):
+            await second.agent._pass_done()
+            await second.agent._pass_done()
+            assert (("n1", "prepare", W0) in machine.calls) is is_made_again
+            assert second.plane.links, "what was there stays, however old the cache"
+
+    run(work())
+
+
+def test_a_torn_cache_is_as_good_as_none(tmp_path: Path) -> None:
+    async def work() -> None:
+        machine = Machine()
+        (tmp_path / "n1.json").write_bytes(b'{"at_utc_s": 17')
+        host = Host("n1", machine, tmp_path)
+        async with running(host):
+            await host.agent._pass_done()
+            assert machine.calls == []
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await host.link.until(lambda: host.is_said("running"))
+
+    run(work())
+
+
+def test_a_running_guest_with_another_address_is_asked_to_ask_for_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        machine = Machine()
+        host = Host("n1", machine, tmp_path)
+        async with running(host):
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await host.link.until(lambda: host.is_said("running"))
+            host.agent.leased(
+                Leased(port=P0.id, address=P0.addresses[0], mac=P0.mac, at_utc_s=1.0, kind=LeaseKind.BOUND)
+            )
+            changed = msgspec.structs.replace(P0, addresses=("10.0.0.77", P0.addresses[1]))
+            await host.shown([GRID, changed, a_binding(P0, "n1")], [a_workspace(P0, "n1")], 2)
+            async with asyncio.timeout(5):
+                while ("n1", "renew", W0) not in machine.calls:
+                    await asyncio.sleep(0.02)
+            await host.agent._pass_done()
+            assert machine.calls.count(("n1", "renew", W0)) == 1
 
     run(work())
