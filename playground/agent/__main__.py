@@ -90,8 +90,10 @@ async def _run(options: argparse.Namespace) -> int:
     underlay = Underlay(options.underlay)
     await underlay.look()
     dataplane = DataPlane(options.dataplane)
+    # the site's own folders beside this host's: on a machine with a controller they hold its store and its socket
+    hidden = [state, run, options.token_file, paths.state_dir(options.site), paths.run_dir(options.site)]
     drivers: dict[str, Driver] = {
-        "netns": NetnsDriver(options.name, options.dataplane, folder=workspaces),
+        "netns": NetnsDriver(options.name, options.dataplane, folder=workspaces, hidden=hidden),
         "external": ExternalDriver(options.dataplane),
     }
 

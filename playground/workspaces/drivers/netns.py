@@ -56,10 +56,11 @@ class NetnsDriver:
     name = "netns"
     move: Move = "same-kernel"
 
-    def __init__(self, host: str, dataplane: str = "playground", *, folder: Path) -> None:
+    def __init__(self, host: str, dataplane: str = "playground", *, folder: Path, hidden: Sequence[Path] = ()) -> None:
         self._host = host
         self._dataplane = _NETNS_DIR / dataplane
         self._ledger = Ledger(folder.absolute())
+        self._hidden = [str(path.absolute()) for path in (folder, *hidden)]
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="netns")
         self.domain = sharing_domain(folder)
 
@@ -188,7 +189,8 @@ class NetnsDriver:
     def _launch(self, guest: Guest, lock: int) -> None:
         client = _dhcp_client()
         folder = self._ledger.room(guest.id)
-        argv = [sys.executable, "-I", "-S", str(_SCRIPTS / "init.py"), str(folder), guest.hostname, *client]
+        hidden = msgspec.json.encode(self._hidden).decode()
+        argv = [sys.executable, "-I", "-S", str(_SCRIPTS / "init.py"), str(folder), guest.hostname, hidden, *client]
         ended = subprocess.run(
             argv,
             timeout=_LAUNCH_S,

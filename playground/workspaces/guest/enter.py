@@ -8,7 +8,7 @@ SIGKILL; when this process is killed, the command is at once (PDEATHSIG).
 """
 
 # pathlib would take half as long to import as all the rest takes to start.
-# ruff: noqa: PTH123
+# ruff: noqa: PTH100, PTH123
 
 from __future__ import annotations
 
@@ -20,7 +20,17 @@ import signal
 import sys
 import termios
 
-CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x4000000, 0x20000000, 0x40000000
+sys.path.append(os.path.abspath(__file__).rsplit("/", 4)[0])  # started by path, without any package's folder
+
+from playground.workspaces.guest.confine import bound_capabilities
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = (
+    0x20000,
+    0x4000000,
+    0x8000000,
+    0x20000000,
+    0x40000000,
+)
 PR_SET_PDEATHSIG = 1
 PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH)
 GONE, NOT_RUNNABLE, NOT_FOUND = 125, 126, 127
@@ -51,7 +61,8 @@ def become(init: int, argv: list[str], tty: bool) -> None:
     code = GONE
     try:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        enter(init, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWNET)
+        enter(init, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET)
+        bound_capabilities()
         os.chdir("/")
         os.setsid()
         if tty:

@@ -1,9 +1,10 @@
 """The first process of a namespace workspace. Standard library only; must not know of hosts, networks or drivers.
 
-`python -I -S init.py FOLDER HOSTNAME CLIENT…` makes the namespaces, forks what becomes their PID 1, writes its pid into
-FOLDER/guest.json and ends; PID 1 is then nobody's child but the outer init's, so no agent's death touches it. PID 1
-reaps, keeps one DHCP client a NIC (CLIENT is its command, without options) once SIGUSR1 says that the NICs are up, and
-ends everything gracefully on SIGTERM. It holds the hidden NIC namespace as descriptor 100.
+`python -I -S init.py FOLDER HOSTNAME HIDDEN CLIENT…` makes the namespaces, forks what becomes their PID 1, writes its
+pid into FOLDER/guest.json and ends; PID 1 is then nobody's child but the outer init's, so no agent's death touches it.
+PID 1 reaps, keeps one DHCP client a NIC (CLIENT is its command, without options) once SIGUSR1 says that the NICs are
+up, and ends everything gracefully on SIGTERM. It holds the hidden NIC namespace as descriptor 100. HIDDEN: JSON list
+of paths that the guest must not see.
 
 Exit status of the launcher: 0, or 1 with one line of cause on stderr.
 """
@@ -13,7 +14,6 @@ Exit status of the launcher: 0, or 1 with one line of cause on stderr.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
@@ -23,33 +23,29 @@ import struct
 import sys
 import time
 
+sys.path.append(os.path.abspath(__file__).rsplit("/", 4)[0])  # started by path, without any package's folder
+
+from playground.workspaces.guest import confine
+from playground.workspaces.guest.confine import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC, check, libc, mount
+
 NIC_NAMESPACE = 100
-CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x4000000, 0x20000000, 0x40000000
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_SLAVE, MNT_DETACH = 2, 4, 8, 0x1000, 0x4000, 0x80000, 2
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = (
+    0x20000,
+    0x4000000,
+    0x8000000,
+    0x20000000,
+    0x40000000,
+)
+MS_SLAVE, MNT_DETACH = 0x80000, 2
 RESTART_AFTER_S = 1.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DHCP_SCRIPT = "/run/dhcp/script"
 RESOLV = "/etc/resolv.conf"
 
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def check(result: int, doing: str) -> None:
-    """Raises OSError for a libc call that failed."""
-    if result != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"cannot {doing}: {os.strerror(code)}")
-
 
 def unshare(flags: int, what: str) -> None:
     """Gives this process new namespaces."""
     check(libc.unshare(flags), f"make {what}")
-
-
-def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
-    """mount(2)."""
-    result = libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode())
-    check(result, f"mount {kind or source} on {target}")
 
 
 def write(path: str, text: str) -> None:
@@ -63,7 +59,7 @@ def note(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} init: {text}", file=sys.stderr, flush=True)
 
 
-def launch(folder: str, hostname: str, client: list[str]) -> None:
+def launch(folder: str, hostname: str, hidden: list[str], client: list[str]) -> None:
     """Makes namespaces and PID 1, and returns once PID 1 is ready and written down. Raises OSError with the cause."""
     unshare(CLONE_NEWNET, "a NIC namespace")
     for which in ("all", "default"):
@@ -81,7 +77,7 @@ def launch(folder: str, hostname: str, client: list[str]) -> None:
     if pid == 0:
         os.close(tell)
         os.close(heard)
-        become_init(folder, hostname, client, told, say)
+        become_init(folder, hostname, hidden, client, told, say)
     os.close(told)
     os.close(say)
     with os.fdopen(heard) as answer:
@@ -100,13 +96,17 @@ def launch(folder: str, hostname: str, client: list[str]) -> None:
     os.write(tell, b"go")
 
 
-def become_init(folder: str, hostname: str, client: list[str], told: int, say: int) -> None:
+def become_init(folder: str, hostname: str, hidden: list[str], client: list[str], told: int, say: int) -> None:
     """PID 1 from its first instruction; never returns. It goes on only when told that it is written down."""
     status = 1
     try:
-        furnish(hostname)
+        # before the mount namespace: a mount of it with a file open for writing can't be made read-only
         keep_only({told, say, NIC_NAMESPACE}, os.path.join(folder, "log"))
+        furnish(hostname)
         isolate()
+        confine.confine(hidden)
+        # Its own capabilities stay, so that no process of the guest may look into it or at what it holds.
+        confine.bound_capabilities()
         os.write(say, b"ready")
         os.close(say)
         say = -1
@@ -139,7 +139,7 @@ def furnish(hostname: str) -> None:
     """Session, host name, loopback and IPv6 defaults: all that needs no mount of ours yet."""
     os.setsid()
     os.chdir("/")
-    unshare(CLONE_NEWNS | CLONE_NEWUTS, "a mount and a UTS namespace")
+    unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC, "a mount, a UTS and an IPC namespace")
     mount("none", "/", "", MS_REC | MS_SLAVE)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     socket.sethostname(hostname)
@@ -159,9 +159,7 @@ def isolate() -> None:
         mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     except OSError as error:
         note(f"{error.args[-1]}; /sys/class/net shows the host's devices")
-    with open("/proc/self/mountinfo", "rb") as table:
-        below = [line.split()[4].decode("unicode_escape").encode("latin-1") for line in table]
-    for path in reversed(below):
+    for path in reversed(confine.mount_points()):
         if path.startswith(b"/run/"):  # they would pin namespaces and file systems that the host wants to let go of
             libc.umount2(path, MNT_DETACH)
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "dhcp.sh")) as source:
@@ -296,9 +294,9 @@ def ask_to_end(pid: int) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """`init.py FOLDER HOSTNAME CLIENT…`."""
+    """`init.py FOLDER HOSTNAME HIDDEN CLIENT…`."""
     try:
-        launch(argv[0], argv[1], argv[2:])
+        launch(argv[0], argv[1], json.loads(argv[2]), argv[3:])
     except OSError as error:
         print(error.args[-1], file=sys.stderr)
         return 1
