@@ -49,7 +49,8 @@ class Moves:
         self._metering: set[tuple[str, str]] = set()
         self._measured: set[tuple[str, str]] = set()
         self._flipped_at: dict[tuple[str, str], tuple[int, float]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._finishing: set[tuple[str, str, int]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
 
     async def request(self, workspace: WorkspaceRecord, target: str, measure: bool) -> MigrationRecord:
         """Starts a move. Raises Refused, with nothing changed."""
@@ -173,6 +174,10 @@ class Moves:
             if event is not None:
                 target = self._world.observed_workspaces.get((move.playground, move.workspace), {}).get(move.target)
                 await self._apply(grid, move, event, cause, target.pause_ms if target else None)
+        for grid in list(self._world.grids.values()):
+            for move in grid.migrations.values():
+                if State(move.state) in ENDED and move.finished_utc_s is None:
+                    self._finish(move)  # a controller before this one ended it and died
 
     def _event(self, grid: Grid, move: MigrationRecord, now: float) -> tuple[Event | None, str]:
         """What the world says of a move, if anything new."""
@@ -221,10 +226,11 @@ class Moves:
             if h in self._world.alive
         )
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Future[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _start_meter(self, move: MigrationRecord) -> None:
         identity = (move.playground, move.workspace)
@@ -235,6 +241,14 @@ class Moves:
             self._meters[identity] = None
         finally:
             self._metering.discard(identity)
+
+    def _finish(self, move: MigrationRecord) -> None:
+        """Has a move that has ended finished, once."""
+        identity = (move.playground, move.workspace, move.generation)
+        if identity not in self._finishing:
+            self._finishing.add(identity)
+            task = self._spawn(self._finish_meter(move))
+            task.add_done_callback(lambda _: self._finishing.discard(identity))
 
     async def _finish_meter(self, move: MigrationRecord) -> None:
         """Adds what was measured to a move that has ended."""
@@ -299,7 +313,7 @@ class Moves:
             self._flipped_at[identity] = (result, time.monotonic())
         if state in ENDED:
             self._flipped_at.pop(identity, None)
-            self._spawn(self._finish_meter(after))
+            self._finish(after)
         return after
 
 
