@@ -53,7 +53,7 @@ def open_sockets(address: str, port: int = PORT) -> Sockets:
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         udp.bind(where)
-        tcp.bind(udp.getsockname() if port == 0 else where)
+        tcp.bind(where)
         tcp.listen(CONNECTIONS)
     except OSError:
         udp.close()

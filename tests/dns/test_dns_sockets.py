@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,9 +29,22 @@ def run(work: Awaitable[None]) -> None:
     asyncio.run(bounded())
 
 
+def a_free_port(host: str = "127.0.0.1") -> int:
+    """A port free for UDP and TCP, below those that the kernel gives to connections."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+            try:
+                udp.bind((host, port))
+                tcp.bind((host, port))
+            except OSError:
+                continue
+            return port
+
+
 @asynccontextmanager
 async def listening(forwarder: Forwarder | None = None, answers: Answers | None = None) -> AsyncIterator[Address]:
-    sockets = open_sockets("127.0.0.1", port=0)
+    sockets = open_sockets("127.0.0.1", a_free_port())
     served = Listener([sockets], answers or some_answers(), forwarder or Forwarder(()))
     try:
         yield sockets.udp.getsockname()
@@ -87,10 +101,9 @@ async def resolving(
     say: Callable[[DNSRecord], list[bytes]], where: Address = ("127.0.0.1", 0)
 ) -> AsyncIterator[tuple[Resolver, int]]:
     resolver = Resolver(say)
-    loop = asyncio.get_running_loop()
-    udp, _ = await loop.create_datagram_endpoint(lambda: resolver, local_addr=where)
-    port = udp.get_extra_info("sockname")[1]
-    tcp = await asyncio.start_server(resolver.tcp, where[0], port)
+    host, port = where[0], where[1] or a_free_port(where[0])
+    udp, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: resolver, local_addr=(host, port))
+    tcp = await asyncio.start_server(resolver.tcp, host, port)
     try:
         yield resolver, port
     finally:
@@ -210,9 +223,7 @@ def test_a_silent_resolver_ends_in_servfail_in_time(monkeypatch: pytest.MonkeyPa
 
 def test_a_resolver_that_is_not_there_ends_in_servfail_at_once() -> None:
     async def work() -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
-            unused.bind(("127.0.0.1", 0))
-            port = unused.getsockname()[1]
+        port = a_free_port()
         for over_tcp in (False, True):
             wire = await Forwarder(("127.0.0.1",), port).answer(asked_of(a_query("example.org")), over_tcp)
             assert RCODE[DNSRecord.parse(wire).header.rcode] == "SERVFAIL"
