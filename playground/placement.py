@@ -52,6 +52,18 @@ class _Room:
         self.of_playground[workspace.playground] += 1
 
 
+def may_be_on(workspace: WorkspaceRecord, host: HostRecord) -> bool:
+    """Whether the workspace's pin allows this host. A selector that can't be read allows all: admission refused it."""
+    if workspace.pin is None:
+        return True
+    if not is_selector(workspace.pin):
+        return workspace.pin == host.name
+    try:
+        return parse_selector(workspace.pin).matches(host.labels)
+    except SelectorError:
+        return True
+
+
 def place(workspaces: Sequence[WorkspaceRecord], hosts: Sequence[HostView]) -> dict[tuple[str, str], str | Refusal]:
     """A host's name or a Refusal for each workspace, by (playground, name).
 

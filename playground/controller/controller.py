@@ -48,7 +48,7 @@ class Controller:
         self.probing = Probing(store, self.world, self.execution)
         self.moves = Moves(store, self.world, self.events, self.probing.meter)
         self.changes = Changes(store, self.world, self.events)
-        self._placing = Placing(store, self.world, self.events)
+        self._placing = Placing(store, self.world, self.moves)
 
     async def run(self) -> None:
         """The loops. A bug in one costs that pass, said in the log, and a second; returns only by cancellation."""

@@ -8,11 +8,12 @@ import logging
 
 import msgspec
 
-from playground.controller.events import EventLog
+from playground.controller.moves import Moves, Refused
 from playground.controller.world import World
-from playground.placement import HostView, Refusal, place
+from playground.placement import HostView, Refusal, may_be_on, place
 from playground.records import BindingRecord, WorkspaceRecord, encode, key_of
-from playground.store.api import Change, Compare, Conflict, Put, Store
+from playground.store.api import Change, Compare, Conflict, Delete, Put, Store
+from playground.workspaces.migration import ENDED, State
 
 log = logging.getLogger("controller")
 
@@ -42,10 +43,10 @@ def host_views(world: World) -> list[HostView]:
 class Placing:
     """The placement loop."""
 
-    def __init__(self, store: Store, world: World, events: EventLog) -> None:
+    def __init__(self, store: Store, world: World, moves: Moves) -> None:
         self._store = store
         self._world = world
-        self._events = events
+        self._moves = moves
 
     async def run(self) -> None:
         """Places for ever, after each change of the world."""
@@ -65,9 +66,10 @@ class Placing:
             if w.host is None
         ]
         updates: list[WorkspaceRecord] = []
+        by_name = {(w.playground, w.name): w for w in unplaced}
         if unplaced:
             for key, answer in place(unplaced, host_views(self._world)).items():
-                workspace = next(w for w in unplaced if (w.playground, w.name) == key)
+                workspace = by_name[key]
                 if isinstance(answer, Refusal):
                     if workspace.reason != answer.reason:
                         updates.append(msgspec.structs.replace(workspace, reason=answer.reason))
@@ -82,7 +84,42 @@ class Placing:
                 batch = ([], [])
         if batch[1]:
             committed |= await self._commit(*batch)
-        return await self._bind() or committed
+        return await self._bind() or await self._obey_pins() or committed
+
+    async def _obey_pins(self) -> bool:
+        """A workspace on a host that its pin does not allow (any more) moves; a stopped one is placed anew."""
+        committed = False
+        for grid in list(self._world.grids.values()):
+            for workspace in list(grid.workspaces.values()):
+                host = self._world.hosts.get(workspace.host or "")
+                move = grid.migrations.get(workspace.name)
+                if host is None or may_be_on(workspace, host) or (move and State(move.state) not in ENDED):
+                    continue
+                unplaced = msgspec.structs.replace(workspace, host=None)
+                answer = place([unplaced], host_views(self._world))[workspace.playground, workspace.name]
+                if isinstance(answer, Refusal):
+                    committed |= await self._explain(workspace, answer.reason)
+                elif workspace.desired == "stopped":
+                    committed |= await self._unplace(workspace)
+                else:
+                    try:
+                        await self._moves.request(workspace, answer, measure=False)
+                        committed = True
+                    except Refused as error:
+                        committed |= await self._explain(workspace, str(error))
+        return committed
+
+    async def _explain(self, workspace: WorkspaceRecord, reason: str) -> bool:
+        reason = f"it is on {workspace.host}, which host: {workspace.pin} does not allow: {reason}"
+        if workspace.reason == reason:
+            return False
+        after = msgspec.structs.replace(workspace, reason=reason)
+        return await self._commit([self._world.compare(workspace)], [Put(key_of(after), encode(after))])
+
+    async def _unplace(self, workspace: WorkspaceRecord) -> bool:
+        after = msgspec.structs.replace(workspace, host=None, generation=workspace.generation + 1)
+        bindings = [Delete(f"claim/active/{port}") for port in workspace.ports]
+        return await self._commit([self._world.compare(workspace)], [Put(key_of(after), encode(after)), *bindings])
 
     async def _bind(self) -> bool:
         """Every port of a placed workspace has a binding: created once, so only one host can ever carry it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from overlay.state import PortId, port_device
 from playground.controller.world import Grid, World
+from playground.placement import may_be_on
 from playground.records import (
     BindingRecord,
     NetworkRecord,
@@ -198,7 +199,11 @@ def progress(world: World, name: str) -> Json:
     running = forwarding = leased = 0
     for workspace in sorted(grid.workspaces.values(), key=lambda w: _natural(w.name)):
         state, cause = workspace_state(world, workspace)
-        if state == ("running" if workspace.desired == "running" else "stopped"):
+        placed = world.hosts.get(workspace.host or "")
+        if placed is not None and not may_be_on(workspace, placed):
+            said = {"object": f"workspace {workspace.name}", "cause": workspace.reason or f"moves off {placed.name}"}
+            (failed if workspace.reason else waiting).append(said)
+        elif state == ("running" if workspace.desired == "running" else "stopped"):
             running += 1
         else:
             said = {"object": f"workspace {workspace.name}", "cause": cause or state}
