@@ -300,7 +300,9 @@ class Moves:
                 compares.append(self._world.compare(binding))
                 changes.append(Put(key_of(bound), encode(bound)))
             if effect is Effect.FLIP:
-                moved = msgspec.structs.replace(workspace, host=move.target, generation=workspace.generation + 1)
+                moved = msgspec.structs.replace(
+                    workspace, host=move.target, generation=workspace.generation + 1, reason=""
+                )
                 compares.append(self._world.compare(workspace))
                 changes.append(Put(key_of(moved), encode(moved)))
         result = await self._store.commit(compares, changes)
