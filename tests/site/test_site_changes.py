@@ -1,0 +1,189 @@
+"""A file's life: up, up again, edited, refused, down; and what the kernel of every host has to show for it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+
+import pytest
+from site_lab import Site, eventually
+
+pytestmark = pytest.mark.system
+
+LAB = """\
+name: lab
+networks:
+  grid: {subnets: [10.20.0.0/24, "fd00:20::/64"]}
+workspaces:
+  head: {labels: {role: head}, networks: [grid], host: n1}
+  worker: {scale: 2, networks: [grid], host: n2}
+"""
+
+WIDER = """\
+name: lab
+networks:
+  grid: {subnets: [10.20.0.0/24, "fd00:20::/64"]}
+  back: {subnets: [10.30.0.0/24]}
+workspaces:
+  head: {labels: {role: chief}, networks: [grid], host: n1}
+  worker: {scale: 3, networks: [grid], host: n2}
+  store: {networks: [back], host: n3}
+"""
+
+HOSTS = ("n1", "n2", "n3")
+
+
+def traces(site: Site) -> dict[str, dict[str, list[str]]]:
+    """What hosts hold of playgrounds: devices of the data plane namespace, service namespaces, guests."""
+    found = {}
+    for host in HOSTS:
+        links = json.loads(site.on(host, "ip", "-json", "link", "show", dataplane=True) or "[]")
+        found[host] = {
+            "dataplane": sorted(link["ifname"] for link in links if link["ifname"] != "lo"),
+            "host": sorted(link["ifname"] for link in json.loads(site.on(host, "ip", "-json", "link", "show"))),
+            "namespaces": sorted(site.on(host, "ls", "/run/netns").split()),
+        }
+    return found
+
+
+def words(changes: list[dict[str, str]]) -> set[tuple[str, str]]:
+    return {(change["action"], change["object"]) for change in changes}
+
+
+def test_one_command_brings_it_up_and_every_pair_reaches_the_other(site: Site) -> None:
+    before = traces(site)
+    done = site.cli("up", site.write(LAB))
+    assert done.returncode == 0, done.stderr
+    assert "3 workspaces, 3 ports" in done.stdout
+    probed = site.cli("probe", "lab")
+    assert (probed.returncode, probed.stdout.strip()) == (0, "lab: 6 pairs tried, all as modelled")
+    again = site.cli("up", site.write(LAB))
+    assert (again.returncode, again.stdout.strip()) == (0, "lab: nothing to change")
+    down = site.cli("down", "lab")
+    assert down.returncode == 0, down.stderr
+    assert traces(site) == before
+    assert site.guests() == []
+
+
+def test_an_edited_file_changes_only_what_differs(site: Site) -> None:
+    site.up(LAB)
+    try:
+        pids, addresses = site.pids("lab"), {k: p["addresses"] for k, p in site.ports("lab").items()}
+        planned = site.cli("plan", site.write(WIDER), "--json")
+        assert planned.returncode == 0, planned.stderr
+        target = site.address("lab", "worker-1.grid")
+        ping = subprocess.Popen(
+            site.enter("lab", "head", "ping", "-i", "0.01", "-W", "1", target), stdout=subprocess.PIPE, text=True
+        )
+        try:
+            made = site.up(WIDER)
+            assert made == json.loads(planned.stdout)["changes"]
+            assert words(made) >= {("create", "workspace worker-2"), ("create", "network back")}
+            assert not words(made) & {("change", "workspace worker-0"), ("change", "workspace worker-1")}
+            shrunk = site.up(LAB)
+            assert words(shrunk) >= {("remove", "workspace worker-2"), ("remove", "network back")}
+        finally:
+            site.within("lab", "head", "pkill", "-INT", "ping")
+            said = ping.communicate(timeout=20)[0]
+        sent, received = map(int, re.findall(r"(\d+) packets transmitted, (\d+) received", said)[0])
+        assert sent > 50
+        assert sent - received <= 1, said  # the last may be on its way when ping is ended
+        assert site.pids("lab") == pids
+        assert {k: p["addresses"] for k, p in site.ports("lab").items()} == addresses
+    finally:
+        site.down("lab")
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "cause"),
+    [
+        (LAB.replace("scale: 2", "scael: 2"), ":6:12:", "did you mean scale"),
+        (LAB.replace("10.20.0.0/24", "10.20.0.0/33"), ":3:20:", "10.20.0.0/33"),
+        (LAB + "policies: [{subject: head}]\n", ":7:11:", "not built yet"),
+    ],
+)
+def test_a_bad_file_changes_nothing_and_says_where_it_is_bad(site: Site, text: str, place: str, cause: str) -> None:
+    before = site.revision()
+    for command in ("plan", "up"):
+        path = site.write(text)
+        done = site.cli(command, path)
+        assert done.returncode == 1
+        assert f"{path}{place}" in done.stderr and cause in done.stderr, done.stderr
+    assert site.revision() == before
+
+
+def test_what_one_playground_leaves_another_can_have(site: Site) -> None:
+    """Fixed addresses and names go with the playground: no claim outlives it."""
+    fixed = LAB.replace("networks: [grid], host: n1", "networks: [{network: grid, address: 10.20.0.77}], host: n1")
+    for _ in range(2):
+        site.up(fixed)
+        assert site.address("lab", "head.grid") == "10.20.0.77"
+        site.down("lab")
+
+
+def test_same_addresses_in_two_playgrounds_never_meet(site: Site) -> None:
+    site.up(LAB)
+    site.up(LAB.replace("name: lab", "name: twin"))
+    try:
+        mine, other = ({k: p["addresses"] for k, p in site.ports(name).items()} for name in ("lab", "twin"))
+        assert {k: v[0] for k, v in mine.items()} == {k: v[0] for k, v in other.items()}
+        site.assert_reachable("lab", 6)
+        site.assert_reachable("twin", 6)
+        heard = subprocess.Popen(
+            site.enter("twin", "worker-0", "timeout", "20", "tcpdump", "-lni", "eth0", "-c", "1", "udp port 47999"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        own = subprocess.Popen(
+            site.enter("lab", "worker-0", "timeout", "20", "tcpdump", "-lni", "eth0", "-c", "3", "udp port 47999"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for capture in (heard, own):
+            assert capture.stderr is not None
+            eventually(lambda c=capture: "listening" in c.stderr.readline(), what="tcpdump")
+        shout = (
+            "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+            "s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1); "
+            "[s.sendto(b'x', ('10.20.0.255', 47999)) for _ in range(3)]"
+        )
+        site.within("lab", "head", "/usr/bin/env", "python3", "-c", shout)
+        assert len(own.communicate(timeout=20)[0].splitlines()) == 3
+        site.within("twin", "worker-0", "pkill", "tcpdump")
+        assert heard.communicate(timeout=20)[0].strip() == ""
+    finally:
+        site.down("lab")
+        site.down("twin")
+
+
+def test_a_host_without_a_network_holds_nothing_of_it(site: Site) -> None:
+    site.up(LAB)
+    try:
+        held = traces(site)
+        assert held["n3"]["dataplane"] == []
+        assert held["n3"]["namespaces"] == ["playground"]
+        assert len(held["n1"]["dataplane"]) == 4  # bridge, VXLAN device, leg, one port
+    finally:
+        site.down("lab")
+
+
+def test_a_stopped_workspace_keeps_its_addresses(site: Site) -> None:
+    site.up(LAB)
+    try:
+        before = site.ports("lab")["worker-0.grid"]
+        for verb, desired in (("stop", "stopped"), ("start", "running")):
+            done = site.cli(verb, "worker-0")
+            assert done.returncode == 0, done.stderr
+            assert (
+                site.client.get("status", {"playground": "lab"})["playgrounds"][0]["workspaces"][1]["state"] == desired
+            )
+        after = site.ports("lab")["worker-0.grid"]
+        assert {k: after[k] for k in ("mac", "addresses", "host")} == {
+            k: before[k] for k in ("mac", "addresses", "host")
+        }
+        site.assert_reachable("lab", 6)
+    finally:
+        site.down("lab")
