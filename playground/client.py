@@ -31,11 +31,13 @@ class UnixAddress:
 
 @dataclass(frozen=True, slots=True)
 class TcpAddress:
-    """A controller elsewhere, asked with a token."""
+    """A controller elsewhere, asked with a token. ca: PEM file of the authorities that may have signed its certificate;
+    None is the system's."""
 
     host: str
     port: int
     tls: bool = False
+    ca: str | None = None
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -82,13 +84,13 @@ class Refused(Exception):
         self.problems = problems
 
 
-def parse_address(url: str) -> Address:
+def parse_address(url: str, ca: str | None = None) -> Address:
     """`http://HOST[:PORT]`, `https://HOST[:PORT]` or `unix:PATH`. Raises ValueError, saying what is allowed."""
     parts = urlsplit(url)
     if parts.scheme == "unix" and parts.path:
         return UnixAddress(Path(parts.path))
     if parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/"):
-        return TcpAddress(parts.hostname, parts.port or DEFAULT_PORT, parts.scheme == "https")
+        return TcpAddress(parts.hostname, parts.port or DEFAULT_PORT, parts.scheme == "https", ca)
     raise ValueError(f"{url!r} is no controller's address; write http://HOST:PORT, https://HOST:PORT or unix:PATH")
 
 
@@ -121,7 +123,11 @@ def dial(address: Address, timeout: float) -> socket.socket:
         return sock
     import ssl
 
-    return ssl.create_default_context().wrap_socket(sock, server_hostname=address.host)
+    try:
+        return ssl.create_default_context(cafile=address.ca).wrap_socket(sock, server_hostname=address.host)
+    except BaseException:
+        sock.close()
+        raise
 
 
 class Client:
@@ -169,7 +175,7 @@ class Client:
             response = connection.getresponse()
             text = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(self.address, _cause(error)) from error
+            raise Unreachable(self.address, cause_of(error)) from error
         finally:
             connection.close()
         if response.status >= 400:
@@ -185,7 +191,10 @@ def segment(name: str) -> str:
     return quote(name, safe="")
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
+    """Why a connection failed, in a few words for a person."""
+    if unverified := getattr(error, "verify_message", ""):  # ssl's error, without importing ssl for it
+        return f"its certificate does not pass: {unverified}; --ca FILE names who signed it"
     if isinstance(error, TimeoutError):
         return "it took too long"
     if isinstance(error, OSError) and error.strerror:

@@ -55,6 +55,7 @@ GLOBALS = (
     _option("--site", metavar="NAME", help="the site that is meant (PLAYGROUND_SITE; default local)"),
     _option("--server", metavar="URL", help="a controller elsewhere: https://HOST:PORT, unix:PATH (PLAYGROUND_SERVER)"),
     _option("--token-file", metavar="FILE", complete="file", help="holds its token (or PLAYGROUND_TOKEN)"),
+    _option("--ca", metavar="FILE", complete="file", help="who signed its certificate, PEM (PLAYGROUND_CA)"),
     _option("--debug", action="store_true", help="show the traceback of an unexpected error"),
 )
 

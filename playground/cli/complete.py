@@ -71,7 +71,7 @@ _playground() {{
     word=${{COMP_WORDS[at]}}
     case $word in
       --) COMPREPLY=($(compgen -c -- "$current")) ; return ;;
-      --site|--server|--token-file) site+=("$word" "${{COMP_WORDS[at+1]}}") ; ((at++)) ;;
+      --site|--server|--token-file|--ca) site+=("$word" "${{COMP_WORDS[at+1]}}") ; ((at++)) ;;
       {valued}) ((at++)) ;;
       -*) ;;
       *) if [[ -z $command ]]; then command=$word; else ((place++)); fi ;;

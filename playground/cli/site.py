@@ -40,10 +40,17 @@ def client_of(args: argparse.Namespace, timeout: float = 30.0) -> Client:
     if not server:
         return Client(UnixAddress(paths.controller_socket(name_of(args))), timeout=timeout)
     try:
-        address = parse_address(server)
+        address = parse_address(server, _ca(args.ca))
     except ValueError as error:
         raise UsageFailure(str(error)) from error
     return Client(address, _token(args.token_file), timeout)
+
+
+def _ca(file: str | None) -> str | None:
+    file = file or os.environ.get("PLAYGROUND_CA")
+    if file is not None and not os.access(file, os.R_OK):
+        raise Failure(f"{file}: the authority's certificate can't be read; --ca names a PEM file")
+    return file
 
 
 def _token(file: str | None) -> str | None:

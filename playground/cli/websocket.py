@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from ssl import SSLWantReadError, SSLWantWriteError
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
@@ -16,11 +17,13 @@ from websockets.http11 import Response
 from websockets.protocol import CONNECTING, OPEN
 from websockets.uri import parse_uri
 
-from playground.client import Client, Refused, Unreachable, dial
+from playground.client import Client, Refused, Unreachable, cause_of, dial
 
 TEXT, BINARY = Opcode.TEXT, Opcode.BINARY
 
 _CHUNK = 256 * 1024
+
+_NOT_NOW = (BlockingIOError, InterruptedError, SSLWantReadError, SSLWantWriteError)
 
 
 class Closed(Exception):
@@ -54,14 +57,14 @@ class WebSocket:
         try:
             sock = dial(client.address, client.timeout)
         except OSError as error:
-            raise Unreachable(client.address, (error.strerror or str(error)).lower()) from error
+            raise Unreachable(client.address, cause_of(error)) from error
         try:
             sock.sendall(b"".join(protocol.data_to_send()))
             while protocol.state is CONNECTING and protocol.handshake_exc is None:
                 _feed(protocol, sock.recv(_CHUNK))
         except OSError as error:
             sock.close()
-            raise Unreachable(client.address, (error.strerror or str(error)).lower()) from error
+            raise Unreachable(client.address, cause_of(error)) from error
         if protocol.handshake_exc is not None:
             sock.close()
             raise _explained(client, protocol.handshake_exc) from protocol.handshake_exc
@@ -90,10 +93,10 @@ class WebSocket:
         while self._out:
             try:
                 sent = self._sock.send(self._out)
-            except (BlockingIOError, InterruptedError):
+            except _NOT_NOW:
                 return
             except OSError as error:
-                raise Closed(1006, f"the connection broke ({(error.strerror or str(error)).lower()})") from error
+                raise Closed(1006, f"the connection broke ({cause_of(error)})") from error
             del self._out[:sent]
 
     def receive(self) -> list[tuple[Opcode, bytes]]:
@@ -126,10 +129,10 @@ class WebSocket:
     def _read(self) -> None:
         try:
             data = self._sock.recv(_CHUNK)
-        except (BlockingIOError, InterruptedError):
+        except _NOT_NOW:
             return
         except OSError as error:
-            raise Closed(1006, f"the connection broke ({(error.strerror or str(error)).lower()})") from error
+            raise Closed(1006, f"the connection broke ({cause_of(error)})") from error
         _feed(self._protocol, data)
         self._queue()
         if not data or self._protocol.close_expected():
