@@ -10,12 +10,14 @@ import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, Query, Request, WebSocket, WebSocketDisconnect
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
 
 from playground import __version__, wire
 from playground.controller import status
@@ -31,33 +33,50 @@ Json = dict[str, Any]
 
 
 class _Body(BaseModel):
+LOCAL = "playground.local"
+"""Key of a request's ASGI scope: it came by a socket that only its owner may open. Never told by the peer's address: a
+peer that has reset its connection has none any more, and its request is still read."""
+
+
+def _storable(text: str) -> str:
+    """JSON can escape half a character, which nothing can store or say again."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half a character (a lone surrogate) at offset {error.start}") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Wait = Annotated[float, Query(ge=0, allow_inf_nan=False, description="seconds; more than 60 are 60")]
+
     model_config = ConfigDict(extra="forbid")
 
 
 class FileBody(_Body):
     """A playground file. file: its name, for places in errors."""
 
-    file: str
-    text: str
+    file: Text
+    text: Text
 
 
 class WorkspaceBody(_Body):
     """NAME, or PLAYGROUND/NAME where NAME alone is ambiguous."""
 
-    workspace: str
+    workspace: Text
 
 
 class MigrateBody(WorkspaceBody):
     """measure: run a 1 kHz stream to the workspace while it moves."""
 
-    host: str
+    host: Text
     measure: bool = True
 
 
 class PlaygroundBody(_Body):
     """A playground's name."""
 
-    playground: str
+    playground: Text
 
 
 def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
@@ -76,6 +95,16 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
 
     @app.exception_handler(Unknown)
     async def on_unknown(request: Request, error: Unknown) -> JSONResponse:
+    @app.exception_handler(RequestValidationError)
+    async def on_malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        """Says where and what, but not what was read: that may be anything, also what JSON can't carry back."""
+        said = (f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()[:5])
+        return JSONResponse({"error": "; ".join(said).encode("utf-8", "replace").decode()}, 400)
+
+    @app.exception_handler(HTTPException)
+    async def on_no_such_call(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+
         return JSONResponse({"error": str(error)}, error.code)
 
     @app.exception_handler(Raced)
@@ -135,7 +164,7 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
         return status.leases(controller.world, playground)
 
     @app.get("/v1/events")
-    async def events(after: int = 0, wait_s: float = 0.0) -> list[Json]:
+    async def events(after: int = 0, wait_s: Wait = 0.0) -> list[Json]:
         if wait_s:
             await controller.events.wait(after, min(wait_s, 60.0))
         return controller.events.after(after)
@@ -166,7 +195,7 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
         return {"workspace": move.workspace, "state": move.state}
 
     @app.get("/v1/migrations")
-    async def migrations(workspace: str, generation: int = 0, wait_s: float = 0.0) -> Json:
+    async def migrations(workspace: str, generation: int = 0, wait_s: Wait = 0.0) -> Json:
         return await controller.migration(workspace, generation, min(wait_s, 60.0))
 
     @app.post("/v1/probe")
@@ -295,9 +324,8 @@ async def _pump(
 
 
 def _is_local(scope: Any) -> bool:
-    """Whether a request came over the Unix socket (uvicorn gives such a scope no client address)."""
-    client = scope.get("client")
-    return client is None or not client[0]
+    """Whether a request came over the Unix socket."""
+    return scope.get(LOCAL) is True
 
 
 def _bearer(header: str | None) -> str:
@@ -306,7 +334,7 @@ def _bearer(header: str | None) -> str:
 
 
 def _has_token(header: str | None, token: str | None) -> bool:
-    return token is not None and hmac.compare_digest(_bearer(header).encode(), token.encode())
+    return bool(token) and hmac.compare_digest(_bearer(header).encode(), (token or "").encode())
 
 
 def _matches(token: str, sha256: str) -> bool:

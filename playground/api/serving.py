@@ -10,6 +10,9 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
+
+from playground.api.app import LOCAL
 
 
 class _Server(uvicorn.Server):
@@ -19,13 +22,19 @@ class _Server(uvicorn.Server):
 
 
 class Serving:
-    """One listening socket."""
+    """One listening socket. What comes in by a Unix one is marked as local."""
 
     def __init__(self, app: FastAPI, sock: socket.socket, cert: Path | None = None, key: Path | None = None) -> None:
         self._sock = sock
+        is_local = sock.family == socket.AF_UNIX
+
+        async def marked(scope: Scope, receive: Receive, send: Send) -> None:
+            await app({**scope, LOCAL: is_local}, receive, send)
+
         self._server = _Server(
             uvicorn.Config(
-                app,
+                marked,
+                proxy_headers=False,  # who a peer is must not be for the peer to say
                 log_level="warning",
                 access_log=False,
                 lifespan="off",

@@ -89,6 +89,8 @@ async def _serve(options: argparse.Namespace) -> None:
     await admit_hosts(store, controller.world, site, tokens)
     await controller.world.load()
     admin_token = options.admin_token_file.read_text().strip() if options.admin_token_file else None
+    if admin_token == "":
+        raise ValueError(f"{options.admin_token_file} is empty; put a long random secret in it")
     app = make_app(controller, admin_token)
 
     path = options.socket or paths.controller_socket(options.site)

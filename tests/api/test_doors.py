@@ -1,0 +1,173 @@
+"""Who may come in by which socket, and what is said to those who send nonsense: the real server, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidHandshake
+
+from playground.api.app import make_app
+from playground.api.serving import Serving, tcp_socket, unix_socket
+from playground.controller.controller import Controller
+from playground.controller.hosts import admit_hosts
+from playground.spec import load_site
+from playground.store.memory import MemoryStore
+
+SITE = load_site("name: here\nhosts: {h1: {underlay: 192.0.2.1}}\n", "site.yaml")
+TOKEN = "0" * 64
+ROUTES = [
+    *(("GET", f"/v1/{name}") for name in ("site", "status", "hosts", "ports", "leases", "events", "docs")),
+    *(("GET", path) for path in ("/v1/openapi.json", "/docs", "/redoc", "/openapi.json", "/v1/migrations?workspace=a")),
+    *(("POST", f"/v1/{name}") for name in ("plan", "start", "stop", "migrate", "abort", "probe", "hosts/h1/token")),
+    *(("PUT", "/v1/playgrounds"), ("DELETE", "/v1/playgrounds/a"), ("GET", "/v1/playgrounds/a/progress")),
+]
+
+
+@dataclass
+class Doors:
+    """A controller that serves; tcp listens already, but is served only once `open_tcp` was called."""
+
+    controller: Controller
+    path: Path
+    tcp: socket.socket
+    open_tcp: Callable[[], None]
+
+    async def ask(self, method: str, target: str, body: bytes = b"", local: bool = False, **headers: str) -> Any:
+        """(status, answer)."""
+        opened = asyncio.open_unix_connection(self.path) if local else asyncio.open_connection(*self.tcp.getsockname())
+        reader, writer = await opened
+        fields = {"host": "x", "connection": "close", "content-length": str(len(body)), **headers}
+        head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+        writer.write(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode() + body)
+        answer = await reader.read()
+        writer.close()
+        return int(answer.split()[1]), answer.partition(b"\r\n\r\n")[2]
+
+
+@asynccontextmanager
+async def doors(folder: Path, admin_token: str | None = "sesame") -> AsyncIterator[Doors]:
+    store = MemoryStore()
+    controller = Controller(store, SITE)
+    await controller.world.load()
+    await admit_hosts(store, controller.world, SITE, {"h1": TOKEN})
+    await controller.world.load()
+    app = make_app(controller, admin_token)
+    tcp = tcp_socket("127.0.0.1:0")
+    unix = unix_socket(folder / "s")
+    for sock in (unix, tcp):
+        sock.listen()
+    serving = [Serving(app, unix), Serving(app, tcp)]
+    tasks = [asyncio.create_task(controller.run()), asyncio.create_task(serving[0].run())]
+    yield Doors(controller, folder / "s", tcp, lambda: tasks.append(asyncio.create_task(serving[1].run())))
+    for server in serving:
+        server.end()
+    tasks[0].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    tcp.close()
+    await store.close()
+
+
+def within(folder: Path, claim: Callable[[Doors], Awaitable[None]], admin_token: str | None = "sesame") -> None:
+    async def hold() -> None:
+        async with doors(folder, admin_token) as made:
+            await claim(made)
+
+    asyncio.run(hold())
+
+
+def test_nothing_is_told_over_tcp_without_the_token(tmp_path: Path) -> None:
+    async def claim(made: Doors) -> None:
+        made.open_tcp()
+        for method, target in ROUTES:
+            for sent in ("", "Bearer", "Bearer ", "Bearer wrong", "Basic sesame", "sesame", "Bearer ses\u00e4me"):
+                headers = {"authorization": sent} if sent else {}
+                status, answer = await made.ask(method, target, b"{}", **headers)
+                assert status == 401 and b"token is needed" in answer, (target, sent)
+        assert (await made.ask("GET", "/v1/site", authorization="Bearer sesame"))[0] == 200
+
+    within(tmp_path, claim)
+
+
+@pytest.mark.parametrize("token", [None, ""])
+def test_without_a_secret_no_token_opens_tcp(tmp_path: Path, token: str | None) -> None:
+    async def claim(made: Doors) -> None:
+        made.open_tcp()
+        for sent in ("", "Bearer", "Bearer ", "Bearer None"):
+            assert (await made.ask("GET", "/v1/site", authorization=sent))[0] == 401
+
+    within(tmp_path, claim, token)
+
+
+def test_a_peer_that_says_who_it_is_is_not_believed(tmp_path: Path) -> None:
+    async def claim(made: Doors) -> None:
+        made.open_tcp()
+        for name in ("x_forwarded_for", "forwarded", "x_real_ip"):
+            for value in ("", " ", ",", "unix", "::1"):
+                assert (await made.ask("GET", "/v1/site", **{name: value}))[0] == 401
+
+    within(tmp_path, claim)
+
+
+def test_a_request_whose_sender_has_reset_its_connection_is_not_taken_for_a_local_one(tmp_path: Path) -> None:
+    """Such a peer has no address any more, as on a Unix socket, yet what it sent is read."""
+
+    async def claim(made: Doors) -> None:
+        with socket.create_connection(made.tcp.getsockname()) as rude:
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            rude.sendall(b"POST /v1/hosts/h1/token HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+        made.open_tcp()  # it waited to be accepted
+        for _ in range(5):
+            assert (await made.ask("GET", "/v1/site"))[0] == 401
+        assert made.controller.world.hosts["h1"].token_sha256 == TOKEN
+
+    within(tmp_path, claim)
+
+
+def test_no_websocket_opens_without_a_token(tmp_path: Path) -> None:
+    async def claim(made: Doors) -> None:
+        made.open_tcp()
+        host, port = made.tcp.getsockname()
+        for target in ("/v1/exec", "/v1/agent", "/v1/agent/exec/abc", "/v1/nothing", "/v1/site"):
+            for headers in ({}, {"Authorization": "Bearer wrong", "X-Playground-Host": "h1"}):
+                with pytest.raises((InvalidHandshake, OSError)):
+                    async with connect(f"ws://{host}:{port}{target}", additional_headers=headers):
+                        pass
+
+    within(tmp_path, claim)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [
+        ("POST", "/v1/plan", b""),
+        ("POST", "/v1/plan", b"{"),
+        ("POST", "/v1/plan", b"\xff\xfe"),
+        ("POST", "/v1/plan", b"[" * 100_000),
+        ("POST", "/v1/plan", b'{"file": 1e400, "text": "name: a"}'),
+        ("POST", "/v1/plan", b'{"file": "\\ud800", "text": "name: \\ud800"}'),
+        ("POST", "/v1/stop", b'{"workspace": "a", "more": 1e400}'),
+        ("POST", "/v1/stop", b'{"\\ud800": "a"}'),
+        ("POST", "/v1/migrate", b'{"workspace": "a", "host": "b", "measure": 1e400}'),
+        ("GET", "/v1/events?after=1e400", b""),
+        ("GET", "/v1/events?wait_s=nan", b""),
+        ("GET", "/v1/events?wait_s=-1", b""),
+        ("GET", "/v1/migrations?workspace=a&wait_s=inf", b""),
+    ],
+)
+def test_a_malformed_request_is_refused_in_one_sentence(tmp_path: Path, method: str, target: str, body: bytes) -> None:
+    async def claim(made: Doors) -> None:
+        status, answer = await made.ask(method, target, body, local=True, content_type="application/json")
+        assert status == 400
+        assert list(json.loads(answer)) == ["error"]
+
+    within(tmp_path, claim)
