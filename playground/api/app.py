@@ -31,8 +31,6 @@ log = logging.getLogger("api")
 
 Json = dict[str, Any]
 
-
-class _Body(BaseModel):
 LOCAL = "playground.local"
 """Key of a request's ASGI scope: it came by a socket that only its owner may open. Never told by the peer's address: a
 peer that has reset its connection has none any more, and its request is still read."""
@@ -50,6 +48,8 @@ def _storable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_storable)]
 Wait = Annotated[float, Query(ge=0, allow_inf_nan=False, description="seconds; more than 60 are 60")]
 
+
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
@@ -93,8 +93,6 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
     async def on_problems(request: Request, error: SpecErrors) -> JSONResponse:
         return JSONResponse({"problems": [dataclasses.asdict(p) for p in error.problems]}, 422)
 
-    @app.exception_handler(Unknown)
-    async def on_unknown(request: Request, error: Unknown) -> JSONResponse:
     @app.exception_handler(RequestValidationError)
     async def on_malformed(request: Request, error: RequestValidationError) -> JSONResponse:
         """Says where and what, but not what was read: that may be anything, also what JSON can't carry back."""
@@ -105,6 +103,8 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
     async def on_no_such_call(request: Request, error: HTTPException) -> JSONResponse:
         return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
 
+    @app.exception_handler(Unknown)
+    async def on_unknown(request: Request, error: Unknown) -> JSONResponse:
         return JSONResponse({"error": str(error)}, error.code)
 
     @app.exception_handler(Raced)
