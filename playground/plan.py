@@ -38,7 +38,8 @@ def steps(before: Grid, after: Grid) -> tuple[Step, ...]:
     for name, network in after.networks.items():
         _add(found, f"network {name}", _network_facts(before.networks.get(name)), _network_facts(network))
     for name, workspace in after.workspaces.items():
-        _add(found, f"workspace {name}", _workspace_facts(before, name), _workspace_facts(after, workspace.name))
+        facts = _workspace_facts(before, name), _workspace_facts(after, workspace.name)
+        _add(found, f"workspace {name}", *facts, "restarts it" if _restarts(before, after, name) else "")
     for name in before.workspaces.keys() - after.workspaces.keys():
         host = before.workspaces[name].host
         found.append(Step("remove", f"workspace {name}", f"on {host}" if host else "not placed"))
@@ -52,7 +53,21 @@ def _removal_order(step: Step) -> tuple[bool, str]:
     return step.object.startswith("network"), step.object
 
 
-def _add(found: list[Step], label: str, old: Mapping[str, str] | None, new: Mapping[str, str] | None) -> None:
+def _restarts(before: Grid, after: Grid, name: str) -> bool:
+    """Whether a running workspace is made anew: its NICs are others, or have other MACs."""
+    old, new = before.workspaces.get(name), after.workspaces[name]
+    if old is None or "stopped" in (old.desired, new.desired) or "external" in (old.driver, new.driver):
+        return False
+    return _nics(before, old) != _nics(after, new)
+
+
+def _nics(grid: Grid, workspace: WorkspaceRecord) -> list[tuple[str, str]]:
+    return [(port, grid.ports[port].mac) for port in workspace.ports if port in grid.ports]
+
+
+def _add(
+    found: list[Step], label: str, old: Mapping[str, str] | None, new: Mapping[str, str] | None, effect: str = ""
+) -> None:
     if new is None or old == new:
         return
     if old is None:
@@ -60,7 +75,7 @@ def _add(found: list[Step], label: str, old: Mapping[str, str] | None, new: Mapp
         return
     changed = [key for key in {**old, **new} if old.get(key, "") != new.get(key, "")]
     detail = _join(f"{key} {old.get(key) or 'none'} → {new.get(key) or 'none'}" for key in changed)
-    found.append(Step("change", label, detail))
+    found.append(Step("change", label, f"{detail}; {effect}" if effect else detail))
 
 
 def _join(parts: Iterable[str]) -> str:

@@ -322,6 +322,7 @@ class Agent:
         """Whatever comes up at these ports next has asked for nothing yet."""
         for port in want.ports:
             self._leased.pop(port, None)
+        self._responder.forget(port_key(port) for port in want.ports)
 
     # observations
 
@@ -384,6 +385,8 @@ class Agent:
         state = self._guests.state(want.id)
         cause = self._guests.causes.get(want.id, "")
         match want.role, state:
+            case (Role.RUN, GuestState.RUNNING) if self._guests.differs(want):
+                said = "preparing"
             case (Role.RUN, GuestState.RUNNING):
                 said = "running"
             case (Role.TAKE, GuestState.RUNNING) if self._guests.has_arrived(want):

@@ -68,6 +68,11 @@ class Guests:
         """Whether the very move that a guest is wanted by has brought it here."""
         return self.state(want.id) is GuestState.RUNNING and self.observed[want.id][1].move == want.move
 
+    def differs(self, want: Want) -> bool:
+        """Whether a guest runs with other NICs than it is to have. A new MTU is no other NIC: its client is told."""
+        made = self.observed[want.id][1].nics if want.id in self.observed else ()
+        return bool(made) and [(n.port, n.mac) for n in made] != [(n.port, n.mac) for n in want.guest.nics]
+
     def arrived(self) -> frozenset[str]:
         """Guests whose traffic goes by this host, or is about to."""
         running = {g for g, (_, seen) in self.observed.items() if seen.state is GuestState.RUNNING}
@@ -97,6 +102,9 @@ class Guests:
             return None
         state = self.state(want.id)
         match want.role, state:
+            case Role.RUN, GuestState.RUNNING if self.differs(want):
+                # a guest can't be given other NICs while it runs: it is made anew, but never in the middle of a move
+                return driver.stop(want.id, GRACE_S) if may_open and want.move == want.concluded else None
             case Role.RUN, GuestState.RUNNING if self.observed[want.id][1].cause:
                 return driver.prepare(want.guest)
             case Role.RUN, GuestState.RUNNING if self.stale(want):

@@ -29,8 +29,9 @@ _log = logging.getLogger(__name__)
 class Client:
     """Keeps the responder at the map that it was given last.
 
-    `replace`, `set` and `delete` return at once and are coalesced: only what differs from what the responder was told
-    is sent, in one update; after a reconnect, the whole map. `run` does the talking until cancelled. From its task it
+    `replace`, `set`, `delete` and `forget` return at once and are coalesced: only what differs from what the responder
+    was told is sent, in one update; after a reconnect, the whole map. `run` does the talking until cancelled. From its
+    task it
     calls on_leased, on_problem, and on_effect when all that was wanted is acknowledged. A connection begins with every
     lease and problem there is, so some are heard twice.
     """
@@ -52,6 +53,7 @@ class Client:
         self._in_effect = asyncio.Condition()
         self._acked = 0
         self._effective: dict[str, Value] = {}
+        self._forgotten: set[str] = set()
         self._changed = asyncio.Event()
         self._changed.set()
         self.is_connected = False
@@ -72,6 +74,15 @@ class Client:
         """Not these keys any more."""
         for key in keys:
             self._wanted.pop(key, None)
+        self._changed.set()
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """What clients did at these keys is forgotten, for others come in their place; the keys keep their values.
+
+        They do not count as answered until the responder has done so.
+        """
+        self._forgotten.update(keys)
+        self._effective = {key: value for key, value in self._effective.items() if key not in self._forgotten}
         self._changed.set()
 
     def answers(self, key: str) -> bool:
@@ -145,13 +156,15 @@ class Client:
     def _next_update(self) -> Update | None:
         told = self._told
         wanted = dict(self._wanted)
+        gone = sorted(self._forgotten)  # a key that is deleted and set in one update begins from nothing
         if told is None:
-            changed, gone = wanted, []
+            changed = wanted
         else:
-            changed = {key: value for key, value in wanted.items() if told.get(key) != value}
-            gone = [key for key in told if key not in wanted]
+            changed = {k: v for k, v in wanted.items() if told.get(k) != v or k in self._forgotten}
+            gone += [key for key in told if key not in wanted and key not in self._forgotten]
             if not changed and not gone:
                 return None
+        self._forgotten.clear()
         self._seq += 1
         self._told = wanted
         encoded = {key: encode_value(value) for key, value in changed.items()}

@@ -7,7 +7,8 @@ The agent tells a flat map, key → value, and the responder answers from it and
     name/PLAYGROUND/PORT    Name        one port's names in that view
 
 Both ways it is JSON, one object a line, on a Unix stream socket. Agent: `{"set": {key: value}, "delete": [key],
-"whole": bool, "seq": n}`; `whole` drops every key that `set` does not hold. Responder: `{"ack": n}` once the update is
+"whole": bool, "seq": n}`; `delete` goes first, so a key in both begins from nothing; `whole` drops every key that `set`
+does not hold. Responder: `{"ack": n}` once the update is
 in effect, `{"leased": {…}}`, `{"problem": {…}}`.
 """
 

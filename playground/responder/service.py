@@ -44,8 +44,8 @@ class Service:
 
     def apply(self, update: Update) -> None:
         """In effect when it returns, but for what `problems` names. The same update again changes nothing."""
-        gone = [key for key in self.document if key not in update.set] if update.whole else update.delete
-        for key in gone:
+        unsaid = [key for key in self.document if key not in update.set] if update.whole else []
+        for key in dict.fromkeys((*update.delete, *unsaid)):
             self._delete(key)
         for key, raw in update.set.items():
             self._set(key, bytes(raw))

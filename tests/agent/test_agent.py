@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from overlay.state import port_device
 from playground import wire
 from playground.agent.agent import Agent
 from playground.records import HostRecord, ObservedPort, ObservedWorkspace, workspace_id
-from playground.responder.protocol import Leased, Value
+from playground.responder.protocol import Leased, Value, port_key
 from playground.view import host_scope, playground_scope, thaw
 from playground.workspaces.drivers.api import Guest
 from playground.workspaces.drivers.memory import Machine, MemoryDriver
@@ -63,9 +63,13 @@ class FakeResponder:
     def __init__(self) -> None:
         self.document: Mapping[str, Value] = {}
         self.deaf = False
+        self.forgotten: list[str] = []
 
     def replace(self, document: Mapping[str, Value]) -> None:
         self.document = dict(document)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        self.forgotten += keys
 
     def answers(self, key: str) -> bool:
         return not self.deaf and key in self.document
@@ -180,6 +184,24 @@ def test_a_guest_starts_only_once_its_port_is_programmed_and_answered_for(tmp_pa
             host.agent.answering()
             await host.link.until(lambda: host.link.workspaces["w-0"].state == "running")
             assert [verb for _, verb, _ in machine.calls] == ["prepare", "start"]
+
+    run(work())
+
+
+def test_a_running_guest_with_other_nics_is_made_anew(tmp_path: Path) -> None:
+    async def work() -> None:
+        machine = Machine()
+        host = Host("n1", machine, tmp_path)
+        async with running(host):
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await host.link.until(lambda: host.is_said("running"))
+            changed = msgspec.structs.replace(P0, mac="52:54:00:00:00:09")
+            await host.shown([GRID, changed, a_binding(P0, "n1")], [a_workspace(P0, "n1")], 2)
+            await host.link.until(lambda: not host.is_said("running"))  # never said of the one that has the old MAC
+            await host.link.until(lambda: host.is_said("running"))
+            assert machine.guests[W0].guest.nics[0].mac == "52:54:00:00:00:09"
+            assert [verb for _, verb, _ in machine.calls] == ["prepare", "start", "stop", "prepare", "start"]
+            assert host.responder.forgotten == [port_key(P0.id)] * 2
 
     run(work())
 

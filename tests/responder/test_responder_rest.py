@@ -218,6 +218,25 @@ def test_the_same_again_is_not_sent(short: Path) -> None:
     run(work())
 
 
+def test_what_a_port_s_last_guest_did_is_forgotten_before_it_counts_as_answered_again(short: Path) -> None:
+    key = port_key("0" * 12)
+    formed = Leased(port="0" * 12, address="fd00:20::5", mac=SCOPE.mac, at_utc_s=1.0, kind=LeaseKind.FORMED)
+
+    async def work() -> None:
+        async with serving(short) as responder, talking(short) as heard:
+            heard.client.replace({key: SCOPE})
+            await heard.client.settled()
+            leases = responder._service.leases
+            leases["0" * 12 + "/v6"] = formed
+            heard.client.forget([key])
+            assert not heard.client.answers(key)
+            await heard.client.settled()
+            assert not leases and set(responder.document) == {key}
+            assert key not in heard.client.problems
+
+    run(work())
+
+
 def test_a_client_may_come_first_and_tells_all_again_after_a_restart(short: Path) -> None:
     async def work() -> None:
         async with talking(short) as heard:

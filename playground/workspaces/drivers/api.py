@@ -52,7 +52,8 @@ class GuestState(Enum):
 @dataclass(frozen=True, slots=True)
 class Observed:
     """One guest as found now. cause says why when FAILED. playground and name: as it was made, where the driver
-    knows. move: the generation of the move that brought it to the host that carries it, 0 when none did."""
+    knows. move: the generation of the move that brought it to the host that carries it, 0 when none did. nics: those it
+    was made with; empty where the driver does not make them."""
 
     guest: str
     state: GuestState
@@ -60,6 +61,7 @@ class Observed:
     playground: str = ""
     name: str = ""
     move: int = 0
+    nics: tuple[Nic, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

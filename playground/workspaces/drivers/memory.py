@@ -170,4 +170,5 @@ class MemoryDriver:
 
 
 def _seen(entry: MemoryGuest, state: GuestState, cause: str = "") -> Observed:
-    return Observed(entry.guest.id, state, cause, entry.guest.playground, entry.guest.name, entry.move)
+    guest = entry.guest
+    return Observed(guest.id, state, cause, guest.playground, guest.name, entry.move, guest.nics)

@@ -317,7 +317,7 @@ class NetnsDriver:
 
 
 def _seen(entry: Entry, state: GuestState, cause: str = "") -> Observed:
-    return Observed(entry.id, state, cause, entry.playground, entry.name, entry.move)
+    return Observed(entry.id, state, cause, entry.playground, entry.name, entry.move, tuple(entry.nics))
 
 
 @contextmanager
