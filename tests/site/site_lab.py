@@ -101,7 +101,7 @@ class Site:
         return dict(self.client.post("probe", {"playground": name}, timeout=60))
 
     def assert_reachable(self, name: str, pairs: int | None = None) -> None:
-        """Every pair is as modelled, at the first try that could be made: an agent that was killed has to dial first."""
+        """Every pair is as modelled, at the first try that could be made: an agent killed before has to dial in."""
         answer: Json = {}
 
         def tried() -> bool:
@@ -255,6 +255,8 @@ class Site:
             got, _ = taking.communicate(timeout=20)
             result.update(json.loads(got), sender=json.loads(said))
         finally:
+            for workspace in (source, target):  # killing nsenter would leave what it started
+                self.within(playground, workspace, "pkill", "-KILL", "-f", "stream.py", check=False)
             for process in (sending, taking):
                 if process is not None and process.poll() is None:
                     process.kill()

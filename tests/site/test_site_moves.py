@@ -101,7 +101,7 @@ def test_a_stream_between_moving_ends_loses_at_most_one_a_move(lab: Site) -> Non
 def test_back_at_once_and_twenty_moves_without_a_pause_end_whole(lab: Site) -> None:
     for number in range(20):
         begun = begin_soon(lab, "rover", HOSTS[(number + 1) % 3])
-        eventually(lambda: lab.host_of("lab", "rover") == begun["to"], 10.0, f"rover at {begun['to']}")
+        eventually(lambda to=begun["to"]: lab.host_of("lab", "rover") == to, 10.0, f"rover at {begun['to']}")
     assert lab.finish(begun)["state"] == "settled"
     assert_carried_by(lab, HOSTS[20 % 3])
 
@@ -170,7 +170,7 @@ def test_a_source_that_dies_in_the_middle_leaves_one_carrier_in_the_end(lab: Sit
 
 
 def test_one_broadcast_during_a_move_is_one_copy_everywhere(lab: Site) -> None:
-    """Numbered broadcasts while the rover moves: every other workspace hears each once, the rover itself at most once."""
+    """Numbered broadcasts while the rover moves: all others hear each of them once, the rover at most once."""
     hear = (
         "import socket, sys, collections\n"
         "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 47998)); s.settimeout(20)\n"
@@ -180,7 +180,8 @@ def test_one_broadcast_during_a_move_is_one_copy_everywhere(lab: Site) -> None:
     )
     shout = (
         "import socket, time\n"
-        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)\n"
         "n = 0; until = time.monotonic() + 1.5\n"
         "while time.monotonic() < until: s.sendto(b'%d' % n, ('10.20.0.255', 47998)); n += 1; time.sleep(0.002)\n"
         "[(s.sendto(b'end', ('10.20.0.255', 47998)), time.sleep(0.05)) for _ in range(3)]\n"
