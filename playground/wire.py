@@ -37,7 +37,8 @@ class _Said(msgspec.Struct, frozen=True, tag_field="say"):
 
 
 class Hello(_Said, frozen=True, tag="hello"):
-    """The agent's first message. The token goes in the HTTP header, not here."""
+    """The agent's first message. The token goes in the HTTP header, not here. instance: tells this process from any
+    other agent of the same host, over all its connections."""
 
     host: str
     protocol: int
@@ -47,6 +48,7 @@ class Hello(_Said, frozen=True, tag="hello"):
     drivers: list[Driver]
     cpus: float
     memory_mib: int
+    instance: str = ""
 
 
 class Welcome(_Said, frozen=True, tag="welcome"):

@@ -1,6 +1,7 @@
 """`playground agent`: composes one host's data plane, drivers, responder and connection, and runs until SIGTERM.
 
-Ending it, however, touches no packet: workspaces, the data plane and the responder go on without it.
+Ending it, however, touches no packet: workspaces, the data plane and the responder go on without it. `--remove` ends
+those too, and the host is as it was.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import asyncio
 import fcntl
 import logging
 import os
+import secrets
 import signal
 import sys
+import time
 from pathlib import Path
 
 from playground import __version__, paths
@@ -26,13 +29,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--site", default=os.environ.get("PLAYGROUND_SITE", "local"), help="the site's name")
     made.add_argument("--name", required=True, help="this host's name in the site file")
-    made.add_argument(
-        "--controller", required=True, action="append", metavar="URL", help="http(s)://HOST:PORT; may be repeated"
-    )
-    made.add_argument("--token-file", type=Path, required=True, help="this host's secret (playground hosts token NAME)")
-    made.add_argument(
-        "--underlay", required=True, metavar="ADDRESS", help="this host's own address for tunnels, IPv4 or IPv6"
-    )
+    made.add_argument("--controller", action="append", metavar="URL", help="http(s)://HOST:PORT; may be repeated")
+    made.add_argument("--token-file", type=Path, help="this host's secret (playground hosts token NAME)")
+    made.add_argument("--ca", type=Path, help="who signed the controller's certificate, PEM (default: the system's)")
+    made.add_argument("--underlay", metavar="ADDRESS", help="this host's own address for tunnels, IPv4 or IPv6")
     made.add_argument("--state-dir", type=Path, help="where the cached view is kept")
     made.add_argument("--run-dir", type=Path, help="where the responder's socket and state lie")
     made.add_argument(
@@ -41,13 +41,28 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--dataplane", default="playground", metavar="NAME", help="name of the data plane's network namespace"
     )
+    made.add_argument(
+        "--remove",
+        action="store_true",
+        help="end what an agent left here (workspaces, responder, data plane, files) instead of being one",
+    )
     made.add_argument("--log-level", default="INFO")
     return made
+
+
+TAKEOVER_S = 4.0
+"""An agent that was told to end may first wait out a kernel event, `playground.agent.agent.PERIOD_S` at most."""
+
+NEEDED = ("controller", "token_file", "underlay")
+"""Options that an agent can't do without; a removal can."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; 1 when it can't start."""
     options = parser().parse_args(argv)
+    missing = [f"--{name.replace('_', '-')}" for name in NEEDED if not getattr(options, name)]
+    if missing and not options.remove:
+        parser().error(f"the following arguments are required: {', '.join(missing)}")
     logging.basicConfig(
         stream=sys.stderr, level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
@@ -59,11 +74,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
+    from overlay.kernel import namespaces
     from overlay.kernel.apply import DataPlane
     from playground import wire
     from playground.agent.agent import Agent
-    from playground.agent.inventory import Underlay, cpus, memory_mib
+    from playground.agent.inventory import Underlay, cpus, memory_mib, refuse_hidden_names
     from playground.agent.link import Link
+    from playground.agent.removal import remove, tidy
     from playground.agent.responding import keep_responder
     from playground.records import Driver as DriverRecord
     from playground.responder.client import Client
@@ -72,20 +89,23 @@ async def _run(options: argparse.Namespace) -> int:
     from playground.workspaces.drivers.netns import NetnsDriver
     from policies.kernel.nft import ensure_guard
 
+    refuse_hidden_names(namespaces.DIRECTORY)
     state = options.state_dir or paths.host_state_dir(options.site, options.name)
     run = options.run_dir or paths.host_run_dir(options.site, options.name)
     workspaces = options.workspaces_dir or paths.workspaces_dir(options.site)
     for folder in (state, run, workspaces):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = os.open(run / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not await _is_alone(run / "agent.lock"):
         print(
             f"playground agent: another agent of host {options.name} runs already ({run / 'agent.lock'})",
             file=sys.stderr,
         )
         return 1
+    if options.remove:
+        removed = await remove(options.name, options.dataplane, state, run, workspaces)
+        tidy(options.site)
+        print(f"{options.name}: {', '.join(removed) or 'nothing was left here'}")
+        return 0
     token = options.token_file.read_text().strip()
     underlay = Underlay(options.underlay)
     await underlay.look()
@@ -96,6 +116,8 @@ async def _run(options: argparse.Namespace) -> int:
         "netns": NetnsDriver(options.name, options.dataplane, folder=workspaces, hidden=hidden),
         "external": ExternalDriver(options.dataplane),
     }
+
+    instance = secrets.token_hex(8)
 
     async def hello() -> wire.Hello:
         await underlay.look_again()
@@ -108,6 +130,7 @@ async def _run(options: argparse.Namespace) -> int:
             drivers=[DriverRecord(name=d.name, move=d.move, domain=d.domain) for d in drivers.values()],
             cpus=cpus(),
             memory_mib=memory_mib(),
+            instance=instance,
         )
 
     agent: Agent
@@ -115,6 +138,7 @@ async def _run(options: argparse.Namespace) -> int:
         options.controller,
         options.name,
         token,
+        str(options.ca) if options.ca else None,
         hello,
         lambda message: agent.said(message),
         lambda connected, cause: agent.connection_changed(connected, cause),
@@ -158,6 +182,20 @@ async def _run(options: argparse.Namespace) -> int:
     if working in done:
         working.result()
     return 0
+
+
+async def _is_alone(lock: Path) -> bool:
+    """Takes the host's lock for the life of this process; an agent that is ending has TAKEOVER_S to end."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + TAKEOVER_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            await asyncio.sleep(0.05)
 
 
 if __name__ == "__main__":

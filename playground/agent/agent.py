@@ -100,7 +100,7 @@ class Agent:
         self._outcome: Outcome | None = None
         self._domain = "internal"
         self._resolvers: tuple[str, ...] = ()
-        self._connected = False
+        self._connected, self._lost = False, ""
         self._synced = False
         self._vouched_utc_s = 0.0
         self._saved_utc_s = 0.0
@@ -111,6 +111,7 @@ class Agent:
         self._report_whole = True
         self._leased: dict[str, dict[str, bool]] = {}
         self._problems: dict[str, str] = {}
+        self._errors: set[str] = set()
         self._broken = ""
         self._renewed_at: dict[str, float] = {}
         self._wake = asyncio.Event()
@@ -158,9 +159,11 @@ class Agent:
 
     async def connection_changed(self, connected: bool, cause: str) -> None:
         """Notes a connect or a loss; after a connect everything observed is said anew."""
-        if connected != self._connected or not connected:
-            log.info("controller connected=%s cause=%r", connected, cause)
-        self._connected = connected
+        if connected:
+            log.info("controller connected")
+        elif self._connected or cause != self._lost:
+            log.warning("controller not connected, tried again cause=%r", cause)
+        self._connected, self._lost = connected, cause
         self._report_whole = True
         self._synced = False
         self._incoming.clear()
@@ -259,7 +262,8 @@ class Agent:
             outcome = self._outcome = await asyncio.to_thread(self._dataplane.converge, derived.state)
             # after the data plane: the responder finds the namespaces and ports that it is told of
             self._responder.replace(derived.services)
-            for error in outcome.errors:
+            said, self._errors = self._errors, {str(error) for error in outcome.errors}
+            for error in sorted(self._errors - said):
                 log.warning("data plane error=%s", error)
             if outcome.repaired:
                 log.warning("drift repaired %s", " ".join(f"{k}={n}" for k, n in outcome.repaired.items()))

@@ -1,4 +1,5 @@
-"""What this machine is: processors, memory, and the device that carries the underlay. Changes nothing."""
+"""What this machine is: processors, memory, the device that carries the underlay, who sees our names. Changes
+nothing."""
 
 from __future__ import annotations
 
@@ -26,6 +27,27 @@ def memory_mib() -> int:
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) // 1024
     return 0
+
+
+def refuse_hidden_names(directory: Path) -> None:
+    """Raises OSError where what is mounted below `directory`, as the names of namespaces are, shows in this process's
+    mount namespace alone: then nobody else finds our namespaces, and an agent that starts anew does not either."""
+    try:
+        is_outermost = Path("/proc/self/ns/mnt").stat().st_ino == Path("/proc/1/ns/mnt").stat().st_ino
+    except PermissionError:
+        return  # in a user namespace nobody outside could use the names anyway
+    holder, is_slave = Path("/"), False
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        point = Path(fields[4])
+        if directory.is_relative_to(point) and len(point.parts) >= len(holder.parts):
+            holder = point
+            is_slave = any(field.startswith("master:") for field in fields[6 : fields.index("-")])  # proc(5)
+    if is_slave and not is_outermost:
+        raise OSError(
+            f"names made in {directory} would be seen by this process only (it was started with mounts of its own, as "
+            "`ip netns exec` and some systemd options do); start it with `nsenter --net=/run/netns/NAME`"
+        )
 
 
 class Underlay:

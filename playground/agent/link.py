@@ -4,12 +4,14 @@ means."""
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from playground import wire
 
@@ -20,13 +22,17 @@ RETRY_MAX_S = 2.0
 
 class Link:
     """One connection at a time to any of the controllers. `hello` makes the first message of each; `said` gets every
-    message, `changed` each connect and loss."""
+    message, `changed` each connect and loss.
+
+    ca: PEM file of who may have signed their certificates; None is the system's. Raises OSError when it can't be read.
+    """
 
     def __init__(
         self,
         controllers: Sequence[str],
         host: str,
         token: str,
+        ca: str | None,
         hello: Callable[[], Awaitable[wire.Hello]],
         said: Callable[[wire.FromController], Awaitable[None]],
         changed: Callable[[bool, str], Awaitable[None]],
@@ -37,7 +43,12 @@ class Link:
         self._said = said
         self._changed = changed
         self._connection: ClientConnection | None = None
+        self._trust = _trust(ca) if any(url.startswith("https:") for url in controllers) else None
         self.controller = self._controllers[0]
+
+    @property
+    def _tls(self) -> ssl.SSLContext | None:
+        return self._trust if self.controller.startswith("https:") else None
 
     def _url(self, path: str) -> str:
         scheme, _, rest = self.controller.partition("://")
@@ -54,6 +65,7 @@ class Link:
             try:
                 async with connect(
                     self._url("/v1/agent"),
+                    ssl=self._tls,
                     additional_headers=self._headers,
                     max_size=None,
                     open_timeout=5,
@@ -62,17 +74,17 @@ class Link:
                     compression=None,
                 ) as connection:
                     await connection.send(wire.encode(await self._hello()))
-                    self._connection = connection
-                    wait_s = 0.05
-                    await self._changed(True, "")
                     beating = asyncio.create_task(self._beat(connection))
                     try:
                         async for text in connection:
+                            if self._connection is None:  # what was refused after its hello never was connected
+                                self._connection, wait_s = connection, 0.05
+                                await self._changed(True, "")
                             await self._said(wire.decode_from_controller(text))
                     finally:
                         beating.cancel()
             except (OSError, ConnectionClosed, InvalidHandshake, InvalidURI, TimeoutError) as error:
-                cause = f"{self.controller}: {error}"
+                cause = f"{self.controller}: {_cause(error)}"
             except msgspec.ValidationError as error:
                 cause = f"{self.controller} speaks another version: {error}"
                 log.error("message not understood controller=%s error=%s", self.controller, error)
@@ -102,9 +114,29 @@ class Link:
         streams may take its time."""
         return connect(
             self._url(path),
+            ssl=self._tls,
             additional_headers=self._headers,
             max_size=None,
             open_timeout=5,
             compression=None,
             ping_interval=None,
         )
+
+
+def _trust(ca: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise OSError(f"{ca}: no certificates can be read there: {error.strerror}") from error
+
+
+def _cause(error: Exception) -> str:
+    """What the other end said, where it said something; else the error."""
+    if isinstance(error, InvalidStatus):
+        try:
+            return f"refused: {json.loads(error.response.body or b'')['error']}"
+        except (ValueError, KeyError, TypeError):
+            return f"what answers there is no controller: {error}"
+    if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code >= 4000:
+        return f"refused: {error.rcvd.reason}"
+    return str(error) or type(error).__name__

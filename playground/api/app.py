@@ -25,6 +25,8 @@ from playground.controller.changes import Raced
 from playground.controller.controller import Controller, Unknown
 from playground.controller.execution import EXIT, Channel, NotPossible
 from playground.controller.moves import Refused
+from playground.controller.sessions import SessionRefused
+from playground.records import HostRecord
 from playground.spec import SpecErrors
 
 log = logging.getLogger("api")
@@ -207,21 +209,23 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
     async def token(name: str) -> Json:
         return {"host": name, "token": await controller.issue_token(name)}
 
-    def agent_of(websocket: WebSocket) -> str | None:
+    def agent_of(websocket: WebSocket) -> HostRecord | None:
         """The host whose agent dials, if it has that host's token."""
         host = websocket.headers.get("x-playground-host", "")
         known = controller.world.hosts.get(host)
         if known is None or not _matches(_bearer(websocket.headers.get("authorization")), known.token_sha256):
             log.warning("agent refused host=%r known=%s", host, known is not None)
             return None
-        return host
+        return known
 
     @app.websocket("/v1/agent")
     async def agent(websocket: WebSocket) -> None:
-        host = agent_of(websocket)
-        if host is None:
-            await websocket.close(4401, "unknown host or wrong token")
+        known = agent_of(websocket)
+        if known is None:
+            answer = {"error": "no host of this site has that name and that token; `playground hosts token NAME`"}
+            await websocket.send_denial_response(JSONResponse(answer, 401))
             return
+        host = known.name
         await websocket.accept()
 
         async def receive() -> wire.FromAgent:
@@ -232,7 +236,10 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
             if not isinstance(hello, wire.Hello) or hello.host != host or hello.protocol != wire.PROTOCOL:
                 await websocket.close(4400, f"expected hello of {host} with protocol {wire.PROTOCOL}")
                 return
-            await controller.sessions.serve(hello, websocket.send_text, receive)
+            await controller.sessions.serve(hello, known.token_sha256, websocket.send_text, receive)
+        except SessionRefused as refusal:
+            log.warning("agent refused host=%s cause=%s", host, refusal)
+            await websocket.close(refusal.code, str(refusal))
         except WebSocketDisconnect:
             log.info("agent disconnected host=%s", host)
         except (msgspec.ValidationError, RuntimeError) as error:

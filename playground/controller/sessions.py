@@ -12,6 +12,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from playground import wire
 from playground.controller.events import EventLog
@@ -31,7 +32,7 @@ from playground.records import (
     encode,
     key_of,
 )
-from playground.store.api import LIMIT_OPS, Delete, LeaseId, LeaseLost, Put, Store
+from playground.store.api import LIMIT_OPS, Conflict, Delete, LeaseId, LeaseLost, Put, Store
 from playground.view import SITE, host_scope, playground_scope
 from playground.workspaces.migration import ENDED, State
 
@@ -40,8 +41,19 @@ log = logging.getLogger("controller")
 LEASE_S = 5.0
 """How long a host counts as up after its agent was last heard, give or take a `BEAT_S`."""
 
+VOID, TAKEN = 4401, 4409
+"""Close codes of a refused session: it may not be (any more), or it does not fit what is known of its host."""
+
 MAX_STALE_S = 3600.0
 """How old a host's cached view may be for a workspace to be started from it."""
+
+
+class SessionRefused(Exception):
+    """An agent is not to be served (any more). The text is short enough for a close frame: 123 bytes, RFC 6455 §5.5."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 def public(host: HostRecord) -> HostRecord:
@@ -95,10 +107,12 @@ Send = Callable[[str], Awaitable[None]]
 @dataclass(eq=False)
 class Session:
     """One agent's connection. sent: what its view holds, by scope. dirty: something that it may see has changed.
-    heard_s: when it last said anything, monotonic."""
+    heard_s: when it last said anything, monotonic. token_sha256: what it dialled in with."""
 
     host: str
     id: str
+    instance: str
+    token_sha256: str
     send: Send
     lease: LeaseId
     heard_s: float
@@ -119,6 +133,7 @@ class Sessions:
         self._resolvers = resolvers
         self._site = site
         self.connected: dict[str, Session] = {}
+        self._refused: dict[str, str] = {}
         world.listen(self._changed)
 
     def _changed(self, changes: list[tuple[str, Record | None, Record | None]], revision: int) -> None:
@@ -133,15 +148,27 @@ class Sessions:
         for session in self.connected.values():
             session.dirty.set()
 
-    async def serve(self, hello: wire.Hello, send: Send, receive: Callable[[], Awaitable[wire.FromAgent]]) -> None:
-        """Runs one session until its connection or its lease ends. The caller has checked the token."""
+    async def serve(
+        self, hello: wire.Hello, token_sha256: str, send: Send, receive: Callable[[], Awaitable[wire.FromAgent]]
+    ) -> None:
+        """Runs one session until its connection or its lease ends. token_sha256: of the token that the caller has
+        checked. Raises SessionRefused, at once or when that token is replaced."""
         lease = await self._store.lease(LEASE_S)
-        session = Session(hello.host, secrets.token_hex(8), send, lease, asyncio.get_running_loop().time())
+        session = Session(
+            hello.host,
+            secrets.token_hex(8),
+            hello.instance,
+            token_sha256,
+            send,
+            lease,
+            asyncio.get_running_loop().time(),
+        )
         await self._register(hello, session)
         previous = self.connected.get(hello.host)
         self.connected[hello.host] = session
         if previous is not None:
             log.info("agent replaced host=%s", hello.host)
+            previous.dirty.set()
         await send(wire.encode(wire.Welcome(self._site, session.id, self._domain, self._resolvers, MAX_STALE_S)))
         tasks = [
             asyncio.create_task(self._show(session)),
@@ -160,11 +187,50 @@ class Sessions:
                 del self.connected[hello.host]
 
     async def _register(self, hello: wire.Hello, session: Session) -> None:
-        known = self._world.hosts[hello.host]
-        record = HostRecord(
+        """Writes what the agent says of its host, unless that contradicts the site file or another agent."""
+        while True:
+            revision = self._world.revision
+            known = self._admitted(session)
+            self._refuse_contradiction(hello, known)
+            record = self._described(hello, known)
+            alive = AliveRecord(host=hello.host, session=session.id)
+            puts = [Put(key_of(record), encode(record)), Put(key_of(alive), encode(alive), session.lease)]
+            result = await self._store.commit([self._world.compare(known)], puts)
+            if not isinstance(result, Conflict):
+                break
+            await self._world.moved(revision)
+        self._refused.pop(hello.host, None)
+        self._events.add(
+            "host-up", f"host {hello.host}", f"agent {hello.version} connected, underlay {record.underlay}"
+        )
+
+    def _admitted(self, session: Session) -> HostRecord:
+        """The session's host, while the token that it came with is that host's. Raises SessionRefused."""
+        known = self._world.hosts.get(session.host)
+        if known is None or known.token_sha256 != session.token_sha256:
+            raise SessionRefused(VOID, "the host's token was replaced; give its agent the new one")
+        return known
+
+    def _refuse_contradiction(self, hello: wire.Hello, known: HostRecord) -> None:
+        current = self.connected.get(hello.host)
+        cause = ""
+        if current is not None and current.instance != hello.instance and hello.instance:
+            cause = "another agent of this host is connected; end one of the two"
+        elif not _is_same_address(hello.underlay, known.underlay):
+            cause = f"underlay is {known.underlay} in the site file, {hello.underlay} here"
+        if not cause:
+            return
+        if self._refused.get(hello.host) != cause:
+            self._refused[hello.host] = cause
+            self._events.add("agent-refused", f"host {hello.host}", cause)
+        raise SessionRefused(TAKEN, cause)
+
+    @staticmethod
+    def _described(hello: wire.Hello, known: HostRecord) -> HostRecord:
+        return HostRecord(
             name=known.name,
             site=known.site,
-            underlay=hello.underlay or known.underlay,
+            underlay=known.underlay,
             underlay_mtu=hello.underlay_mtu,
             labels=known.labels,
             cpus=known.cpus if known.cpus is not None else hello.cpus,
@@ -172,13 +238,6 @@ class Sessions:
             token_sha256=known.token_sha256,
             drivers=tuple(hello.drivers),
             version=hello.version,
-        )
-        alive = AliveRecord(host=hello.host, session=session.id)
-        await self._store.commit(
-            [], [Put(key_of(record), encode(record)), Put(key_of(alive), encode(alive), session.lease)]
-        )
-        self._events.add(
-            "host-up", f"host {hello.host}", f"agent {hello.version} connected, underlay {record.underlay}"
         )
 
     async def _keep(self, session: Session) -> None:
@@ -202,10 +261,12 @@ class Sessions:
                 await self._store.commit([], [Put(key_of(alive), encode(alive), session.lease)])
 
     async def _show(self, session: Session) -> None:
-        """Keeps the agent's view equal to the world: the difference to what was sent is sent."""
+        """Keeps the agent's view equal to the world: the difference to what was sent is sent. Returns once the agent
+        has dialled again; raises SessionRefused once its token is void."""
         whole = True
-        while True:
+        while self.connected.get(session.host) is session:
             session.dirty.clear()
+            self._admitted(session)
             said = False
             revision = self._world.revision
             wanted = scopes_of(self._world, session.host)
@@ -281,3 +342,10 @@ class Sessions:
         for host in hosts:
             if host in self.connected:
                 self.connected[host].dirty.set()
+
+
+def _is_same_address(one: str, other: str) -> bool:
+    try:
+        return ip_address(one) == ip_address(other)
+    except ValueError:
+        return False

@@ -1,0 +1,131 @@
+"""Takes away what an agent left on its host: guests, responder, data plane, files. Touches only what carries our mark.
+
+Every step may be repeated; what is gone already is fine. The caller holds the agent's lock, so no agent makes anew what
+goes here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import select
+import signal
+from pathlib import Path
+
+from overlay.kernel.apply import DataPlane
+from playground import paths
+from playground.workspaces.drivers.api import DriverError, GuestState
+from playground.workspaces.drivers.netns import NetnsDriver
+
+GRACE_S = 5.0
+"""How long guests and the responder have to end when asked, each."""
+
+_KILL_S = 5.0
+
+_STATE_FILES = ("view.json", "view.part", "responder.log")
+_RUN_FILES = ("responder.sock", "responder.json", "responder.sock.lock", "agent.lock")
+
+
+async def remove(host: str, dataplane: str, state: Path, run: Path, workspaces: Path) -> list[str]:
+    """Makes this machine what it was before it was `host`; what was done, in words. Raises OSError.
+
+    Guests that other hosts of this kernel carry go on; devices that somebody else brought are given back.
+    """
+    done = []
+    if ended := await _end_guests(host, dataplane, workspaces):
+        done.append(f"{ended} workspace{'' if ended == 1 else 's'} ended")
+    if await asyncio.to_thread(_end_responder, run / "responder.sock.lock"):
+        done.append("responder ended")
+    if await asyncio.to_thread(_remove_data_plane, dataplane):
+        done.append(f"data plane {dataplane} removed")
+    kept = [path for path in (*map(state.joinpath, _STATE_FILES), *map(run.joinpath, _RUN_FILES[:-1])) if path.exists()]
+    if kept:
+        done.append("files removed")
+    for path in (*kept, run / "agent.lock"):
+        path.unlink(missing_ok=True)
+    for folder in (state, run):
+        _remove_empty(folder)
+    return done
+
+
+def tidy(site: str) -> None:
+    """Removes the folders of a site that has nothing on this machine any more."""
+    run, state = paths.run_dir(site), paths.state_dir(site)
+    _remove_empty(run / "hosts")
+    _remove_empty(state / "hosts")
+    workspaces = paths.workspaces_dir(site)
+    if not (run / "hosts").exists() and workspaces.exists() and {p.name for p in workspaces.iterdir()} <= {"lock"}:
+        (workspaces / "lock").unlink(missing_ok=True)
+        _remove_empty(workspaces)
+    for folder, chosen in ((run, "PLAYGROUND_RUN"), (state, "PLAYGROUND_STATE")):
+        _remove_empty(folder)
+        if chosen not in os.environ:
+            _remove_empty(folder.parent)
+
+
+async def _end_guests(host: str, dataplane: str, workspaces: Path) -> int:
+    driver = NetnsDriver(host, dataplane, folder=workspaces)
+    found = await driver.observe()
+    try:
+        await asyncio.gather(
+            *(
+                driver.depart(guest) if seen.state is GuestState.ELSEWHERE else driver.stop(guest, GRACE_S)
+                for guest, seen in found.items()
+            )
+        )
+    except DriverError as error:
+        raise OSError(f"a workspace does not end: {error}") from error
+    return sum(seen.state is not GuestState.ELSEWHERE for seen in found.values())
+
+
+def _end_responder(lock: Path) -> bool:
+    """Ends who holds the responder's lock. Raises TimeoutError when it does not end even when killed."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        if _is_free(descriptor):
+            return False
+        process = os.pidfd_open(int(os.pread(descriptor, 32, 0)))
+        try:
+            if _is_free(descriptor):  # it ended meanwhile, so that its number may be another's
+                return True
+            for number, seconds in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, _KILL_S)):
+                signal.pidfd_send_signal(process, number)
+                if select.select([process], [], [], seconds)[0]:
+                    return True
+        finally:
+            os.close(process)
+        raise TimeoutError(f"the responder that holds {lock} does not end even when killed")
+    finally:
+        os.close(descriptor)
+
+
+def _is_free(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    return True
+
+
+def _remove_data_plane(name: str) -> bool:
+    plane = DataPlane(name)
+    try:
+        was_there = plane.path.exists()
+        plane.remove()
+        return was_there
+    finally:
+        plane.close()
+
+
+def _remove_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY):  # busy: somebody mounted it
+            raise
