@@ -6,8 +6,11 @@ UDP is read by a reader callback that drains the socket, which costs a quarter o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from overlay.dns.answer import Answers, Outside
@@ -17,7 +20,8 @@ PORT: Final = 53
 IDLE_S: Final = 10.0
 """A TCP connection without a query for this long is closed (RFC 7766 §6.2.3)."""
 CONNECTIONS: Final = 64
-"""At once, per listener; one more is closed at once."""
+"""At once, per listener; for one more, whoever has most gives up the one that has been silent the longest. So nobody
+can keep the others out by holding connections open, and nobody who asks and goes notices."""
 Address = tuple[Any, ...]
 """A socket address as recvfrom gives it: host, port, and two numbers more for IPv6."""
 _DRAIN: Final = 64
@@ -35,6 +39,14 @@ class Sockets(NamedTuple):
         """Closes both."""
         self.udp.close()
         self.tcp.close()
+
+
+@dataclass(slots=True)
+class _Conversation:
+    """A TCP connection. heard_s: when it last asked, else when it came, on the loop's clock."""
+
+    client: str
+    heard_s: float
 
 
 def open_sockets(address: str, port: int = PORT) -> Sockets:
@@ -70,7 +82,7 @@ class Listener:
         self.forwarder = forwarder
         self._sockets: Final = tuple(sockets)
         self._tasks: Final[set[asyncio.Task[None]]] = set()
-        self._connections = 0
+        self._conversations: Final[dict[socket.socket, _Conversation]] = {}
         loop = asyncio.get_running_loop()
         for udp, tcp in self._sockets:
             loop.add_reader(udp, self._drain, udp)
@@ -108,17 +120,24 @@ class Listener:
 
     def _accept(self, tcp: socket.socket) -> None:
         try:
-            connection, _ = tcp.accept()
+            connection, client = tcp.accept()
         except OSError:  # it went again, or there are no descriptors left: the next turn tries the next one
             return
-        if self._connections >= CONNECTIONS:
-            connection.close()
-            return
+        if len(self._conversations) >= CONNECTIONS:
+            self._end_one()
         connection.setblocking(False)
-        self._connections += 1
-        self._spawn(asyncio.get_running_loop().create_task(self._converse(connection)))
+        loop = asyncio.get_running_loop()
+        conversation = self._conversations[connection] = _Conversation(client[0], loop.time())
+        self._spawn(loop.create_task(self._converse(connection, conversation)))
 
-    async def _converse(self, connection: socket.socket) -> None:
+    def _end_one(self) -> None:
+        held = Counter(conversation.client for conversation in self._conversations.values())
+        victim, _ = max(self._conversations.items(), key=lambda item: (held[item[1].client], -item[1].heard_s))
+        del self._conversations[victim]
+        with contextlib.suppress(OSError):  # its client may have reset it
+            victim.shutdown(socket.SHUT_RDWR)
+
+    async def _converse(self, connection: socket.socket, conversation: _Conversation) -> None:
         """Query after query, each behind its length (RFC 1035 §4.2.2), until the client ends or idles."""
         writer: asyncio.StreamWriter | None = None
         try:
@@ -126,6 +145,7 @@ class Listener:
             while True:
                 async with asyncio.timeout(IDLE_S):
                     query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+                conversation.heard_s = asyncio.get_running_loop().time()
                 answered = self.answers.answer(query, over_tcp=True)
                 if isinstance(answered, Outside):
                     answered = await self.forwarder.answer(answered.asked, over_tcp=True)
@@ -137,7 +157,7 @@ class Listener:
         except (OSError, EOFError):  # TimeoutError and ConnectionError are OSErrors
             return
         finally:
-            self._connections -= 1
+            self._conversations.pop(connection, None)
             if writer is not None:
                 writer.close()
             else:

@@ -165,21 +165,38 @@ def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     run(work())
 
 
-def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "CONNECTIONS", 2)
+def test_who_holds_most_connections_gives_up_the_one_silent_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "CONNECTIONS", 4)
 
     async def work() -> None:
         async with listening() as server:
             wire = wire_of(a_query("head.atlas.internal"))
-            held = [await asyncio.open_connection(*server) for _ in range(2)]
-            for reader, writer in held:
-                writer.write(struct.pack("!H", len(wire)) + wire)
-                await reader.readexactly(2)
-            reader, writer = await asyncio.open_connection(*server)
-            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-                writer.write(struct.pack("!H", len(wire)) + wire)
-                await reader.readexactly(2)
-            for _, writer in held:
+
+            async def opened(client: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+                return await asyncio.open_connection(*server, local_addr=(client, 0))
+
+            async def asks(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bool:
+                reader, writer = stream
+                try:
+                    writer.write(struct.pack("!H", len(wire)) + wire)
+                    await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+                except (asyncio.IncompleteReadError, ConnectionError):
+                    return False
+                return True
+
+            quiet = await opened("127.0.0.2")
+            assert await asks(quiet)
+            hoard = [await opened("127.0.0.3") for _ in range(3)]
+            for stream in (hoard[1], hoard[2], hoard[0]):
+                assert await asks(stream)
+            for _ in range(3):
+                late = await opened("127.0.0.4")
+                assert await asks(late)
+                late[1].close()
+                await late[1].wait_closed()
+                assert await asks(quiet)
+            assert [await asks(stream) for stream in hoard] == [True, False, True]
+            for _, writer in (quiet, *hoard):
                 writer.close()
 
     run(work())
