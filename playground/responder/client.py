@@ -55,7 +55,7 @@ class Client:
         self._effective: dict[str, Value] = {}
         self._forgotten: set[str] = set()
         self._changed = asyncio.Event()
-        self._changed.set()
+        self._is_given = False
         self.is_connected = False
         self.problems: Final[dict[str, str]] = {}
         """What is not in effect now, key → cause."""
@@ -63,11 +63,13 @@ class Client:
     def replace(self, document: Mapping[str, Value]) -> None:
         """The whole map from now on."""
         self._wanted = dict(document)
+        self._is_given = True
         self._changed.set()
 
     def set(self, document: Mapping[str, Value]) -> None:
         """These keys from now on, beside the others."""
         self._wanted.update(document)
+        self._is_given = True
         self._changed.set()
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -154,6 +156,8 @@ class Client:
                 return
 
     def _next_update(self) -> Update | None:
+        if not self._is_given:
+            return None  # an agent that has just started: what the responder remembers goes on until it knows better
         told = self._told
         wanted = dict(self._wanted)
         gone = sorted(self._forgotten)  # a key that is deleted and set in one update begins from nothing
