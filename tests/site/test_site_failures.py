@@ -102,7 +102,6 @@ def test_what_somebody_takes_away_is_put_back_and_counted(lab: Site) -> None:
     port = lab.device("lab", "one", "grid")
     mac = lab.ports("lab")["two.grid"]["mac"]
     address = lab.address("lab", "two.grid")
-    vtep = lab.hosts()["n2"]["underlay"]
     leg = next(link["ifname"] for link in links if link["ifname"].startswith("lg"))
 
     def total() -> int:
@@ -140,13 +139,14 @@ def test_what_somebody_takes_away_is_put_back_and_counted(lab: Site) -> None:
 
 
 def test_a_service_namespace_and_the_guard_come_back(lab: Site) -> None:
+    rules = ("nft", "--stateless", "list", "ruleset")
     lab.on("n1", "ip", "netns", "del", "playground-lab")
     eventually(lambda: "playground-lab" in lab.on("n1", "ls", "/run/netns"), 8.0, "service namespace")
     eventually(lambda: set(names(lab)) == set(lab.ports("lab")["two.grid"]["addresses"]), 8.0, "names again")
-    before = lab.on("n1", "nft", "list", "ruleset", dataplane=True)
+    before = lab.on("n1", *rules, dataplane=True)
     assert before
     broken(lab, "nft", "flush", "ruleset")
-    eventually(lambda: lab.on("n1", "nft", "list", "ruleset", dataplane=True) == before, 15.0, "guard again")
+    eventually(lambda: lab.on("n1", *rules, dataplane=True) == before, 15.0, "guard again")
     assert lab.hosts()["n1"]["repaired"].get("guard", 0) >= 1
 
 
