@@ -60,7 +60,11 @@ def up(args: argparse.Namespace) -> int:
         print(change_text(name, answer["changes"], ink), flush=True)
     state = None
     if not args.no_wait:
-        state = await_converged(client, name, args.timeout)
+        try:
+            state = await_converged(client, name, args.timeout)
+        except KeyboardInterrupt:
+            print(f"playground: {name} is accepted and goes on; see `playground status`", file=sys.stderr)
+            raise
     seconds = time.monotonic() - started
     if args.json:
         print(render.json_text({**answer, "converged": state is not None, "seconds": round(seconds, 3)}))

@@ -221,7 +221,7 @@ or PLAYGROUND/NAME where NAME alone is ambiguous.""",
             ("playground exec head -- ip -br addr", ""),
             ("playground exec atlas/worker-0 -- bash", "a shell, when this is a terminal"),
             ("tar c data | playground exec head -- tar x -C /tmp", "pipes work"),
-            ("playground exec --host h1 -- ip -br link", "on a host"),
+            ("playground exec --host n1 -- ip -br link", "on a host"),
         ),
         (
             (0, "CMD's own exit code, whatever it is; 128 + N when signal N ended it"),
@@ -272,7 +272,7 @@ or PLAYGROUND/NAME where NAME alone is ambiguous.""",
 Moves a running workspace with its addresses, names and connections, and waits until the move is settled.
 A stream of small packets to it measures what was lost, what came twice, and the longest silence.""",
         (
-            ("playground migrate worker-1 h3", ""),
+            ("playground migrate worker-1 n3", ""),
             ("playground migrate worker-1 --abort", "call a running move off, while it can be"),
         ),
         (_DONE, (1, "refused, or the move was aborted"), (3, "not settled within --timeout")),
@@ -321,7 +321,7 @@ A stream of small packets to it measures what was lost, what came twice, and the
         "store check PATH [options]",
         "machine:store",
         "Reads everything in a controller's store, and says what can't be read or doesn't fit. Changes nothing.",
-        (("playground store check /var/lib/playground/campus/store.db", ""),),
+        (("playground store check /var/lib/playground/campus/store.sqlite", ""),),
         ((0, "the store is sound"), (1, "it is not, or it can't be read; stderr says where")),
         (
             _option("action", metavar="check", choices=("check",), help="read and compare, change nothing"),

@@ -77,7 +77,13 @@ def migrate(args: argparse.Namespace) -> int:
         print(render.json_text(answer) if args.json else said)
         return DONE
     order = {"workspace": args.workspace, "host": args.host, "measure": not args.no_measure}
-    result = follow_move(client, client.post("migrate", order), args.timeout)
+    asked = client.post("migrate", order)
+    try:
+        result = follow_move(client, asked, args.timeout)
+    except KeyboardInterrupt:
+        ref = f"{asked['playground']}/{asked['workspace']}"
+        print(f"playground: the move goes on; `playground migrate {ref} --abort` calls it off", file=sys.stderr)
+        raise
     print(render.json_text(result) if args.json else move_text(result))
     if result["state"] != "settled":
         print(f"playground: the move was aborted: {result.get('cause') or 'no cause was given'}", file=sys.stderr)

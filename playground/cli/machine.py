@@ -19,7 +19,8 @@ def store(args: argparse.Namespace) -> int:
     elif not problems:
         print(f"{args.path}: sound")
     for problem in problems if not args.json else ():
-        print(f"{args.path}: {render.printable(problem)}", file=sys.stderr)
+        said = render.printable(problem)
+        print(said if args.path in said else f"{args.path}: {said}", file=sys.stderr)
     return REFUSED if problems else DONE
 
 

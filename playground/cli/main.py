@@ -43,7 +43,12 @@ def _run(words: list[str]) -> int:
         return names(before, after)
     from playground.cli import parser
 
+    if name == "help":
+        words = [*before, *after[:1], "--help"]
+        name = after[0] if after else ""
     try:
+        if name and name not in COMMANDS:
+            raise parser.unknown(name)
         args = parser.parse(words)
     except SystemExit as end:  # --help
         return int(end.code or 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+from collections.abc import Iterable
 from typing import NoReturn
 
 from playground.cli.commands import COMMANDS, GLOBALS, GROUPS, Command, Option
@@ -13,6 +15,8 @@ WIDTH = 100
 
 OVERVIEW = """\
 Private grids of virtual machines: one file describes workspaces and their networks, one command makes them real."""
+
+OVERALL = "playground [--site NAME] COMMAND …"
 
 FIRST_STEPS = """\
 first steps:
@@ -47,7 +51,7 @@ def build() -> argparse.ArgumentParser:
     """The parser of all commands; the namespace has `command` (a name in COMMANDS) and each option's value."""
     parser = _Parser(
         prog="playground",
-        usage="playground [--site NAME] COMMAND …",
+        usage=OVERALL,
         description=f"{OVERVIEW}\n\n{overview()}",
         epilog=FIRST_STEPS,
         formatter_class=_Formatter,
@@ -73,13 +77,37 @@ def build() -> argparse.ArgumentParser:
 def parse(argv: list[str]) -> argparse.Namespace:
     """The namespace of a command line. Raises Stop; `--help` raises SystemExit."""
     words, rest = _split(argv)
-    args = build().parse_args(words)
+    args, unread = build().parse_known_args(words)
+    if unread:
+        raise _unread(COMMANDS.get(args.command), unread)
     if rest is not None:
         command = COMMANDS.get(args.command)
         if command is None or not command.takes_rest:
             raise Stop("`--` goes with `playground exec` only", usage(COMMANDS["exec"]))
     args.rest = rest or []
     return args
+
+
+def unknown(word: str) -> Stop:
+    """What is said of a word that is no command."""
+    return Stop(f"there is no command {word}; {_meant(word, COMMANDS) or '`playground --help` lists them'}", OVERALL)
+
+
+def _unread(command: Command | None, words: list[str]) -> Stop:
+    """What is said of words that the parser had no use for."""
+    shown = usage(command) if command else OVERALL
+    if command and command.takes_rest:
+        return Stop(f"not understood: {' '.join(words)}; the words of CMD come after `--`", shown)
+    for word in words:
+        if word.startswith("-"):
+            known = [name for option in (*(command.options if command else ()), *GLOBALS) for name in option.names]
+            return Stop(f"there is no option {word}; {_meant(word, known) or '--help lists them'}", shown)
+    return Stop(f"not understood: {' '.join(words)}", shown)
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def overview() -> str:

@@ -70,8 +70,12 @@ def emulate(name: str, hosts: int, *, in_memory_state: bool = False, leash: bool
 
     Raises Failure with nothing new left behind. leash: it ends with this process.
     """
+    from playground.doctor.packages import install_line, missing
     from playground.sandbox import SandboxError, ensure
 
+    if absent := missing(for_tests=False):
+        lacking = ", ".join(f"{tool.applet or tool.program} ({tool.purpose})" for tool in absent)
+        raise Failure(f"this machine lacks {lacking}; {install_line(absent)}")
     try:
         ensure(name, hosts, in_memory_state=in_memory_state, leash=leash)
     except SandboxError as error:

@@ -27,6 +27,8 @@ class Tool:
     applet: str = ""
 
     def is_there(self) -> bool:
+        if self.applet and shutil.which(self.applet, path=_PATH):
+            return True  # some distributions package the applet by itself
         path = shutil.which(self.program, path=_PATH)
         if path is None or not self.applet:
             return path is not None

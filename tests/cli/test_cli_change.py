@@ -11,6 +11,7 @@ from cli_lab import FakeController, Play, a_progress
 
 from playground.cli import progress, site
 from playground.cli.failure import Failure
+from playground.doctor.packages import Tool
 
 ATLAS = str(Path(__file__).resolve().parents[2] / "examples" / "atlas.yaml")
 
@@ -133,6 +134,16 @@ def test_up_without_a_site_names_both_ways(play: Play) -> None:
     assert ran.code == 1
     assert "--emulate" in ran.err
     assert "playground controller" in ran.err
+
+
+def test_emulate_says_at_once_which_program_is_missing(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = [Tool("busybox", "busybox", "the DHCP client of namespace workspaces", applet="udhcpc")]
+    monkeypatch.setattr("playground.doctor.packages.missing", lambda for_tests: absent)
+    monkeypatch.setattr("playground.sandbox.ensure", lambda *args, **options: pytest.fail("a sandbox was started"))
+    ran = play("up", ATLAS, "--emulate", "3")
+    assert ran.code == 1
+    assert "this machine lacks udhcpc (the DHCP client of namespace workspaces); " in ran.err
+    assert "busybox" in ran.err
 
 
 def test_emulate_makes_the_site_first(atlas_is_up: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,10 +67,13 @@ def test_the_package_is_a_command_too() -> None:
     [
         ([], "COMMAND"),
         (["up"], "the following arguments are required: FILE"),
-        (["up", "lab.yaml", "--emulat", "3"], "unrecognized arguments: --emulat 3"),
+        (["up", "lab.yaml", "--emulat", "3"], "there is no option --emulat; did you mean --emulate?"),
         (["up", "lab.yaml", "--emulate", "x"], "invalid int value: 'x'"),
         (["up", "lab.yaml", "--timeout", "-1"], "invalid number value: '-1'"),
-        (["fly"], "invalid choice: 'fly'"),
+        (["fly"], "there is no command fly; `playground --help` lists them"),
+        (["stauts"], "there is no command stauts; did you mean status?"),
+        (["plan", "a", "b"], "usage: playground plan FILE"),
+        (["exec", "head", "ip", "addr"], "not understood: ip addr; the words of CMD come after `--`"),
         (["status", "--", "x"], "`--` goes with `playground exec` only"),
         (["schema", "host"], "invalid choice: 'host'"),
         (["exec", "--", "ls"], "name a workspace or --host HOST"),
@@ -91,6 +94,11 @@ def test_wrong_words_are_told_apart_from_refusals(words: list[str], said: str, p
     assert ran.code == 2
     assert said in ran.err
     assert ran.out == ""
+
+
+def test_help_is_a_word_too(play: Play) -> None:
+    assert play("help").out.startswith(f"usage: {parser.OVERALL}")
+    assert play("help", "up").out == play("up", "--help").out
 
 
 def test_options_of_every_command_may_stand_before_or_after_it() -> None:
