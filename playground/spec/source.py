@@ -94,8 +94,8 @@ class Document:
 
     def keys(self, path: Path) -> tuple[str, ...]:
         """The keys of the mapping at `path`, in the file's order; empty when there is none."""
-        node = self._walk(path)[0]
-        return tuple(node.values) if isinstance(node, Entries) else ()
+        node, _, known = self._walk(path)
+        return tuple(node.values) if isinstance(node, Entries) and len(known) == len(path) else ()
 
     def place(self, path: Path) -> Place:
         """Where the value at `path` starts, or what is nearest above it. See `key_place`."""
@@ -154,6 +154,8 @@ def read(text: str | bytes, file: str) -> Document:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         message = " ".join(str(part) for part in (error.context, error.problem) if part)
+        if "'\\t' that cannot start" in message:
+            message = "a tab can't indent; write spaces"
         raise SpecErrors([Problem(file, line, column, "", f"not YAML: {message}")]) from None
     except YAMLError as error:
         # the reader's: a character that YAML doesn't allow, by its position in the text

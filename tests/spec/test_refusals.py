@@ -380,6 +380,12 @@ def test_a_file_without_a_name_is_still_checked() -> None:
     ]
 
 
+def test_a_network_is_looked_for_among_networks_even_where_there_are_none() -> None:
+    assert refusals("name: lab\nworkspaces:\n  a: {networks: [grid]}\n") == [
+        "3:18: workspaces.a.networks[0]: unknown network 'grid'; the file has no networks"
+    ]
+
+
 def test_too_many_workspaces_are_refused_before_they_are_made() -> None:
     text = with_workspace("{networks: grid, scale: 10000}").replace("head:", "head: &a") + "  b: *a\n  c: *a\n"
     assert refusals(text) == ["4:1: workspaces: 30000 workspaces, scaled ones counted in full; 20000 are allowed"]

@@ -41,7 +41,7 @@ REFUSED = {
     "a: b: c": "f:1:5: not YAML: mapping values are not allowed here",
     "a: [1, 2": "f:1:9: not YAML: while parsing a flow sequence expected ',' or ']', but got '<stream end>'",
     "a: 'x": "f:1:6: not YAML: while scanning a quoted scalar found unexpected end of stream",
-    "a:\n\t- b": "f:2:1: not YAML: while scanning for the next token found character '\\t' that cannot start any token",
+    "a:\n\t- b": "f:2:1: not YAML: a tab can't indent; write spaces",
     "a: \x07": "f:1:4: read '\\x07', a character that YAML doesn't allow",
     "a: 1\nb: {a: 1, a: 2}": "f:2:11: b: the key 'a' stands here a second time, first in line 2; keep one",
     "a: 1\na: 2\nb: 1\nb: 2": "f:2:1: the key 'a' stands here a second time, first in line 1; keep one\n"
