@@ -165,7 +165,11 @@ class Controller:
         while True:
             record = self.world.hosts.get(host)
             if record is None:
-                raise Unknown(f"no host {host}; hosts are {', '.join(sorted(self.world.hosts)) or 'none'}")
+                known = ", ".join(sorted(self.world.hosts)) or "none"
+                raise Unknown(
+                    f"no host {host}; hosts are {known}; a new one goes into the site's file first, and the controller "
+                    "reads that when it starts"
+                )
             token = secrets.token_urlsafe(32)
             digest = hashlib.sha256(token.encode()).hexdigest()
             after = msgspec.structs.replace(record, token_sha256=digest)
