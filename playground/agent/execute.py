@@ -58,6 +58,8 @@ async def execute(order: wire.Execute, link: Link, drivers: Mapping[str, Driver]
                 await connection.send(
                     bytes([EXIT]) + msgspec.json.encode({"error": f"{order.argv[0]}: {error.strerror}"})
                 )
+            except ValueError as error:  # a NUL in a word, which no program can be given
+                await connection.send(bytes([EXIT]) + msgspec.json.encode({"error": str(error)}))
     except (OSError, ConnectionClosed, InvalidHandshake, TimeoutError) as error:
         log.warning("command's connection failed id=%s error=%s", order.id, error)
 
@@ -195,8 +197,10 @@ async def _input(connection: ClientConnection, pid: int, ours: dict[str, int], i
         if not isinstance(frame, bytes) or not frame:
             continue
         if frame[0] == WINDOW and is_tty:
-            size = msgspec.json.decode(frame[1:], type=dict[str, int])
-            _resize(ours["in"], size.get("rows", 24), size.get("cols", 80))
+            # a peer's nonsense must not end the command's input
+            with contextlib.suppress(msgspec.DecodeError, struct.error):
+                size = msgspec.json.decode(frame[1:], type=dict[str, int])
+                _resize(ours["in"], size.get("rows", 24), size.get("cols", 80))
         elif frame[0] == SIGNAL:
             number = SIGNALS.get(frame[1:].decode("ascii", "replace"))
             if number is not None:

@@ -28,6 +28,7 @@ from playground.controller.moves import Refused
 from playground.controller.sessions import SessionRefused
 from playground.records import HostRecord
 from playground.spec import SpecErrors
+from playground.store.api import StoreError
 
 log = logging.getLogger("api")
 
@@ -229,7 +230,7 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
         await websocket.accept()
 
         async def receive() -> wire.FromAgent:
-            return wire.decode_from_agent(await websocket.receive_text())
+            return wire.decode_from_agent(await _text(websocket))
 
         try:
             hello = await receive()
@@ -242,8 +243,10 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
             await websocket.close(refusal.code, str(refusal))
         except WebSocketDisconnect:
             log.info("agent disconnected host=%s", host)
-        except (msgspec.ValidationError, RuntimeError) as error:
+        except (msgspec.DecodeError, StoreError, RuntimeError) as error:
             log.warning("agent's session ended host=%s error=%s", host, error)
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+                await websocket.close(4400, "what was said is not of this protocol")
 
     @app.websocket("/v1/agent/exec/{id}")
     async def agent_exec(websocket: WebSocket, id: str) -> None:
@@ -262,7 +265,7 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
             return
         await websocket.accept()
         try:
-            order = msgspec.json.decode(await websocket.receive_text(), type=_Order)
+            order = msgspec.json.decode(await _text(websocket), type=_Order)
             workspace = controller.workspace(order.workspace) if order.workspace is not None else None
             channel = await controller.execution.start(
                 order.argv,
@@ -273,7 +276,7 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
                 cols=order.cols,
                 env=order.env,
             )
-        except (NotPossible, Unknown, msgspec.ValidationError) as error:
+        except (NotPossible, Unknown, msgspec.DecodeError) as error:
             await websocket.send_bytes(bytes([EXIT]) + msgspec.json.encode({"error": str(error)}))
             await websocket.close()
             return
@@ -287,16 +290,20 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
     return app
 
 
+Word = Annotated[str, msgspec.Meta(pattern="^[^\\x00]*$")]
+Cells = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
+
 class _Order(msgspec.Struct):
     """The first message on /v1/exec."""
 
-    argv: list[str]
+    argv: Annotated[list[Word], msgspec.Meta(min_length=1)]
     workspace: str | None = None
     host: str | None = None
     tty: bool = False
-    rows: int = 24
-    cols: int = 80
-    env: dict[str, str] = {}
+    rows: Cells = 24
+    cols: Cells = 80
+    env: dict[Annotated[str, msgspec.Meta(pattern="^[^=\\x00]+$")], Word] = {}
 
 
 async def _pump(
@@ -328,6 +335,14 @@ async def _pump(
         await asyncio.gather(*tasks, closed, return_exceptions=True)
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the peer may have closed first
             await websocket.close()
+
+
+async def _text(websocket: WebSocket) -> str:
+    """The next message. Raises msgspec.DecodeError for a binary one, WebSocketDisconnect."""
+    try:
+        return await websocket.receive_text()
+    except KeyError:
+        raise msgspec.DecodeError("a text message was expected, a binary one came") from None
 
 
 def _is_local(scope: Any) -> bool:

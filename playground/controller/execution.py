@@ -124,6 +124,8 @@ class Execution:
                     await channel.to_agent.put(bytes([STDIN]) + stdin)
                 await channel.to_agent.put(bytes([STDIN]))
                 while (frame := await channel.from_agent.get()) is not None:
+                    if not frame:
+                        continue
                     if frame[0] == STDOUT:
                         out += frame[1:]
                     elif frame[0] == STDERR:
@@ -135,6 +137,8 @@ class Execution:
                         if "error" in ended:
                             raise NotPossible(str(ended["error"]))
                         return Finished(int(ended["code"]), bytes(out), bytes(err))
+        except (msgspec.DecodeError, KeyError, ValueError):
+            raise NotPossible("the agent did not say in words we know how the command ended") from None
         except TimeoutError:
             raise NotPossible(f"the command did not end within {timeout_s:.0f} s") from None
         finally:

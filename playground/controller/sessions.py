@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import assert_never
 
 from playground import wire
 from playground.controller.events import EventLog
@@ -309,14 +311,16 @@ class Sessions:
     async def _reduce(self, session: Session, report: wire.Report) -> None:
         changes: list[Put | Delete] = []
         for observed in report.observed:
-            if self._is_current(session.host, observed):
-                key = key_of(observed)
-                held = self._world.items.get(key)
-                if held is None or held[0] != observed:
-                    changes.append(Put(key, encode(observed)))
-        gone = set(report.gone)
+            if not self._is_current(session.host, observed):
+                log.warning("observation dropped host=%s observed=%.200r", session.host, observed)
+                continue
+            key = key_of(observed)
+            held = self._world.items.get(key)
+            if held is None or held[0] != observed:
+                changes.append(Put(key, encode(observed)))
+        said = {key_of(observed) for observed in report.observed}
+        gone = set(report.gone) - said
         if report.whole:
-            said = {key_of(observed) for observed in report.observed}
             gone |= {key for key in self._observed_of(session.host) if key not in said}
         for key in sorted(gone):
             if key.endswith(f"/{session.host}") and key.startswith("observed/") and self._world.modified(key):
@@ -329,13 +333,32 @@ class Sessions:
         return [key for key in self._world.items if key.startswith("observed/") and key.endswith(f"/{host}")]
 
     def _is_current(self, host: str, observed: wire.Observation) -> bool:
+        """Whether a host may say this: of itself, in addresses that are some, and of what concerns it or did so when it
+        said it last. What has no record may be left over from before; no other host is believed to have it, either."""
+        if observed.host != host:
+            return False
         match observed:
             case ObservedHost():
-                return observed.host == host
+                return True
             case ObservedPort():
-                return observed.host == host
+                if not all(_is_address(text) for text in observed.leased):
+                    return False
+                grid = next((g for g in self._world.grids.values() if observed.port in g.ports), None)
+                if grid is None:
+                    return _PORT.fullmatch(observed.port) is not None
+                binding = grid.bindings.get(observed.port)
+                if binding is not None and host in (binding.active, binding.source, binding.target):
+                    return True
+                name = grid.ports[observed.port].workspace
             case ObservedWorkspace():
-                return observed.host == host
+                grid, name = self._world.grids.get(observed.playground), observed.workspace
+            case _:
+                assert_never(observed)
+        workspace = grid.workspaces.get(name) if grid is not None else None
+        if grid is None or workspace is None or self._world.modified(key_of(observed)):
+            return True
+        move = grid.migrations.get(name)
+        return concerns(self._world, host, workspace) or (move is not None and host in (move.source, move.target))
 
     def notify(self, hosts: Iterable[str]) -> None:
         """Shows these hosts what changed, now."""
@@ -349,3 +372,14 @@ def _is_same_address(one: str, other: str) -> bool:
         return ip_address(one) == ip_address(other)
     except ValueError:
         return False
+
+
+_PORT = re.compile("[0-9a-f]{12}")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidHandshake
+from websockets.asyncio.client import connect, unix_connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from playground.api.app import make_app
 from playground.api.serving import Serving, tcp_socket, unix_socket
 from playground.controller.controller import Controller
+from playground.controller.execution import EXIT
 from playground.controller.hosts import admit_hosts
 from playground.spec import load_site
 from playground.store.memory import MemoryStore
@@ -169,5 +170,50 @@ def test_a_malformed_request_is_refused_in_one_sentence(tmp_path: Path, method: 
         status, answer = await made.ask(method, target, body, local=True, content_type="application/json")
         assert status == 400
         assert list(json.loads(answer)) == ["error"]
+
+    within(tmp_path, claim)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        b"\x00binary",
+        "",
+        "[" * 100_000,
+        '{"host": "h1", "argv": []}',
+        '{"host": "h1", "argv": ["a\\u0000b"]}',
+        '{"host": "h1", "argv": ["a"], "env": {"A=B": "c"}}',
+        '{"host": "h1", "argv": ["a"], "tty": true, "rows": 65536}',
+        '{"host": "h1", "argv": ["a"], "cols": -1}',
+        '{"argv": ["a"]}',
+        '{"workspace": "nobody", "argv": ["a"]}',
+    ],
+)
+def test_an_order_that_is_none_is_answered_with_its_cause(tmp_path: Path, order: str | bytes) -> None:
+    async def claim(made: Doors) -> None:
+        async with unix_connect(str(made.path), "ws://localhost/v1/exec") as asking:
+            await asking.send(order)
+            answer = await asking.recv()
+            assert isinstance(answer, bytes) and answer[0] == EXIT
+            assert json.loads(answer[1:])["error"]
+
+    within(tmp_path, claim)
+
+
+@pytest.mark.parametrize("said", [b"\x00", "", "{", "[" * 100_000, '{"say": "welcome"}', '{"say": "hello"}', "null"])
+def test_an_agent_that_says_nonsense_is_hung_up_on(
+    tmp_path: Path, said: str | bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def claim(made: Doors) -> None:
+        made.open_tcp()
+        token = json.loads((await made.ask("POST", "/v1/hosts/h1/token", local=True))[1])["token"]
+        host, port = made.tcp.getsockname()
+        headers = {"Authorization": f"Bearer {token}", "X-Playground-Host": "h1"}
+        async with connect(f"ws://{host}:{port}/v1/agent", additional_headers=headers) as agent:
+            await agent.send(said)
+            with pytest.raises(ConnectionClosed) as closed:
+                await agent.recv()
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 4400
+        assert "Traceback" not in caplog.text
 
     within(tmp_path, claim)

@@ -1,0 +1,38 @@
+"""Commands that the controller runs itself, beside an agent that answers nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from playground.controller.events import EventLog
+from playground.controller.execution import EXIT, STDOUT, Channel, Execution, NotPossible
+from playground.controller.sessions import Sessions
+from playground.controller.world import World
+from playground.store.memory import MemoryStore
+
+
+def finished(*frames: bytes) -> bytes:
+    """What a command wrote, whose agent sent these frames."""
+
+    async def finish() -> bytes:
+        store = MemoryStore()
+        world = World(store)
+        execution = Execution(world, Sessions(store, world, EventLog(store, world), "internal", [], "lab"))
+        channel = Channel()
+        for frame in (*frames, None):
+            channel.from_agent.put_nowait(frame)
+        return (await execution.finish(channel, timeout_s=5)).stdout
+
+    return asyncio.run(finish())
+
+
+def test_frames_of_no_known_channel_are_passed_over() -> None:
+    assert finished(b"", b"\xff", b"\x09what", bytes([STDOUT]) + b"said", bytes([EXIT]) + b'{"code": 0}') == b"said"
+
+
+@pytest.mark.parametrize("end", [b"", b"{", b"{}", b"[]", b'{"code": "x"}', b'{"code": []}', b"\xff", b"[" * 100_000])
+def test_an_end_that_is_not_understood_is_an_end(end: bytes) -> None:
+    with pytest.raises(NotPossible):
+        finished(bytes([EXIT]) + end)
