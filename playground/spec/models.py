@@ -6,7 +6,7 @@ here, so an editor and `load_*` agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -69,6 +69,9 @@ class Shape(BaseModel):
 
     only_yet: ClassVar[bool] = False
     """Whether every other key is one that is not built yet, rather than a mistake."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Keys of the other kind of file, and where they belong."""
 
     @classmethod
     def keys(cls) -> dict[str, str]:
@@ -172,6 +175,9 @@ class PlaygroundShape(Shape):
     """A playground file."""
 
     not_yet = frozenset({"gateways", "links", "include"})
+    elsewhere = dict.fromkeys(
+        ("hosts", "domain", "resolvers"), "a site's file, which `playground controller --site-file` reads"
+    )
     name: str
     networks: dict[str, NetworkShape] = {}
     workspaces: dict[str, WorkspaceShape] = {}
@@ -198,6 +204,7 @@ class HostShape(Shape):
 class SiteShape(Shape):
     """A site file."""
 
+    elsewhere = dict.fromkeys(("networks", "workspaces", "groups"), "a playground's file, which `playground up` reads")
     name: str
     domain: str = Field(default="internal", description="what names end in")
     resolvers: Listed = Field(default=[], description="addresses of name servers for all other names")

@@ -87,6 +87,8 @@ def _problem(shape: type[Shape], document: Document, detail: ErrorDetails) -> Pr
 
 
 def _unknown(owner: type[Shape], key: str) -> str:
+    if key in owner.elsewhere:
+        return f"{key} belongs into {owner.elsewhere[key]}"
     hint = suggestion(key, owner.keys())
     if key in owner.not_yet or (owner.only_yet and "did you mean" not in hint):
         return f"{key} is not built yet; leave it out (built: {', '.join(owner.keys())})"

@@ -380,6 +380,12 @@ def test_a_file_without_a_name_is_still_checked() -> None:
     ]
 
 
+def test_keys_of_a_site_are_sent_there() -> None:
+    assert refusals("name: lab\nhosts: {}\n") == [
+        "2:1: hosts: hosts belongs into a site's file, which `playground controller --site-file` reads"
+    ]
+
+
 def test_a_network_is_looked_for_among_networks_even_where_there_are_none() -> None:
     assert refusals("name: lab\nworkspaces:\n  a: {networks: [grid]}\n") == [
         "3:18: workspaces.a.networks[0]: unknown network 'grid'; the file has no networks"
