@@ -137,7 +137,9 @@ def test_a_move_aborted_while_it_is_measured_ends_whole(lab: Site) -> None:
 
 
 @pytest.mark.parametrize("name", ["agent-n2", "agent-n1", "controller"])
-@pytest.mark.parametrize("delay_s", [0.0, 0.08, 0.2])
+@pytest.mark.parametrize(
+    "delay_s", [pytest.param(0.0, marks=pytest.mark.long), 0.08, pytest.param(0.2, marks=pytest.mark.long)]
+)
 def test_a_move_survives_the_death_of_who_drives_it(lab: Site, name: str, delay_s: float) -> None:
     pid = lab.pid("lab", "rover")
     begun = lab.begin("rover", "n2")
