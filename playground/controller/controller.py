@@ -18,7 +18,7 @@ from playground.controller.moves import Moves
 from playground.controller.placing import Placing
 from playground.controller.probing import Probing
 from playground.controller.sessions import Sessions
-from playground.controller.world import World
+from playground.controller.world import Unreadable, World
 from playground.records import Desired, MigrationRecord, WorkspaceRecord, encode, key_of
 from playground.spec import SiteSpec, load_playground
 from playground.store.api import Conflict, Put, Store
@@ -51,12 +51,18 @@ class Controller:
         self._placing = Placing(store, self.world, self.moves)
 
     async def run(self) -> None:
-        """The loops. A bug in one costs that pass, said in the log, and a second; returns only by cancellation."""
-        async with asyncio.TaskGroup() as group:
-            for loop in (self.world.follow, self.events.run, self._watch_hosts):
-                group.create_task(_again(loop))
-            for loop in (self._placing.run, self.moves.run, self.changes.run):
-                group.create_task(_again(loop))
+        """The loops. A bug in one costs that pass, said in the log, and a second; returns only by cancellation.
+
+        Raises Unreadable when somebody has written what this version can't read: half a world is nothing to act on.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for loop in (self.world.follow, self.events.run, self._watch_hosts):
+                    group.create_task(_again(loop))
+                for loop in (self._placing.run, self.moves.run, self.changes.run):
+                    group.create_task(_again(loop))
+        except* Unreadable as group_error:
+            raise Unreadable(str(group_error.exceptions[0])) from group_error
 
     async def _watch_hosts(self) -> None:
         """Tells people when a host comes and goes."""
@@ -183,6 +189,8 @@ async def _again(loop: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await loop()
+        except Unreadable:
+            raise
         except Exception:
             log.exception("pass failed, tried again loop=%s", getattr(loop, "__qualname__", loop))
         await asyncio.sleep(1)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from overlay.pools import address_hex, parse_address
 from playground import records
 from playground.records import (
@@ -35,6 +37,10 @@ from playground.records import (
     address_claim,
 )
 from playground.store.api import Compacted, Compare, Event, Item, Revision, Store
+
+
+class Unreadable(ValueError):
+    """The store holds what this version can't read, and so must not act on: it would take the rest for the whole."""
 
 
 @dataclass(slots=True)
@@ -173,7 +179,7 @@ class World:
                     self._index(key, before[0], None)
                     changes.append((key, before[0], None))
                 continue
-            after = records.decode(item.value)
+            after = _read(key, item.value)
             self.items[key] = (after, item.modified)
             if before is None or before[0] != after:
                 self._index(key, before[0] if before else None, after)
@@ -235,6 +241,21 @@ class World:
     def _forget(self, playground: str) -> None:
         if self.grids[playground].is_empty() and not self.grids[playground].migrations:
             del self.grids[playground]
+
+
+def _read(key: str, value: bytes) -> Record:
+    """The record under a key. Raises Unreadable."""
+    try:
+        record = records.decode(value)
+    except (records.RecordTooNew, msgspec.DecodeError) as error:
+        raise Unreadable(f"the store's record {key}: {error}") from error
+    if isinstance(record, ClaimRecord):
+        fits = key.startswith("claim/") and (not key.startswith("claim/vni/") or key[10:].isdecimal())
+    else:
+        fits = records.key_of(record) == key
+    if not fits:
+        raise Unreadable(f"the store's record {key}: what is there belongs under another key")
+    return record
 
 
 def _set(index: dict[Any, Any], key: object, value: Record | None) -> None:
