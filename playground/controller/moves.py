@@ -12,6 +12,7 @@ import msgspec
 
 from playground.controller.events import EventLog
 from playground.controller.world import Grid, World
+from playground.placement import allows
 from playground.records import BindingRecord, MigrationRecord, Phase, WorkspaceRecord, encode, key_of
 from playground.store.api import Change, Compare, Conflict, Put, Store
 from playground.workspaces.migration import ENDED, Effect, Event, State, step
@@ -52,19 +53,23 @@ class Moves:
         self._finishing: set[tuple[str, str, int]] = set()
         self._tasks: set[asyncio.Future[None]] = set()
 
-    async def request(self, workspace: WorkspaceRecord, target: str, measure: bool) -> MigrationRecord:
-        """Starts a move. Raises Refused, with nothing changed."""
+    async def request(
+        self, workspace: WorkspaceRecord, target: str, measure: bool, by_hand: bool = True
+    ) -> MigrationRecord:
+        """Starts a move. by_hand: asked for, also against the file's `host:`. Raises Refused, with nothing changed."""
         for _ in range(5):
             current = self._world.workspace(workspace.playground, workspace.name)
             if current is None:
                 raise Refused(f"{workspace.playground}/{workspace.name} is gone")
-            result = await self._request(current, target, measure)
+            result = await self._request(current, target, measure, by_hand)
             if result is not None:
                 return result
             await asyncio.sleep(0.02)
         raise Refused("the workspace keeps changing; try again in a moment")
 
-    async def _request(self, workspace: WorkspaceRecord, target: str, measure: bool) -> MigrationRecord | None:
+    async def _request(
+        self, workspace: WorkspaceRecord, target: str, measure: bool, by_hand: bool
+    ) -> MigrationRecord | None:
         name = f"{workspace.playground}/{workspace.name}"
         grid = self._world.grids[workspace.playground]
         previous = grid.migrations.get(workspace.name)
@@ -88,6 +93,7 @@ class Moves:
             generation=generation,
             started_utc_s=now,
             deadline_utc_s=now + DEADLINE_S,
+            by_hand=by_hand,
         )
         compares = [self._world.compare(workspace), Compare(key_of(move), self._world.modified(key_of(move)))]
         changes: list[Change] = [Put(key_of(move), encode(move))]
@@ -300,8 +306,14 @@ class Moves:
                 compares.append(self._world.compare(binding))
                 changes.append(Put(key_of(bound), encode(bound)))
             if effect is Effect.FLIP:
+                target = self._world.hosts.get(move.target)
+                is_against = move.by_hand and target is not None and not allows(workspace.pin, target)
                 moved = msgspec.structs.replace(
-                    workspace, host=move.target, generation=workspace.generation + 1, reason=""
+                    workspace,
+                    host=move.target,
+                    generation=workspace.generation + 1,
+                    reason="",
+                    overridden=workspace.pin if is_against else None,
                 )
                 compares.append(self._world.compare(workspace))
                 changes.append(Put(key_of(moved), encode(moved)))

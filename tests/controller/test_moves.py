@@ -267,6 +267,16 @@ def test_a_move_that_cannot_be_is_refused_with_the_reason(target: str, why: str)
     run(work())
 
 
+def test_a_workspace_is_not_moved_against_its_own_file() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await site.say(msgspec.structs.replace(site.workspace, pin="n1"))
+            with pytest.raises(Refused, match="may not be on n2: its file says host: n1"):
+                await site.moves.request(site.workspace, "n2", measure=False)
+
+    run(work())
+
+
 def test_a_second_move_waits_for_the_first() -> None:
     async def work() -> None:
         async with a_site() as site:
