@@ -13,6 +13,7 @@ from playground.controller import moves as moves_module
 from playground.controller.events import EventLog
 from playground.controller.moves import Metering, Moves, Refused
 from playground.controller.world import World
+from playground.placement import may_be_on
 from playground.records import (
     AliveRecord,
     BindingRecord,
@@ -267,12 +268,19 @@ def test_a_move_that_cannot_be_is_refused_with_the_reason(target: str, why: str)
     run(work())
 
 
-def test_a_workspace_is_not_moved_against_its_own_file() -> None:
+@pytest.mark.parametrize(("by_hand", "overridden"), [(True, "n1"), (False, None)])
+def test_a_move_by_hand_outranks_the_file_until_the_file_says_otherwise(by_hand: bool, overridden: str | None) -> None:
     async def work() -> None:
         async with a_site() as site:
             await site.say(msgspec.structs.replace(site.workspace, pin="n1"))
-            with pytest.raises(Refused, match="may not be on n2: its file says host: n1"):
-                await site.moves.request(site.workspace, "n2", measure=False)
+            move = await site.moves.request(site.workspace, "n2", measure=False, by_hand=by_hand)
+            await site.say(said("n2", move.generation, "prepared"))
+            await site.until("copying")
+            await site.say(said("n2", move.generation, "running"))
+            await site.until("activated")
+            assert site.workspace.overridden == overridden
+            assert may_be_on(site.workspace, a_host("n2")) is by_hand
+            assert not may_be_on(msgspec.structs.replace(site.workspace, pin="n3"), a_host("n2"))
 
     run(work())
 
