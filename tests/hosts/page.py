@@ -1,7 +1,7 @@
 """Reads the blocks of docs/hosts.md that are to be run. Pure.
 
-A fence `console try` holds commands as root's prompt shows them (`# `, continued by `> `; other lines are output), and a
-fence `LANGUAGE try FILE` holds a file that the reader writes first.
+A fence `console try` holds commands as root's prompt shows them (`# `, continued by `> `; other lines are output), and
+a fence `LANGUAGE try FILE` holds a file that the reader writes first.
 """
 
 from __future__ import annotations

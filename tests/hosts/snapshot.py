@@ -1,7 +1,7 @@
 """Prints as JSON what a machine holds: namespaces with links, addresses, routes and rules; processes; mounts; files.
 
-Run with `python -I`, inside the machine: `snapshot.py FOLDER…`. What comes and goes by itself (link-local addresses, the
-multicast routes beside them) is left out.
+Run with `python -I`, inside the machine: `snapshot.py FOLDER…`. What comes and goes by itself (link-local addresses,
+the multicast routes beside them) is left out.
 """
 
 from __future__ import annotations
