@@ -52,16 +52,21 @@ class _Room:
         self.of_playground[workspace.playground] += 1
 
 
-def may_be_on(workspace: WorkspaceRecord, host: HostRecord) -> bool:
-    """Whether the workspace's pin allows this host. A selector that can't be read allows all: admission refused it."""
-    if workspace.pin is None:
+def allows(pin: str | None, host: HostRecord) -> bool:
+    """Whether a pin allows a host. A selector that can't be read allows all: admission refused it."""
+    if pin is None:
         return True
-    if not is_selector(workspace.pin):
-        return workspace.pin == host.name
+    if not is_selector(pin):
+        return pin == host.name
     try:
-        return parse_selector(workspace.pin).matches(host.labels)
+        return parse_selector(pin).matches(host.labels)
     except SelectorError:
         return True
+
+
+def may_be_on(workspace: WorkspaceRecord, host: HostRecord) -> bool:
+    """Whether a workspace may stay on a host: its pin allows it, or somebody moved it against that pin."""
+    return workspace.pin == workspace.overridden or allows(workspace.pin, host)
 
 
 def place(workspaces: Sequence[WorkspaceRecord], hosts: Sequence[HostView]) -> dict[tuple[str, str], str | Refusal]:

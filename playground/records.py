@@ -79,6 +79,7 @@ class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
     """A workspace as declared and as placed. host is None until placed; ports are port ids in NIC order (eth0 first).
 
     generation grows with each (re)placement or start and stop; a report that answers an older one is dropped.
+    overridden: the pin that a move by hand went against; the file's word counts again when it is another one.
     """
 
     playground: str
@@ -88,6 +89,7 @@ class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
     ports: tuple[str, ...]
     labels: dict[str, str] = {}
     pin: str | None = None
+    overridden: str | None = None
     cpus: float = 0.0
     memory_mib: int = 0
     desired: Desired = "running"
@@ -161,7 +163,10 @@ class ChangeRecord(_Record, frozen=True, kw_only=True, tag="change"):
 
 
 class MigrationRecord(_Record, frozen=True, kw_only=True, tag="migration"):
-    """A workspace's move, driven by the controller. state: see `playground.workspaces.migration`."""
+    """A workspace's move, driven by the controller. state: see `playground.workspaces.migration`.
+
+    by_hand: somebody asked for it, and may have gone against the file's `host:`.
+    """
 
     playground: str
     workspace: str
@@ -171,6 +176,7 @@ class MigrationRecord(_Record, frozen=True, kw_only=True, tag="migration"):
     generation: int
     started_utc_s: float
     deadline_utc_s: float
+    by_hand: bool = True
     cause: str = ""
     gap_ms: float | None = None
     lost: int | None = None

@@ -244,4 +244,5 @@ def _workspace(
         host=old.host,
         generation=old.generation + is_rebuilt,
         reason=old.reason,
+        overridden=old.overridden if old.overridden == declared.pin else None,
     )

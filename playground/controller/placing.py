@@ -103,7 +103,7 @@ class Placing:
                     committed |= await self._unplace(workspace)
                 else:
                     try:
-                        await self._moves.request(workspace, answer, measure=False)
+                        await self._moves.request(workspace, answer, measure=False, by_hand=False)
                         committed = True
                     except Refused as error:
                         committed |= await self._explain(workspace, str(error))
