@@ -20,7 +20,7 @@ from playground.controller.probing import Probing
 from playground.controller.sessions import Sessions
 from playground.controller.world import Unreadable, World
 from playground.records import Desired, MigrationRecord, WorkspaceRecord, encode, key_of
-from playground.spec import SiteSpec, load_playground
+from playground.spec import PlaygroundSpec, SiteSpec, load_playground
 from playground.store.api import Conflict, Put, Store
 from playground.workspaces.migration import ENDED, State
 
@@ -115,12 +115,12 @@ class Controller:
 
     async def plan(self, file: str, text: str) -> dict[str, Any]:
         """What `up` of this file would change."""
-        spec = load_playground(text, file)
+        spec = await _loaded(file, text)
         return {"name": spec.name, "changes": self.changes.plan(spec)}
 
     async def up(self, file: str, text: str) -> dict[str, Any]:
         """Accepts a file: everything of it is claimed and recorded when this returns."""
-        spec = load_playground(text, file)
+        spec = await _loaded(file, text)
         change, steps = await self.changes.accept(spec)
         return {"name": spec.name, "change": change, "changes": steps}
 
@@ -183,6 +183,12 @@ class Controller:
             if not isinstance(result, Conflict):
                 await self.world.reached(result)
                 return token
+
+
+async def _loaded(file: str, text: str) -> PlaygroundSpec:
+    """The file's spec. In a thread: a large file with many mistakes takes seconds, and hosts go after a few. Raises
+    SpecErrors."""
+    return await asyncio.to_thread(load_playground, text, file)
 
 
 async def _again(loop: Callable[[], Awaitable[None]]) -> None:

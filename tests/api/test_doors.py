@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import struct
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from playground.api.serving import Serving, tcp_socket, unix_socket
 from playground.controller.controller import Controller
 from playground.controller.execution import EXIT
 from playground.controller.hosts import admit_hosts
-from playground.spec import load_site
+from playground.spec import PlaygroundSpec, load_playground, load_site
 from playground.store.memory import MemoryStore
 
 SITE = load_site("name: here\nhosts: {h1: {underlay: 192.0.2.1}}\n", "site.yaml")
@@ -215,5 +216,23 @@ def test_an_agent_that_says_nonsense_is_hung_up_on(
                 await agent.recv()
             assert closed.value.rcvd is not None and closed.value.rcvd.code == 4400
         assert "Traceback" not in caplog.text
+
+    within(tmp_path, claim)
+
+
+def test_a_file_that_takes_long_to_read_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def claim(made: Doors) -> None:
+        answered = threading.Event()
+
+        def read(text: str, file: str) -> PlaygroundSpec:
+            assert answered.wait(10), "nobody else was answered meanwhile"
+            return load_playground(text, file)
+
+        monkeypatch.setattr("playground.controller.controller.load_playground", read)
+        body = json.dumps({"file": "x.yaml", "text": "name: x"}).encode()
+        planning = asyncio.create_task(made.ask("POST", "/v1/plan", body, local=True, content_type="application/json"))
+        assert (await made.ask("GET", "/v1/site", local=True))[0] == 200
+        answered.set()
+        assert (await planning)[0] in (200, 422)
 
     within(tmp_path, claim)
