@@ -114,18 +114,28 @@ class Changes:
     # commits
 
     async def _commit(self, name: str, change: str, admission: Admission) -> None:
-        """Raises Raced when somebody was quicker; claims taken so far are given back then."""
+        """Raises Raced when somebody was quicker; claims taken so far are given back then.
+
+        Claims are never in the store without their root pointer or a marker: another controller would free them.
+        Records are written only while the pointer stands, so a slow writer never undoes what a later change wrote.
+        """
         root_key = f"playground/{name}"
         marker = ChangeRecord(id=change, playground=name, started_utc_s=time.time())
         self._mine.add(change)
         try:
             claims = [(Compare(key, 0), Put(key, encode(claim))) for key, claim in admission.claims]
             taken = [(None, Put(key_of(marker), encode(marker)))] if len(claims) > BATCH // 2 else []
-            await self._in_batches([*taken, *claims], change)
+            flip: list[tuple[Compare | None, Change]] = []
             if admission.root is not None:
-                root = (Compare(root_key, self._world.modified(root_key)), Put(root_key, encode(admission.root)))
-                await self._in_batches([root], change)
-            await self._in_batches(self._record_changes(admission), None)
+                root = encode(admission.root)
+                flip.append((Compare(root_key, self._world.modified(root_key)), Put(root_key, root)))
+            if taken:
+                await self._in_batches([*taken, *claims], change)
+                await self._in_batches(flip, change)
+            else:
+                await self._in_batches([*claims, *flip], change)
+            stands = Compare(root_key, self._world.modified(root_key))
+            await self._in_batches(self._record_changes(admission), None, stands)
             if taken:
                 await self._in_batches([(None, Delete(key_of(marker)))], None)
         finally:
@@ -155,11 +165,16 @@ class Changes:
             work.append((compare, Put(key_of(record), encode(record))))
         return work
 
-    async def _in_batches(self, work: Sequence[tuple[Compare | None, Change]], undo: str | None) -> None:
-        """Commits in order, `BATCH` at a time. undo: the change whose claims to give back when a batch conflicts."""
+    async def _in_batches(
+        self, work: Sequence[tuple[Compare | None, Change]], undo: str | None, stands: Compare | None = None
+    ) -> None:
+        """Commits in order, `BATCH` at a time. undo: the change whose claims to give back when a batch conflicts.
+
+        stands: holds for every batch.
+        """
         for start in range(0, len(work), BATCH):
             part = work[start : start + BATCH]
-            compares = [compare for compare, _ in part if compare is not None]
+            compares = [compare for compare in (stands, *(compare for compare, _ in part)) if compare is not None]
             result = await self._store.commit(compares, [change for _, change in part])
             if isinstance(result, Conflict):
                 log.info("change conflicts keys=%s", result.keys[:3])
@@ -223,7 +238,7 @@ class Changes:
                 await self._roll_forward(name, grid.root)
 
     async def _roll_forward(self, name: str, root: PlaygroundRecord) -> None:
-        if name in self._settled and self._settled[name] == (root.change, self._world.modified(key_of(root))):
+        if self._is_settled(name, root):
             return
         try:
             if root.state == "removing":
@@ -238,10 +253,16 @@ class Changes:
             return
         self._settled[name] = (root.change, self._world.modified(key_of(root)))
 
+    def _is_settled(self, name: str, root: PlaygroundRecord) -> bool:
+        """Whether this controller has seen every record of the accepted file written."""
+        return self._settled.get(name) == (root.change, self._world.modified(key_of(root)))
+
     async def release(self) -> None:
         """Frees claims that no record needs, once no host holds them either."""
         free: list[str] = []
-        for grid in list(self._world.grids.values()):
+        for name, grid in list(self._world.grids.items()):
+            if grid.root is not None and not self._is_settled(name, grid.root):
+                continue  # its records may not all be written yet
             for key, claim in grid.claims.items():
                 if claim.change in self._mine or claim.change in self._world.changes:
                     continue
