@@ -270,7 +270,7 @@ class Sandbox:
         try:
             asked = json.loads(line)
             verb: Callable[[dict[str, object]], dict[str, object]] = self._verbs()[asked["do"]]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):  # the last: of JSON that is nested too deeply
             return {"error": f"not understood: {line[:80]!r}; it does {', '.join(self._verbs())}"}
         try:
             return verb(asked)

@@ -221,6 +221,18 @@ def test_an_unknown_request_is_refused_by_name(site: str) -> None:
         sandbox.ask(made, "kill-host", host="n9")
 
 
+@pytest.mark.parametrize(
+    "said", [b"", b"{", b"\xff", b"[]", b'{"do": []}', b'{"do": "log", "lines": "x"}', b"[" * 50_000]
+)
+def test_nonsense_ends_no_site(site: str, said: bytes) -> None:
+    made = start(site)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(made.run_dir / "sandbox.sock"))
+        connection.sendall(said + b"\n")
+        assert b"error" in connection.recv(4096)
+    assert sandbox.ask(made, "status")["hosts"]
+
+
 def test_the_state_of_a_site_that_is_not_emulated_is_never_touched(folders: Folders) -> None:
     state = paths.state_dir("campus")
     state.mkdir(parents=True)
