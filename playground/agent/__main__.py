@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-TAKEOVER_S = 4.0
-"""An agent that was told to end may first wait out a kernel event, `playground.agent.agent.PERIOD_S` at most."""
+TAKEOVER_S = 2.0
+"""How long an agent of this host that was told to end has for it."""
 
 NEEDED = ("controller", "token_file", "underlay")
 """Options that an agent can't do without; a removal can."""

@@ -43,6 +43,9 @@ RETRY_S = 1.0
 RENEW_S = 3.0
 """How often a guest whose address has changed is asked to ask for it."""
 
+WATCH_S = 0.5
+"""How long one wait for a kernel event is: an agent that is told to end waits it out."""
+
 GUARD_S = 10.0
 """How often the rules that keep address delivery at the port are read back."""
 
@@ -218,7 +221,7 @@ class Agent:
 
     async def _watch_kernel(self) -> None:
         while True:
-            if await asyncio.to_thread(self._dataplane.wait_event, PERIOD_S):
+            if await asyncio.to_thread(self._dataplane.wait_event, WATCH_S):
                 self._again()
 
     async def _pass_done(self) -> None:
