@@ -7,6 +7,7 @@ guest's id: it ends with its last holder, needs no cleaning, and a child process
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import struct
@@ -18,6 +19,8 @@ import msgspec
 
 from playground.workspaces.drivers.api import DriverError, Guest, Nic
 from playground.workspaces.drivers.processes import boot_id, open_process
+
+log = logging.getLogger("agent")
 
 SCHEMA = 1
 GUEST_FILE = "guest.json"
@@ -89,7 +92,9 @@ class Ledger:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except msgspec.DecodeError as error:
-            raise DriverError(f"{path} can't be read: {error}") from error
+            raise DriverError(
+                f"{path} can't be read: {error}; end the processes of this guest, then remove its folder"
+            ) from error
         if entry.schema > SCHEMA:
             raise DriverError(
                 f"{path} has schema {entry.schema}, this version reads up to {SCHEMA}: upgrade this agent"
@@ -97,9 +102,23 @@ class Ledger:
         return entry
 
     def read_all(self) -> list[Entry]:
-        """Every entry, in order of id. Folders without one hold nothing that runs."""
-        entries = (self.read(room.name) for room in sorted(self.folder.iterdir()) if room.is_dir())
-        return [entry for entry in entries if entry is not None]
+        """Every entry, in order of id. Folders without one hold nothing that runs.
+
+        One that can't be read is warned of and left out, so that it costs no other guest; who wants that very guest is
+        refused by `read`.
+        """
+        entries = []
+        for room in sorted(self.folder.iterdir()):
+            if not room.is_dir():
+                continue
+            try:
+                entry = self.read(room.name)
+            except DriverError as error:
+                log.warning("guest left alone cause=%s", error)
+                continue
+            if entry is not None:
+                entries.append(entry)
+        return entries
 
     def write(self, entry: Entry) -> None:
         """Replaces the guest's entry; readers see the old one or the new one."""
