@@ -194,7 +194,8 @@ def segment(name: str) -> str:
 def cause_of(error: Exception) -> str:
     """Why a connection failed, in a few words for a person."""
     if unverified := getattr(error, "verify_message", ""):  # ssl's error, without importing ssl for it
-        return f"its certificate does not pass: {unverified}; --ca FILE names who signed it"
+        remedy = "dial a name that it has" if "mismatch" in unverified else "--ca FILE names who signed it"
+        return f"its certificate does not pass: {unverified.rstrip('.')}; {remedy}"
     if isinstance(error, TimeoutError):
         return "it took too long"
     if isinstance(error, OSError) and error.strerror:
