@@ -43,8 +43,6 @@ class Guests:
     _asked: int = 0
     _answered: int = 0
     _wants: Mapping[str, Want] = field(default_factory=dict)
-    _looks: int = 0
-    _seen: int = 0
 
     async def observe(self) -> None:
         """Reads what every driver finds, by a look that starts after this call; calls that wait share one."""

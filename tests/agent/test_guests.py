@@ -1,0 +1,127 @@
+"""Who may take a guest that is found elsewhere: only by records that know of the move that brought it there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+import pytest
+
+from playground.agent.guests import Guests
+from playground.derive import Role, Want
+from playground.workspaces.drivers.api import Guest, Nic
+from playground.workspaces.drivers.memory import Machine, MemoryDriver
+
+GUEST = Guest("7a010e8d8fc8", "atlas", "w", "w", (Nic("0" * 12, "pg" + "0" * 12, "02:00:00:00:00:01", 1450, 0),))
+
+
+def a_want(role: Role, move: int, concluded: int) -> Want:
+    return Want(
+        id=GUEST.id,
+        playground="atlas",
+        name="w",
+        driver="memory",
+        role=role,
+        generation=1,
+        guest=GUEST,
+        ports=("0" * 12,),
+        adopt=False,
+        move=move,
+        concluded=concluded,
+    )
+
+
+async def nothing() -> None:
+    return None
+
+
+class Host:
+    """One host's guests over a shared machine; `turn` is one pass, waited out."""
+
+    def __init__(self, name: str, machine: Machine) -> None:
+        self.driver = MemoryDriver(name, machine)
+        self.guests = Guests(
+            {"memory": self.driver},
+            ready=lambda want: True,
+            stale=lambda want: False,
+            anew=lambda want: None,
+            passed=nothing,
+            again=lambda: None,
+        )
+
+    async def turn(self, want: Want) -> None:
+        await self.guests.observe()
+        self.guests.step({want.id: want}, may_open=True, may_end=True)
+        await asyncio.gather(*self.guests._busy.values())
+
+
+async def moved(machine: Machine, move: int) -> tuple[Host, Host]:
+    """A guest that ran on n1 and that move number `move` has just brought to n2; both still have its ends."""
+    source, target = Host("n1", machine), Host("n2", machine)
+    await source.driver.prepare(GUEST)
+    await source.driver.start(GUEST)
+    await target.driver.prepare_arrival(GUEST)
+    await target.driver.activate(GUEST, move)
+    return source, target
+
+
+def run(work: Awaitable[None]) -> None:
+    async def whole() -> None:
+        async with asyncio.timeout(10):
+            await work
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize(("known", "concluded"), [(0, 0), (6, 6), (7, 6)])
+def test_a_source_that_does_not_know_the_move_to_be_over_leaves_its_guest_where_it_went(
+    known: int, concluded: int
+) -> None:
+    async def work() -> None:
+        machine = Machine()
+        source, _ = await moved(machine, 7)
+        await source.turn(a_want(Role.RUN, known, concluded))
+        assert machine.guests[GUEST.id].host == "n2"
+
+    run(work())
+
+
+def test_a_source_takes_its_guest_back_from_a_move_that_was_called_off() -> None:
+    async def work() -> None:
+        machine = Machine()
+        source, target = await moved(machine, 7)
+        await source.turn(a_want(Role.RUN, 7, 7))
+        assert machine.guests[GUEST.id].host == "n1"
+        await target.turn(a_want(Role.TAKE, 7, 6))  # it has not heard yet that its move was called off
+        assert machine.guests[GUEST.id].host == "n1"
+
+    run(work())
+
+
+def test_a_target_takes_what_it_is_told_to() -> None:
+    async def work() -> None:
+        machine = Machine()
+        source, target = await moved(machine, 7)
+        await source.turn(a_want(Role.TAKE, 8, 7))
+        assert machine.guests[GUEST.id].host == "n1"
+        assert source.guests.has_arrived(a_want(Role.TAKE, 8, 7))
+        assert not target.guests.has_arrived(a_want(Role.TAKE, 8, 7))
+
+    run(work())
+
+
+def test_a_cause_ends_with_what_it_was_the_cause_of() -> None:
+    async def work() -> None:
+        machine = Machine()
+        host = Host("n2", machine)
+        first, second = a_want(Role.ARRIVE, 7, 6), a_want(Role.ARRIVE, 8, 7)
+        await host.guests.observe()
+        host.guests.step({GUEST.id: first}, may_open=True, may_end=True)
+        while GUEST.id not in host.guests.causes:  # there is no such guest on this machine
+            await asyncio.sleep(0)
+        host.guests.step({GUEST.id: second}, may_open=True, may_end=True)
+        assert GUEST.id not in host.guests.causes
+        for task in host.guests._busy.values():
+            task.cancel()
+
+    run(work())
