@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from playground.api.app import LOCAL
+
+HEAD_S = 10.0
+"""How long a TCP peer may take to send the head of its first request. Whoever holds connections open without one would
+else use up the descriptors, and with them everybody's way in."""
+
+SILENT = 256
+"""TCP connections without a first request at a time; beyond, the oldest goes."""
+
+LOOK_S = 0.5
 
 
 class _Server(uvicorn.Server):
@@ -50,7 +61,25 @@ class Serving:
 
     async def run(self) -> None:
         """Serves until `end`."""
-        await self._server.serve(sockets=[self._sock])
+        looking = asyncio.create_task(self._hang_up_on_the_silent()) if self._sock.family != socket.AF_UNIX else None
+        try:
+            await self._server.serve(sockets=[self._sock])
+        finally:
+            if looking is not None:
+                looking.cancel()
+
+    async def _hang_up_on_the_silent(self) -> None:
+        since_s: dict[Any, float] = {}
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now_s = asyncio.get_running_loop().time()
+            # a connection's `cycle` is its current or last request; what has become a websocket has none
+            silent = [c for c in self._server.server_state.connections if getattr(c, "cycle", self) is None]
+            since_s = {connection: since_s.get(connection, now_s) for connection in silent}
+            oldest_first = sorted(since_s, key=since_s.__getitem__)
+            for number, connection in enumerate(oldest_first):
+                if now_s - since_s[connection] >= HEAD_S or len(oldest_first) - number > SILENT:
+                    connection.transport.abort()
 
     def end(self) -> None:
         """Stops serving; open connections get a second."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -17,6 +18,7 @@ import pytest
 from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from playground.api import serving
 from playground.api.app import make_app
 from playground.api.serving import Serving, tcp_socket, unix_socket
 from playground.controller.controller import Controller
@@ -68,10 +70,10 @@ async def doors(folder: Path, admin_token: str | None = "sesame") -> AsyncIterat
     unix = unix_socket(folder / "s")
     for sock in (unix, tcp):
         sock.listen()
-    serving = [Serving(app, unix), Serving(app, tcp)]
-    tasks = [asyncio.create_task(controller.run()), asyncio.create_task(serving[0].run())]
-    yield Doors(controller, folder / "s", tcp, lambda: tasks.append(asyncio.create_task(serving[1].run())))
-    for server in serving:
+    servers = [Serving(app, unix), Serving(app, tcp)]
+    tasks = [asyncio.create_task(controller.run()), asyncio.create_task(servers[0].run())]
+    yield Doors(controller, folder / "s", tcp, lambda: tasks.append(asyncio.create_task(servers[1].run())))
+    for server in servers:
         server.end()
     tasks[0].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -234,5 +236,49 @@ def test_a_file_that_takes_long_to_read_holds_up_nobody(tmp_path: Path, monkeypa
         assert (await made.ask("GET", "/v1/site", local=True))[0] == 200
         answered.set()
         assert (await planning)[0] in (200, 422)
+
+    within(tmp_path, claim)
+
+
+def test_who_says_nothing_over_tcp_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "HEAD_S", 0.3)
+    monkeypatch.setattr(serving, "LOOK_S", 0.05)
+
+    async def claim(made: Doors) -> None:
+        made.open_tcp()
+        headers = {"authorization": "Bearer sesame"}
+        waiting = asyncio.create_task(made.ask("GET", "/v1/events?after=99&wait_s=1", **headers))
+        token = json.loads((await made.ask("POST", "/v1/hosts/h1/token", local=True))[1])["token"]
+        host, port = made.tcp.getsockname()
+        headers = {"Authorization": f"Bearer {token}", "X-Playground-Host": "h1"}
+        async with connect(f"ws://{host}:{port}/v1/agent", additional_headers=headers) as agent:
+            for said in (b"", b"GET /v1/site HTTP/1.1\r\nx: "):
+                reader, writer = await asyncio.open_connection(host, port)
+                writer.write(said)
+                with contextlib.suppress(ConnectionError):
+                    assert await asyncio.wait_for(reader.read(), 5) == b""
+                writer.close()
+            await agent.ping()
+            assert agent.close_code is None
+        assert (await waiting)[0] == 200
+
+    within(tmp_path, claim)
+
+
+def test_of_too_many_silent_ones_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "SILENT", 3)
+    monkeypatch.setattr(serving, "LOOK_S", 0.05)
+
+    async def claim(made: Doors) -> None:
+        made.open_tcp()
+        streams = [await asyncio.open_connection(*made.tcp.getsockname()) for _ in range(8)]
+        done, left = await asyncio.wait([asyncio.create_task(r.read()) for r, _ in streams], timeout=1)
+        assert (len(done), len(left)) == (5, 3)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*done, *left, return_exceptions=True)
+        for _, writer in streams:
+            writer.close()
+        assert (await made.ask("GET", "/v1/site", authorization="Bearer sesame"))[0] == 200
 
     within(tmp_path, claim)
