@@ -242,7 +242,15 @@ class Agent:
         except Exception as error:
             log.exception("pass failed, tried again")
             self._broken = f"a pass failed: {type(error).__name__}: {error}"
+            await self._report_broken()
             await asyncio.sleep(RETRY_S)
+
+    async def _report_broken(self) -> None:
+        """What the last whole pass found, and that the present one failed."""
+        try:
+            await self._report()
+        except Exception:
+            log.exception("report failed too")
 
     async def _pass(self) -> None:
         self._started += 1

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from dhcp.server import LeaseKind
+from overlay.kernel.converge import Outcome
 from overlay.kernel.memory import MemoryDataPlane
-from overlay.state import port_device
+from overlay.state import HostState, port_device
 from playground import wire
 from playground.agent.agent import Agent
 from playground.records import HostRecord, ObservedPort, ObservedWorkspace, workspace_id
@@ -84,6 +85,7 @@ class FakeLink:
     def __init__(self) -> None:
         self.ports: dict[str, ObservedPort] = {}
         self.workspaces: dict[str, ObservedWorkspace] = {}
+        self.problems: tuple[str, ...] = ()
         self.said = asyncio.Condition()
 
     async def run(self) -> None:
@@ -99,6 +101,8 @@ class FakeLink:
                     self.ports[observed.port] = observed
                 elif isinstance(observed, ObservedWorkspace):
                     self.workspaces[observed.workspace] = observed
+                else:
+                    self.problems = observed.problems
             for key in message.gone:
                 self.workspaces.pop(key.split("/")[3] if key.startswith("observed/workspace") else "", None)
                 self.ports.pop(key.split("/")[2] if key.startswith("observed/port") else "", None)
@@ -409,5 +413,26 @@ def test_a_running_guest_with_another_address_is_asked_to_ask_for_it(tmp_path: P
                     await asyncio.sleep(0.02)
             await host.agent._pass_done()
             assert machine.calls.count(("n1", "renew", W0)) == 1
+
+    run(work())
+
+
+def test_a_bug_costs_a_pass_and_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        host = Host("n1", Machine(), tmp_path)
+        async with running(host):
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await host.link.until(lambda: host.is_said("running"))
+            broken = host.plane.converge
+
+            def fail(desired: HostState) -> Outcome:
+                raise RuntimeError("a bug")
+
+            host.plane.converge = fail  # type: ignore[method-assign]
+            host.agent._again()
+            await host.link.until(lambda: any("a bug" in problem for problem in host.link.problems))
+            host.plane.converge = broken  # type: ignore[method-assign]
+            await host.link.until(lambda: not host.link.problems)
+            assert host.is_said("running")
 
     run(work())
