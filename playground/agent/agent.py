@@ -238,7 +238,9 @@ class Agent:
         """A bug costs a pass, not the agent: it is said in the log and in `hosts`, and the next pass tries again."""
         try:
             await self._pass()
-            self._broken = ""
+            if self._broken:
+                self._broken = ""
+                self._again()
         except Exception as error:
             log.exception("pass failed, tried again")
             self._broken = f"a pass failed: {type(error).__name__}: {error}"
