@@ -258,8 +258,11 @@ def _is_served(world: World, grid: Grid, port: PortRecord, owner: WorkspaceRecor
 
 
 def lingering(world: World, name: str) -> list[Json]:
-    """What hosts that are up still hold of a playground whose records are gone."""
+    """What is left of a playground whose records are gone: on hosts that are up, and claims that no host holds."""
     found = []
+    grid = world.grids.get(name)
+    if grid is not None and any(not world.is_held(claim.owner, key) for key, claim in grid.claims.items()):
+        found.append({"object": f"playground {name}", "cause": "its addresses are being freed"})
     for (playground, workspace), seen in sorted(world.observed_workspaces.items()):
         if playground == name:
             found += [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Callable
 
 import pytest
 from site_lab import Site, eventually
@@ -120,6 +121,9 @@ def test_what_one_playground_leaves_another_can_have(site: Site) -> None:
         site.up(fixed)
         assert site.address("lab", "head.grid") == "10.20.0.77"
         site.down("lab")
+    site.up(LAB)
+    assert site.address("lab", "head.grid") == "10.20.0.2"  # the lowest: nothing is left of what head had
+    site.down("lab")
 
 
 def test_same_addresses_in_two_playgrounds_never_meet(site: Site) -> None:
@@ -185,5 +189,19 @@ def test_a_stopped_workspace_keeps_its_addresses(site: Site) -> None:
             k: before[k] for k in ("mac", "addresses", "host")
         }
         site.assert_reachable("lab", 6)
+    finally:
+        site.down("lab")
+
+
+def test_two_sites_at_once_do_not_see_each_other(site: Site, a_site: Callable[..., Site]) -> None:
+    other = a_site(2, "west")
+    try:
+        for each in (site, other):
+            each.up(LAB)
+        assert other.address("lab", "head.grid") == site.address("lab", "head.grid")
+        other.client.post("stop", {"workspace": "head"})
+        eventually(lambda: other.ports("lab")["head.grid"]["state"] == "stopped", what="stopped there")
+        site.assert_reachable("lab", 6)
+        other.assert_reachable("lab", 2)
     finally:
         site.down("lab")

@@ -106,6 +106,7 @@ def test_back_at_once_and_twenty_moves_without_a_pause_end_whole(lab: Site) -> N
     assert_carried_by(lab, HOSTS[20 % 3])
 
 
+@pytest.mark.long
 def test_three_quick_measured_moves_leave_no_silence(lab: Site) -> None:
     for host in ("n2", "n3", "n1"):
         assert lab.move("rover", host, measure=True)["state"] == "settled"

@@ -204,15 +204,3 @@ def test_a_guest_that_somebody_else_runs_is_served_and_given_back(lab: Site, und
         eventually(lambda: device in lab.on("n1", "ip", "-br", "link"), what="the device is back where it was")
     finally:
         lab.on("n1", "ip", "netns", "del", "vm")
-
-
-def test_two_sites_at_once_do_not_see_each_other(lab: Site) -> None:
-    with ExitStack() as stack:
-        other = _make(stack, "west", 2)
-        other.up(LAB.replace("  guest: {networks: [grid], host: n1, driver: external}\n", ""))
-        assert other.ports("lab")["one.grid"]["addresses"][0] == lab.ports("lab")["one.grid"]["addresses"][0]
-        other.assert_reachable("lab", 2)
-        lab.assert_reachable("lab", 2)
-        other.client.post("stop", {"workspace": "one"})
-        eventually(lambda: other.ports("lab")["one.grid"]["state"] == "stopped", what="stopped there")
-        lab.assert_reachable("lab", 2)
