@@ -137,9 +137,11 @@ def test_a_start_that_is_broken_off_leaves_nothing(
 
 def test_a_leashed_sandbox_ends_with_its_command_line(site: str, folders: Folders, eventually: Eventually) -> None:
     driver = drive("ensure", site, "2", "leash", "memory")
-    assert answer(driver)["ping"] == 0
-    driver.kill()
-    driver.wait()
+    try:
+        assert answer(driver)["ping"] == 0
+    finally:
+        driver.kill()
+        driver.wait()
     eventually(lambda: sandbox.find(site) is None and not sandbox_processes(folders))
     eventually(folders.are_empty)
 
