@@ -122,7 +122,10 @@ class Batch:
                 self._queue(op, m.set_mtu(index, op.mtu), m.quieten(index))
             case do.CreateVxlan():
                 self._host.do(m.create_vxlan(op.name, op.mtu, op.tunnel, self._fd), ignore=(errno.EEXIST,))
-                self._queue(op, m.quieten(self._renew(op.name)))
+                index = self._renew(op.name)
+                # For chases, and now while nothing passes: the kernel stops a device that is up for as long as it puts
+                # a qdisc on it (dev_deactivate in qdisc_graft, ingress or not), and what is sent meanwhile is lost.
+                self._queue(op, m.quieten(index), m.ensure_clsact(index))
             case do.CreateLeg():
                 target = self._services.open(op.namespace)
                 try:
