@@ -18,7 +18,7 @@ from site_lab import Json, Site, eventually
 from playground.client import Refused, Unreachable
 from playground.records import workspace_id
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 HOSTS = ("n1", "n2", "n3")
 NAMES = ("east", "west")
 

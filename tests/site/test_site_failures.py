@@ -60,7 +60,15 @@ def records(site: Site) -> object:
     return [{key: row[key] for key in keys} for row in site.client.get("ports")]
 
 
-@pytest.mark.parametrize("victims", [("agent",), ("controller",), ("responder",), ("agent", "controller", "responder")])
+@pytest.mark.parametrize(
+    "victims",
+    [
+        pytest.param(("agent",), marks=pytest.mark.long),
+        pytest.param(("controller",), marks=pytest.mark.long),
+        pytest.param(("responder",), marks=pytest.mark.long),
+        ("agent", "controller", "responder"),
+    ],
+)
 def test_what_is_killed_costs_no_packet_no_guest_and_no_record(lab: Site, victims: tuple[str, ...]) -> None:
     pids, before = lab.pids("lab"), records(lab)
     with lab.stream("lab", "one", "two", "grid") as result:
@@ -73,7 +81,7 @@ def test_what_is_killed_costs_no_packet_no_guest_and_no_record(lab: Site, victim
         eventually(lambda: quiet(lab) and lab.progress("lab")["converged"], what="converged again")
         eventually(lambda: set(names(lab)) == set(lab.ports("lab")["two.grid"]["addresses"]), what="names answered")
     assert result["lost"] == 0 and result["duplicated"] == 0, result
-    assert result["sent"] > 300
+    assert result["sent"] > 100, "the stream ran before, while and after"
     assert (lab.pids("lab"), records(lab)) == (pids, before)
     lab.assert_reachable("lab", PAIRS)
 

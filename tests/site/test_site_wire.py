@@ -26,7 +26,7 @@ workspaces:
 """
 
 
-@pytest.fixture(scope="module", params=["ipv4", "ipv6"])
+@pytest.fixture(scope="module", params=["ipv4", pytest.param("ipv6", marks=pytest.mark.long)])
 def underlay(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -59,7 +59,11 @@ def test_a_guest_cant_lift_what_hides_the_state(driver: NetnsDriver, secrets: Pa
 
 def test_a_guest_can_write_only_where_it_was_given_room(driver: NetnsDriver, tmp_path: Path) -> None:
     mine = f"written-by-{GUEST.id}"
-    for place in ("/etc", "/usr/bin", "/var/lib", "/root", str(Path(__file__).parent)):
+    ours = Path(__file__).parent
+    places = ["/etc", "/usr/bin", "/var/lib", "/root"]
+    if not ours.is_relative_to("/tmp"):  # a checkout there lies where guests may write
+        places.append(str(ours))
+    for place in places:
         code, text = shell(driver, f"touch {place}/{mine}")
         assert code != 0 and "Read-only" in text, place
         assert not (Path(place) / mine).exists()

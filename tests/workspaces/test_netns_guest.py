@@ -170,9 +170,10 @@ def test_stop_asks_first_and_then_kills(driver: NetnsDriver, folder: Path, tmp_p
     assert told.read_text() == "bye\n"
 
     run(driver.prepare(GUEST))
-    capture(
-        driver, GUEST.id, ["sh", "-c", "setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 9; done' >/dev/null 2>&1 &"]
-    )
+    armed = tmp_path / "armed"
+    deaf = f'trap "" TERM HUP; echo armed > {armed}; while :; do sleep 9; done'
+    capture(driver, GUEST.id, ["sh", "-c", f"setsid sh -c '{deaf}' </dev/null >/dev/null 2>&1 &"])
+    assert eventually(armed.exists)
     pid = init_pid(folder)
     before = time.monotonic()
     run(driver.stop(GUEST.id, 0.2))
