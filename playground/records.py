@@ -26,7 +26,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
 Move = Literal["live", "cold", "same-kernel"]
 Desired = Literal["running", "stopped"]
 Phase = Literal["bound", "requested", "prepared", "copying", "activated"]
-"""A binding's place in a move; "bound" is at rest (DESIGN: settled and aborted both end there)."""
+"""A binding's place in a move; "bound" is at rest (settled and aborted moves both end there)."""
 
 
 class Driver(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ class _View:
 
 
 def _host(view: View, name: Name) -> Host:
-    """The names that DESIGN gives a port: WORKSPACE.NETWORK.origin, and WORKSPACE.origin for all ports together."""
+    """A port has the names WORKSPACE.NETWORK.origin, and WORKSPACE.origin for all ports together."""
     origin = view.origin.removesuffix(".")
     names = (f"{name.workspace}.{name.network}.{origin}", f"{name.workspace}.{origin}")
     return Host(names, name.addresses)
