@@ -1,6 +1,6 @@
 """Rates and CPU of names and address delivery, each beside a plain implementation in the same run.
 
-`python benchmarks/bench_dhcp_dns.py` prints one JSON object. DNS: a server process on loopback asked by a closed loop of 64
+`python benchmarks/bench_dhcp_dns.py` prints one JSON object. DNS: a server process on loopback, asked in a loop of 64
 queries in flight, ours against a loop of dnslib's parse and reply. DHCP: the work per frame, a frame in to a frame out,
 ours against scapy. The ratios are of CPU a query or frame, above 1 when ours is better; the rate is often the client's.
 """
