@@ -1,6 +1,7 @@
 """Measures the SQLite store beside what it is compared with, in one run, interleaved; prints one JSON object.
 
-All puts and claims counted are on the disk. `python benchmarks/bench_store.py [--rounds N] [--folder FOLDER]`; the folder
+All puts and claims counted are on the disk.
+`python benchmarks/bench_store.py [--rounds N] [--folder FOLDER]`; the folder
 decides which disk is measured. Rates are per second, times in milliseconds, medians over the rounds.
 """
 

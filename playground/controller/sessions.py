@@ -40,7 +40,7 @@ from playground.workspaces.migration import ENDED, State
 
 log = logging.getLogger("controller")
 
-LEASE_S = 5.0
+LEASE_S = 6.0
 """How long a host counts as up after its agent was last heard, give or take a `BEAT_S`."""
 
 VOID, TAKEN = 4401, 4409
@@ -109,7 +109,8 @@ Send = Callable[[str], Awaitable[None]]
 @dataclass(eq=False)
 class Session:
     """One agent's connection. sent: what its view holds, by scope. dirty: something that it may see has changed.
-    heard_s: when it last said anything, monotonic. token_sha256: what it dialled in with."""
+    heard_s: when it last said anything; kept_s: when that last kept its lease, both monotonic. token_sha256: what it
+    dialled in with."""
 
     host: str
     id: str
@@ -118,6 +119,7 @@ class Session:
     send: Send
     lease: LeaseId
     heard_s: float
+    kept_s: float = 0.0
     sent: dict[str, dict[str, wire.Viewed]] = field(default_factory=dict)
     dirty: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -243,24 +245,26 @@ class Sessions:
         )
 
     async def _keep(self, session: Session) -> None:
-        """Keeps the host's lease while its agent is heard; returns, and so ends the session, when it is not any
-        more."""
-        kept_s = 0.0
+        """Returns, and so ends the session, when its agent is not heard any more."""
         while True:
             await asyncio.sleep(wire.BEAT_S)
-            now_s = asyncio.get_running_loop().time()
-            if now_s - session.heard_s > LEASE_S:
-                log.warning("agent not heard host=%s silent_s=%.1f", session.host, now_s - session.heard_s)
+            silent_s = asyncio.get_running_loop().time() - session.heard_s
+            if silent_s > LEASE_S:
+                log.warning("agent not heard host=%s silent_s=%.1f", session.host, silent_s)
                 return
-            if session.heard_s <= kept_s:
-                continue
-            kept_s = now_s
-            try:
-                await self._store.keepalive(session.lease)
-            except LeaseLost:
-                session.lease = await self._store.lease(LEASE_S)
-                alive = AliveRecord(host=session.host, session=session.id)
-                await self._store.commit([], [Put(key_of(alive), encode(alive), session.lease)])
+
+    async def _hear(self, session: Session) -> None:
+        """Keeps the host's lease from the moment that its agent is heard; once a second is enough."""
+        session.heard_s = asyncio.get_running_loop().time()
+        if session.heard_s - session.kept_s < 1.0:
+            return
+        session.kept_s = session.heard_s
+        try:
+            await self._store.keepalive(session.lease)
+        except LeaseLost:
+            session.lease = await self._store.lease(LEASE_S)
+            alive = AliveRecord(host=session.host, session=session.id)
+            await self._store.commit([], [Put(key_of(alive), encode(alive), session.lease)])
 
     async def _show(self, session: Session) -> None:
         """Keeps the agent's view equal to the world: the difference to what was sent is sent. Returns once the agent
@@ -297,7 +301,7 @@ class Sessions:
     async def _listen(self, session: Session, receive: Callable[[], Awaitable[wire.FromAgent]]) -> None:
         while True:
             message = await receive()
-            session.heard_s = asyncio.get_running_loop().time()
+            await self._hear(session)
             match message:
                 case wire.Beat():
                     pass

@@ -81,7 +81,10 @@ def test_every_check_of_the_demo_holds_and_it_leaves_nothing(demo: subprocess.Po
     assert left_of(run_dir) == []
 
 
-@pytest.mark.parametrize("words", [None, "and a controller", "while"])
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param(None, marks=pytest.mark.long), "and a controller", pytest.param("while", marks=pytest.mark.long)],
+)
 def test_ctrl_c_at_any_moment_leaves_nothing(words: str | None, demo: subprocess.Popen[str], run_dir: Path) -> None:
     if words is None:
         while not list(run_dir.glob("demo-*")) and demo.poll() is None:

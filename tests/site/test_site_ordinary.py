@@ -17,7 +17,7 @@ from test_site_changes import LAB
 
 import playground
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 ROOT = Path(playground.__file__).parents[1]
 NOBODY = 65534
