@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import assert_never
@@ -363,12 +363,6 @@ class Sessions:
             return True
         move = grid.migrations.get(name)
         return concerns(self._world, host, workspace) or (move is not None and host in (move.source, move.target))
-
-    def notify(self, hosts: Iterable[str]) -> None:
-        """Shows these hosts what changed, now."""
-        for host in hosts:
-            if host in self.connected:
-                self.connected[host].dirty.set()
 
 
 def _is_same_address(one: str, other: str) -> bool:
