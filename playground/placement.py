@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from playground.records import HostRecord, WorkspaceRecord
-from playground.spec.selector import HostSelector, SelectorError, is_selector, parse_selector
+from policies.selector import Selector, SelectorError, is_selector, parse_selector
 
 _SLACK = 1e-9
 """Sums of cpus are floats; a tenth ten times is 0.9999999999999999."""
@@ -110,7 +110,7 @@ def _natural(name: str) -> tuple[str, int, str]:
 def _place_one(workspace: WorkspaceRecord, rooms: Mapping[str, _Room]) -> str | Refusal:
     if not rooms:
         return Refusal("the site has no hosts; start an agent on one")
-    pin: str | HostSelector | None = workspace.pin
+    pin: str | Selector | None = workspace.pin
     if workspace.pin is not None and is_selector(workspace.pin):
         try:
             pin = parse_selector(workspace.pin)
@@ -122,7 +122,7 @@ def _place_one(workspace: WorkspaceRecord, rooms: Mapping[str, _Room]) -> str | 
     best: _Room | None = None
     for name, room in rooms.items():
         if (isinstance(pin, str) and pin != name) or (
-            isinstance(pin, HostSelector) and not pin.matches(room.view.record.labels)
+            isinstance(pin, Selector) and not pin.matches(room.view.record.labels)
         ):
             causes.setdefault(f"not selected by {workspace.pin}", []).append(name)
         elif cause := _misfit(workspace, room):

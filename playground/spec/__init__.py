@@ -13,10 +13,9 @@ from playground.spec.objects import (
 )
 from playground.spec.problem import Place, Problem, SpecErrors
 from playground.spec.schema import json_schema
-from playground.spec.selector import HostSelector, SelectorError, parse_selector
+from policies.selector import Selector, SelectorError, parse_selector
 
 __all__ = [
-    "HostSelector",
     "HostSpec",
     "NetworkSpec",
     "NicSpec",
@@ -24,6 +23,7 @@ __all__ = [
     "PlaygroundSpec",
     "PoolSpec",
     "Problem",
+    "Selector",
     "SelectorError",
     "SiteSpec",
     "SpecErrors",

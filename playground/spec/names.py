@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-_LABEL_WORD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_./-]*[A-Za-z0-9])?")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MIB = {"MiB": 1, "GiB": 1024, "TiB": 1024 * 1024}
 
@@ -41,16 +40,6 @@ def domain_name(text: str) -> str:
     for label in text.split("."):
         dns_label(label)
     return text
-
-
-def is_label_key(text: str) -> bool:
-    """Letters, digits and inner `-_./`, at most 63."""
-    return len(text) <= MAX_LABEL and bool(_LABEL_WORD.fullmatch(text))
-
-
-def is_label_value(text: str) -> bool:
-    """As a key."""
-    return is_label_key(text)
 
 
 def seconds(value: int | str) -> int:

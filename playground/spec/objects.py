@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from overlay.pools import Span, Version, address_text
 from playground.spec.problem import Place
-from playground.spec.selector import HostSelector
+from policies.selector import Selector
 
 NOWHERE = Place("", 1, 1)
 """The place of what no file says."""
@@ -82,7 +82,7 @@ class WorkspaceSpec:
     name: str
     labels: Mapping[str, str]
     nics: tuple[NicSpec, ...]
-    host: str | HostSelector | None
+    host: str | Selector | None
     driver: str
     cpus: float
     memory_mib: int

@@ -13,8 +13,8 @@ from playground.spec.models import NicShape, WorkspaceShape
 from playground.spec.network import reserved
 from playground.spec.objects import NetworkSpec, NicSpec, WorkspaceSpec
 from playground.spec.problem import Place, Problem, suggestion
-from playground.spec.selector import HostSelector, SelectorError, is_selector, parse_selector
 from playground.spec.source import Document
+from policies.selector import Selector, SelectorError, is_label_key, is_label_value, is_selector, parse_selector
 
 MAX_WORKSPACES = 20_000
 """Of one playground, scaled ones counted in full."""
@@ -51,11 +51,11 @@ def check_labels(labels: Mapping[str, str], document: Document, path: tuple[str 
     """Labels that no selector could name, or that are built in."""
     for key, value in labels.items():
         place = document.key_place((*path, key))
-        if not names.is_label_key(key):
+        if not is_label_key(key):
             yield Problem.at(place, f"{key!r} is no label; write letters, digits and inner -_./, at most 63")
         elif key in names.BUILT_IN_LABELS:
             yield Problem.at(place, f"the label {key} is built in; choose another name")
-        elif not names.is_label_value(value):
+        elif not is_label_value(value):
             yield Problem.at(
                 document.place((*path, key)), f"{value!r} is no label's value; write letters, digits and inner -_./"
             )
@@ -108,7 +108,7 @@ class _Reader:
             message = f"unknown driver {driver!r}{suggestion(driver, DRIVERS)}"
         self.problems.append(Problem.at(place, message))
 
-    def _host(self, name: str, shape: WorkspaceShape) -> str | HostSelector | None:
+    def _host(self, name: str, shape: WorkspaceShape) -> str | Selector | None:
         if shape.host is None:
             return None
         text = shape.host.strip()

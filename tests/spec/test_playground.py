@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from overlay.pools import Span, address_text
-from playground.spec import HostSelector, PlaygroundSpec, load_playground, load_site
+from playground.spec import PlaygroundSpec, Selector, load_playground, load_site
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -126,7 +126,7 @@ def test_hosts_capacity_drivers_and_macs_are_read() -> None:
     )
     a, b, c = spec.workspaces.values()
     assert (a.host, a.cpus, a.memory_mib) == ("n1", 2.0, 1536)
-    assert isinstance(b.host, HostSelector) and b.host.matches({"room": "b"})
+    assert isinstance(b.host, Selector) and b.host.matches({"room": "b"})
     assert (b.nics[0].mac, b.nics[0].labels) == ("52:54:00:ab:cd:ef", {"side": "in"})
     assert (c.driver, c.cpus) == ("external", 0.25)
 

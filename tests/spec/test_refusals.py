@@ -236,7 +236,7 @@ WORKSPACES = {
     "{networks: grid, driver: §netsn}": ["workspaces.head.driver: unknown driver 'netsn'; did you mean netns?"],
     "{networks: grid, host: §'room=='}": [
         "workspaces.head.host: 'room==' is no selector: read '=' where a label's value should be; "
-        "allowed: a=b, a!=b, a in (x,y), a notin (x,y), has(a), !has(a), joined by commas"
+        "allowed: a=b, a!=b, a in (x,y), a notin (x,y), has(a), !has(a), joined by commas, or * alone"
     ],
     "{networks: grid, host: §Node_1}": [
         "workspaces.head.host: 'Node_1' can't be a DNS label; "

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from playground.spec import SelectorError, parse_selector
-from playground.spec.selector import is_selector
+from policies.selector import is_selector
 
 keys = st.sampled_from(["room", "gpu", "in", "has", "a.b/c"])
 values = st.sampled_from(["a", "b", "7", "in"])

@@ -1,22 +1,25 @@
-"""Pure. Selectors over host labels: parsing, and whether labels match. Knows nothing of hosts beyond their labels.
+"""Pure. Selectors over labels: parsing, and whether labels match. Knows nothing of what carries the labels.
 
-    selector := term ("," term)*
+    selector := "*" | term ("," term)*
     term     := KEY "=" VALUE | KEY "!=" VALUE | KEY "in" "(" VALUES ")" | KEY "notin" "(" VALUES ")"
               | "has" "(" KEY ")" | "!" "has" "(" KEY ")"
 
-All terms have to hold. `!=` and `notin` also hold where the label is missing, as in Kubernetes.
+All terms have to hold; `*`, which has none, holds everywhere. `!=` and `notin` also hold where the label is missing, as
+in Kubernetes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
-from playground.spec.names import is_label_key, is_label_value
+MAX_LABEL = 63
+"""Characters of a label's name, and of its value."""
 
-_TOKENS = re.compile(r"\s*(?:(?P<word>[A-Za-z0-9_./-]+)|(?P<sign>!=|=|!|\(|\)|,)|(?P<bad>\S))")
+_WORD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_./-]*[A-Za-z0-9])?")
+_TOKENS = re.compile(r"\s*(?:(?P<word>[A-Za-z0-9_./-]+)|(?P<sign>!=|=|!|\(|\)|,|\*)|(?P<bad>\S))")
 
 
 class Operator(Enum):
@@ -50,10 +53,10 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
-class HostSelector:
-    """A conjunction of terms. text: as written, the form in which records keep it."""
+class Selector:
+    """A conjunction of terms. text: as written, the form in which records keep it; no part of what is selected."""
 
-    text: str
+    text: str = field(compare=False)
     terms: tuple[Term, ...]
 
     def matches(self, labels: Mapping[str, str]) -> bool:
@@ -65,21 +68,35 @@ class SelectorError(ValueError):
     """A text is no selector; says what was read where, and what is allowed there."""
 
 
+def is_label_key(text: str) -> bool:
+    """Letters, digits and inner `-_./`, at most MAX_LABEL."""
+    return len(text) <= MAX_LABEL and bool(_WORD.fullmatch(text))
+
+
+def is_label_value(text: str) -> bool:
+    """As a key."""
+    return is_label_key(text)
+
+
 def is_selector(text: str) -> bool:
-    """Whether a `host:` text is meant as a selector; otherwise it is a host's name."""
-    return bool(re.search(r"[=!(),\s]", text.strip()))
+    """Whether a text is meant as a selector; otherwise it is a bare word, a name."""
+    return bool(re.search(r"[=!(),*\s]", text.strip()))
 
 
-def parse_selector(text: str) -> HostSelector:
+def parse_selector(text: str) -> Selector:
     """Parses the grammar above. Raises SelectorError."""
     reader = _Reader(text)
-    terms = [reader.term()]
-    while reader.peek() == ",":
+    if reader.peek() == "*":
+        reader.take()
+        terms = []
+    else:
+        terms = [reader.term()]
+    while terms and reader.peek() == ",":
         reader.take()
         terms.append(reader.term())
     if (rest := reader.peek()) is not None:
         raise reader.error(f"read {rest!r} after a complete condition; join conditions with commas")
-    return HostSelector(text, tuple(terms))
+    return Selector(text, tuple(terms))
 
 
 class _Reader:
@@ -98,7 +115,7 @@ class _Reader:
     def error(self, what: str) -> SelectorError:
         return SelectorError(
             f"{self._text!r} is no selector: {what}; "
-            "allowed: a=b, a!=b, a in (x,y), a notin (x,y), has(a), !has(a), joined by commas"
+            "allowed: a=b, a!=b, a in (x,y), a notin (x,y), has(a), !has(a), joined by commas, or * alone"
         )
 
     def peek(self, ahead: int = 0) -> str | None:
