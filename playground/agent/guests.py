@@ -93,7 +93,7 @@ class Guests:
                 if guest not in wants and guest not in self._busy:
                     self._begin(guest, self._end(guest, driver, seen.state))
 
-    def _action(self, want: Want, may_open: bool) -> Coroutine[Any, Any, None] | None:
+    def _action(self, want: Want, may_open: bool) -> Coroutine[Any, Any, object] | None:
         driver = self.drivers.get(want.driver)
         if driver is None:
             self.causes[want.id] = f"this host has no driver {want.driver}"
@@ -105,6 +105,9 @@ class Guests:
                 return driver.stop(want.id, GRACE_S) if may_open and want.move == want.concluded else None
             case Role.RUN, GuestState.RUNNING if self.observed[want.id][1].cause:
                 return driver.prepare(want.guest)
+            case Role.RUN, GuestState.RUNNING if self.observed[want.id][1].move < want.concluded == want.move:
+                # called off: said where the target finds it, as its flip may be under way and would be seen only later
+                return driver.reclaim(want.guest, want.move)
             case Role.RUN, GuestState.RUNNING if self.stale(want):
                 return driver.renew(want.id)
             case Role.RUN, GuestState.ABSENT | GuestState.FAILED if may_open:
@@ -139,18 +142,19 @@ class Guests:
             now = self._wants.get(want.id)
             if now is None or (now.role, now.move) != (want.role, want.move):
                 return  # called off, or over, while the gate was opened
-            self.pauses[want.id] = await driver.activate(want.guest, want.move)
+            take = driver.reclaim if want.move == want.concluded else driver.activate
+            self.pauses[want.id] = await take(want.guest, want.move)
             await self.observe()
         finally:
             self.opening.discard(want.id)
 
-    def _begin(self, guest: str, action: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, guest: str, action: Coroutine[Any, Any, object]) -> None:
         log.info(
             "guest action guest=%s state=%s action=%s", guest, self.state(guest).value, getattr(action, "__name__", "")
         )
         self._busy[guest] = asyncio.ensure_future(self._do(guest, action, _aim(self._wants.get(guest))))
 
-    async def _do(self, guest: str, action: Coroutine[Any, Any, None], aim: object) -> None:
+    async def _do(self, guest: str, action: Coroutine[Any, Any, object], aim: object) -> None:
         try:
             await action
             self.causes.pop(guest, None)

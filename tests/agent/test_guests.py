@@ -9,7 +9,7 @@ import pytest
 
 from playground.agent.guests import Guests
 from playground.derive import Role, Want
-from playground.workspaces.drivers.api import Guest, Nic
+from playground.workspaces.drivers.api import DriverError, Guest, Nic
 from playground.workspaces.drivers.memory import Machine, MemoryDriver
 
 GUEST = Guest("7a010e8d8fc8", "atlas", "w", "w", (Nic("0" * 12, "pg" + "0" * 12, "02:00:00:00:00:01", 1450, 0),))
@@ -94,6 +94,26 @@ def test_a_source_takes_its_guest_back_from_a_move_that_was_called_off() -> None
         assert machine.guests[GUEST.id].host == "n1"
         await target.turn(a_want(Role.TAKE, 7, 6))  # it has not heard yet that its move was called off
         assert machine.guests[GUEST.id].host == "n1"
+
+    run(work())
+
+
+def test_a_target_whose_flip_is_late_finds_its_move_called_off() -> None:
+    """The source's look comes before the flip: what it then says in the ledger is what keeps the guest with it."""
+
+    async def work() -> None:
+        machine = Machine()
+        source, target = Host("n1", machine), Host("n2", machine)
+        await source.driver.prepare(GUEST)
+        await source.driver.start(GUEST)
+        await target.driver.prepare_arrival(GUEST)
+        await source.turn(a_want(Role.RUN, 7, 7))
+        with pytest.raises(DriverError, match="called off"):
+            await target.driver.activate(GUEST, 7)
+        assert machine.guests[GUEST.id].host == "n1"
+        machine.calls.clear()
+        await source.turn(a_want(Role.RUN, 7, 7))
+        assert machine.calls == []
 
     run(work())
 

@@ -137,6 +137,21 @@ def test_a_move_aborted_while_it_is_measured_ends_whole(lab: Site) -> None:
     assert_carried_by(lab, "n3" if ended["state"] == "settled" else "n1")
 
 
+def test_an_abort_that_meets_the_flip_silences_nobody(lab: Site) -> None:
+    with lab.stream("lab", "third", "rover", "grid") as result:
+        for _ in range(6):
+            begun = lab.begin("rover", "n2")
+            eventually(lambda: lab.migration("rover")["state"] not in ("requested", "prepared"), what="copying")
+            try:
+                lab.client.post("abort", {"workspace": "rover"})
+            except Refused as refused:
+                assert "already at n2" in str(refused)
+            if lab.finish(begun)["state"] == "settled":
+                assert lab.move("rover", "n1")["state"] == "settled"
+    assert result["gap_ms"] < 1000 and result["duplicated"] == 0, result
+    assert_carried_by(lab, "n1")
+
+
 @pytest.mark.parametrize("name", ["agent-n2", "agent-n1", "controller"])
 @pytest.mark.parametrize(
     "delay_s", [pytest.param(0.0, marks=pytest.mark.long), 0.08, pytest.param(0.2, marks=pytest.mark.long)]

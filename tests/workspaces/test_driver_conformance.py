@@ -130,9 +130,25 @@ def test_a_guest_may_come_back_before_its_source_let_it_go(site: Site) -> None:
 def test_an_aborted_arrival_leaves_the_guest_where_it_was(site: Site) -> None:
     bring_up(site)
     run(site.b.prepare_arrival(GUEST))
-    run(site.b.abort_arrival(GUEST))
+    run(site.b.depart(GUEST.id))
     assert site.states() == {"a": GuestState.RUNNING, "b": None}
-    run(site.b.abort_arrival(GUEST))
+    run(site.b.depart(GUEST.id))
+
+
+@pytest.mark.parametrize("landed", [False, True])
+def test_a_host_that_reclaims_its_guest_has_it_whenever_the_flip_to_another_comes(site: Site, landed: bool) -> None:
+    bring_up(site)
+    run(site.b.prepare_arrival(GUEST))
+    if landed:
+        run(site.b.activate(GUEST, 7))
+    run(site.a.reclaim(GUEST, 7))
+    with pytest.raises(DriverError, match="called off"):
+        run(site.b.activate(GUEST, 7))
+    assert site.states() == {"a": GuestState.RUNNING, "b": GuestState.ELSEWHERE}
+    run(site.b.activate(GUEST, 8))
+    with pytest.raises(DriverError, match="later move"):
+        run(site.a.reclaim(GUEST, 7))
+    assert site.states() == {"a": GuestState.ELSEWHERE, "b": GuestState.RUNNING}
 
 
 def test_agents_that_restart_find_everything_as_it_was(site: Site) -> None:
@@ -161,8 +177,6 @@ def test_traffic_is_not_taken_without_an_arrival_nor_dropped_by_a_departure(site
         run(site.b.activate(GUEST))
     with pytest.raises(DriverError, match="goes by this host"):
         run(site.a.depart(GUEST.id))
-    with pytest.raises(DriverError, match="goes by this host"):
-        run(site.a.abort_arrival(GUEST))
     assert site.states() == {"a": GuestState.RUNNING, "b": None}
 
 

@@ -125,7 +125,7 @@ def test_an_arrival_killed_anywhere_is_finished_or_taken_back(pair: Pair, finish
             run(arrive(pair.b()))
             assert run(pair.b().observe())[GUEST.id].state is GuestState.RUNNING
             run(arrive(pair.a()))
-        run(pair.b().abort_arrival(GUEST))
+        run(pair.b().depart(GUEST.id))
         assert run(pair.b().observe()) == {}
         assert run(pair.a().observe())[GUEST.id].state is GuestState.RUNNING
         pair.hosts[0].run("ping", "-c", "1", "-W", "1", "10.0.0.2")

@@ -144,7 +144,7 @@ def test_a_broadcast_arrives_once_before_between_and_after_flips(grid: Grid) -> 
     shout("flipped")
     grid.flip("a")
     shout("back")
-    run(grid.drivers["b"].abort_arrival(GUEST))
+    run(grid.drivers["b"].depart(GUEST.id))
     shout("aborted")
     shout("end")
     counter.join()

@@ -105,15 +105,17 @@ class Driver(Protocol):
 
     async def activate(self, guest: Guest, move: int = 0) -> float:
         """The guest's traffic goes by this host from now on; returns its pause in ms. move: what `observe` then says
-        brought it here."""
+        brought it here. Raises DriverError once another host has reclaimed the guest from that move, or a later one."""
+        ...
+
+    async def reclaim(self, guest: Guest, move: int) -> float:
+        """Like `activate`, by the host that the guest belongs to now that this move is over: from now on no `activate`
+        for it succeeds elsewhere. Raises DriverError when a later move has brought the guest where it is."""
         ...
 
     async def depart(self, guest_id: str) -> None:
-        """This host's ends of a guest that has moved away are gone; the guest goes on where it is."""
-        ...
-
-    async def abort_arrival(self, guest: Guest) -> None:
-        """Undoes `prepare_arrival` before `activate`."""
+        """This host's ends of a guest that has moved away, or has not arrived, are gone; the guest goes on where it
+        is."""
         ...
 
     async def stop(self, guest_id: str, grace_s: float) -> None:

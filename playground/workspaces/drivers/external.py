@@ -63,13 +63,13 @@ class ExternalDriver:
         self._moves[guest.id] = move
         return 0.0
 
+    async def reclaim(self, guest: Guest, move: int) -> float:
+        """As `activate`: where the guest is, only its owner decides."""
+        return await self.activate(guest, move)
+
     async def depart(self, guest_id: str) -> None:
         """Watches the guest no longer."""
         self._forget(guest_id)
-
-    async def abort_arrival(self, guest: Guest) -> None:
-        """Watches the guest no longer."""
-        self._forget(guest.id)
 
     async def stop(self, guest_id: str, grace_s: float) -> None:
         """Ends nothing; watches the guest no longer."""

@@ -28,7 +28,7 @@ GUEST_FILE = "guest.json"
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One guest as it was made. host: who carries its traffic. pid 0: its init is being made, or was and never came up.
-    move: the generation of the move that brought it to its host, 0 when none did.
+    move: the generation of the move that brought it to its host, or that its host took it back from; 0 when none did.
 
     pid and started (clock ticks since boot) are in the agents' pid namespace, boot the kernel's boot id.
     """

@@ -99,20 +99,26 @@ class MemoryDriver:
         """This host carries the guest; no pause."""
         self._note("activate", guest.id)
         entry = self._alive(guest.id)
-        if self._host not in entry.ends:
-            raise DriverError("its arrival on this host is not prepared")
-        entry.host, entry.move = self._host, move
-        return 0.0
+        if move and entry.move >= move and entry.host != self._host:
+            raise DriverError(f"it was called off: host {entry.host} has it")
+        return self._flip(entry, move)
+
+    async def reclaim(self, guest: Guest, move: int) -> float:
+        """This host carries the guest, and no host does by that move any more."""
+        self._note("reclaim", guest.id)
+        entry = self._alive(guest.id)
+        if entry.move > move:
+            raise DriverError(f"a later move has brought it to host {entry.host}")
+        return self._flip(entry, move)
 
     async def depart(self, guest_id: str) -> None:
         """No ends here any more."""
         self._note("depart", guest_id)
-        self._leave(guest_id)
-
-    async def abort_arrival(self, guest: Guest) -> None:
-        """No ends here any more."""
-        self._note("abort_arrival", guest.id)
-        self._leave(guest.id)
+        entry = self._machine.guests.get(guest_id)
+        if entry is not None and entry.alive and entry.host == self._host:
+            raise DriverError("its traffic goes by this host: move it away first")
+        if entry is not None:
+            entry.ends.discard(self._host)
 
     async def stop(self, guest_id: str, grace_s: float) -> None:
         """The guest is gone; where another host carries it, only this host's ends."""
@@ -150,12 +156,11 @@ class MemoryDriver:
             raise DriverError("it does not run on this kernel" if entry is None else "its init has ended")
         return entry
 
-    def _leave(self, guest_id: str) -> None:
-        entry = self._machine.guests.get(guest_id)
-        if entry is not None and entry.alive and entry.host == self._host:
-            raise DriverError("its traffic goes by this host: move it away first")
-        if entry is not None:
-            entry.ends.discard(self._host)
+    def _flip(self, entry: MemoryGuest, move: int) -> float:
+        if self._host not in entry.ends:
+            raise DriverError("its arrival on this host is not prepared")
+        entry.host, entry.move = self._host, move
+        return 0.0
 
     def _observed(self, entry: MemoryGuest) -> Observed | None:
         is_here = self._host in entry.ends

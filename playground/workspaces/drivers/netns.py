@@ -94,13 +94,14 @@ class NetnsDriver:
         """Flips all NICs to this host. The guest never pauses: the answer is the time of the flip itself, in ms."""
         return await self._run(self._activate, guest, move)
 
-    async def depart(self, guest_id: str) -> None:
-        """Removes this host's legs. Raises DriverError while the guest's traffic still goes by this host."""
-        await self._run(self._leave, guest_id)
+    async def reclaim(self, guest: Guest, move: int) -> float:
+        """The same flip, in the ledger as the end of that move: whoever still means to arrive by it finds so there."""
+        return await self._run(self._reclaim, guest, move)
 
-    async def abort_arrival(self, guest: Guest) -> None:
-        """Removes this host's legs; a flip that was begun and not finished is taken back first."""
-        await self._run(self._leave, guest.id)
+    async def depart(self, guest_id: str) -> None:
+        """Removes this host's legs; a flip that was begun and not finished is taken back first. Raises DriverError
+        while the guest's traffic still goes by this host."""
+        await self._run(self._leave, guest_id)
 
     async def stop(self, guest_id: str, grace_s: float) -> None:
         """Ends the guest and removes its ends. Where another host carries it, only this host's ends go."""
@@ -229,12 +230,24 @@ class NetnsDriver:
     def _activate(self, guest: Guest, move: int) -> float:
         with self._ledger.locked(guest.id):
             entry = self._alive(guest.id)
-            with _wiring(entry) as wiring:
-                if not wiring.has_legs(self._host, entry.nics):
-                    raise DriverError("its arrival on this host is not prepared")
-                pause_ms = wiring.flip(self._host, entry.nics)
-            self._ledger.write(msgspec.structs.replace(entry, host=self._host, move=move))
-            return pause_ms
+            if move and entry.move >= move and entry.host != self._host:
+                raise DriverError(f"it was called off: host {entry.host} has it")
+            return self._flip(entry, move)
+
+    def _reclaim(self, guest: Guest, move: int) -> float:
+        with self._ledger.locked(guest.id):
+            entry = self._alive(guest.id)
+            if entry.move > move:
+                raise DriverError(f"a later move has brought it to host {entry.host}")
+            return self._flip(entry, move)
+
+    def _flip(self, entry: Entry, move: int) -> float:
+        with _wiring(entry) as wiring:
+            if not wiring.has_legs(self._host, entry.nics):
+                raise DriverError("its arrival on this host is not prepared")
+            pause_ms = wiring.flip(self._host, entry.nics)
+        self._ledger.write(msgspec.structs.replace(entry, host=self._host, move=move))
+        return pause_ms
 
     def _leave(self, guest_id: str) -> None:
         with self._ledger.locked(guest_id):
