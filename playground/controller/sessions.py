@@ -11,32 +11,26 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import assert_never
 
 from playground import wire
 from playground.controller.events import EventLog
-from playground.controller.world import World
+from playground.controller.shown import Shown, Touched
+from playground.controller.world import Grid, World
 from playground.records import (
     AliveRecord,
-    BindingRecord,
     HostRecord,
-    MigrationRecord,
-    NetworkRecord,
     ObservedHost,
     ObservedPort,
     ObservedWorkspace,
-    PortRecord,
     Record,
-    WorkspaceRecord,
     encode,
     key_of,
 )
 from playground.store.api import LIMIT_OPS, Conflict, Delete, LeaseId, LeaseLost, Put, Store
-from playground.view import SITE, host_scope, playground_scope
-from playground.workspaces.migration import ENDED, State
 
 log = logging.getLogger("controller")
 
@@ -58,59 +52,14 @@ class SessionRefused(Exception):
         self.code = code
 
 
-def public(host: HostRecord) -> HostRecord:
-    """What other hosts may know of a host."""
-    return HostRecord(name=host.name, site=host.site, underlay=host.underlay, underlay_mtu=host.underlay_mtu)
-
-
-def scopes_of(world: World, host: str) -> set[str]:
-    """The scopes that concern a host: the site, itself, and each playground that it carries or will carry a port of."""
-    found = {SITE, host_scope(host)}
-    for name, grid in world.grids.items():
-        if any(host in (b.active, b.source, b.target) for b in grid.bindings.values()) or any(
-            concerns(world, host, w) for w in grid.workspaces.values()
-        ):
-            found.add(playground_scope(name))
-    return found
-
-
-def concerns(world: World, host: str, workspace: WorkspaceRecord) -> bool:
-    """Whether a workspace is placed on a host, moving to or from it, or has left something there."""
-    name = (workspace.playground, workspace.name)
-    move = world.grids[workspace.playground].migrations.get(workspace.name)
-    moving = move is not None and State(move.state) not in ENDED and host in (move.source, move.target)
-    return workspace.host == host or moving or host in world.observed_workspaces.get(name, ())
-
-
-def records_in(world: World, host: str, scope: str) -> list[wire.Viewed]:
-    """Every record of one scope as one host may see it."""
-    if scope == SITE:
-        return [public(h) for h in world.hosts.values()]
-    kind, _, name = scope.partition("/")
-    if kind == "playground":
-        grid = world.grids.get(name)
-        if grid is None:
-            return []
-        return [*grid.networks.values(), *grid.ports.values(), *grid.bindings.values()]
-    found: list[wire.Viewed] = []
-    for grid in list(world.grids.values()):
-        for workspace in grid.workspaces.values():
-            if concerns(world, host, workspace):
-                found.append(workspace)
-                move = grid.migrations.get(workspace.name)
-                if move is not None and host in (move.source, move.target):
-                    found.append(move)
-    return found
-
-
 Send = Callable[[str], Awaitable[None]]
 
 
 @dataclass(eq=False)
 class Session:
-    """One agent's connection. sent: what its view holds, by scope. dirty: something that it may see has changed.
-    heard_s: when it last said anything; kept_s: when that last kept its lease, both monotonic. token_sha256: what it
-    dialled in with."""
+    """One agent's connection. shown: what its view holds. dirty: something that it may see has changed. heard_s: when
+    it last said anything; kept_s: when that last kept its lease, both monotonic. token_sha256: what it dialled in
+    with."""
 
     host: str
     id: str
@@ -119,8 +68,8 @@ class Session:
     send: Send
     lease: LeaseId
     heard_s: float
+    shown: Shown
     kept_s: float = 0.0
-    sent: dict[str, dict[str, wire.Viewed]] = field(default_factory=dict)
     dirty: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -141,16 +90,14 @@ class Sessions:
         world.listen(self._changed)
 
     def _changed(self, changes: list[tuple[str, Record | None, Record | None]], revision: int) -> None:
-        viewed = (HostRecord, NetworkRecord, WorkspaceRecord, PortRecord, BindingRecord, MigrationRecord)
-        for _, before, after in changes:
-            # what a host holds decides what it is shown; what it says of it does not
-            came_or_went = isinstance(after or before, ObservedWorkspace) and (before is None or after is None)
-            if came_or_went or isinstance(after or before, viewed):
-                break
-        else:
+        touched = Touched()
+        for key, before, after in changes:
+            touched.add(key, before, after)
+        if not touched:
             return
         for session in self.connected.values():
-            session.dirty.set()
+            if session.shown.note(self._world, touched):
+                session.dirty.set()
 
     async def serve(
         self, hello: wire.Hello, token_sha256: str, send: Send, receive: Callable[[], Awaitable[wire.FromAgent]]
@@ -166,6 +113,7 @@ class Sessions:
             send,
             lease,
             asyncio.get_running_loop().time(),
+            Shown(hello.host),
         )
         await self._register(hello, session)
         previous = self.connected.get(hello.host)
@@ -269,34 +217,20 @@ class Sessions:
     async def _show(self, session: Session) -> None:
         """Keeps the agent's view equal to the world: the difference to what was sent is sent. Returns once the agent
         has dialled again; raises SessionRefused once its token is void."""
-        whole = True
+        said: Sequence[wire.FromController] = session.shown.whole(self._world)
+        revision = self._world.revision
+        is_whole = True
         while self.connected.get(session.host) is session:
-            session.dirty.clear()
             self._admitted(session)
-            said = False
-            revision = self._world.revision
-            wanted = scopes_of(self._world, session.host)
-            for scope in [s for s in session.sent if s not in wanted]:
-                del session.sent[scope]
-                await session.send(wire.encode(wire.Leave(scope)))
-                said = True
-            for scope in sorted(wanted):
-                now = {key_of(r): r for r in records_in(self._world, session.host, scope)}
-                before = session.sent.get(scope)
-                session.sent[scope] = now
-                if before is None:
-                    await session.send(wire.encode(wire.Enter(scope, revision, list(now.values()))))
-                    said = True
-                    continue
-                puts = [record for key, record in now.items() if before.get(key) != record]
-                deletes = [key for key in before if key not in now]
-                if puts or deletes:
-                    await session.send(wire.encode(wire.Changed(scope, revision, puts, deletes)))
-                    said = True
-            if whole or said:
+            for message in said:
+                await session.send(wire.encode(message))
+            if said or is_whole:
                 await session.send(wire.encode(wire.Complete(revision)))
-            whole = False
+            is_whole = False
             await session.dirty.wait()
+            session.dirty.clear()
+            said = session.shown.difference(self._world)
+            revision = self._world.revision
 
     async def _listen(self, session: Session, receive: Callable[[], Awaitable[wire.FromAgent]]) -> None:
         while True:
@@ -341,15 +275,17 @@ class Sessions:
         said it last. What has no record may be left over from before; no other host is believed to have it, either."""
         if observed.host != host:
             return False
+        grid: Grid | None
         match observed:
             case ObservedHost():
                 return True
             case ObservedPort():
                 if not all(_is_address(text) for text in observed.leased):
                     return False
-                grid = next((g for g in self._world.grids.values() if observed.port in g.ports), None)
-                if grid is None:
+                home = self._world.homes.get(observed.port)
+                if home is None:
                     return _PORT.fullmatch(observed.port) is not None
+                grid = self._world.grids[home]
                 binding = grid.bindings.get(observed.port)
                 if binding is not None and host in (binding.active, binding.source, binding.target):
                     return True
@@ -362,7 +298,8 @@ class Sessions:
         if grid is None or workspace is None or self._world.modified(key_of(observed)):
             return True
         move = grid.migrations.get(name)
-        return concerns(self._world, host, workspace) or (move is not None and host in (move.source, move.target))
+        concerns = self._world.ties.does_concern(host, workspace.playground, workspace.name)
+        return concerns or (move is not None and host in (move.source, move.target))
 
 
 def _is_same_address(one: str, other: str) -> bool:

@@ -17,6 +17,7 @@ import msgspec
 
 from overlay.pools import address_hex, parse_address
 from playground import records
+from playground.controller.ties import Ties
 from playground.records import (
     AliveRecord,
     BindingRecord,
@@ -37,6 +38,7 @@ from playground.records import (
     address_claim,
 )
 from playground.store.api import Compacted, Compare, Event, Item, Revision, Store
+from playground.workspaces.migration import ENDED, State
 
 
 class Unreadable(ValueError):
@@ -54,6 +56,8 @@ class Grid:
     bindings: dict[str, BindingRecord] = field(default_factory=dict)
     migrations: dict[str, MigrationRecord] = field(default_factory=dict)
     claims: dict[str, ClaimRecord] = field(default_factory=dict)
+    claimed: dict[str, set[str]] = field(default_factory=dict)
+    """Keys of the claims of each owner."""
 
     def is_empty(self) -> bool:
         """Nothing of the playground is left in the store."""
@@ -81,6 +85,11 @@ class World:
         self.observed_hosts: dict[str, ObservedHost] = {}
         self.probes: dict[str, ProbeRecord] = {}
         self.events: dict[int, EventRecord] = {}
+        self.ties = Ties()
+        self.homes: dict[str, str] = {}
+        """The playground of each port."""
+        self.moving: dict[tuple[str, str], MigrationRecord] = {}
+        """Moves that are under way, or that nobody has finished yet."""
         self._listeners: list[Listener] = []
         self._moved = asyncio.Condition()
 
@@ -114,7 +123,7 @@ class World:
         seen = self.observed_ports.get(owner)
         if not seen:
             return False
-        if not any(owner in grid.ports for grid in self.grids.values()):
+        if owner not in self.homes:
             return True
         claimed = key.rpartition("/")[2]
         return any(claimed == address_hex(*parse_address(text)) for report in seen.values() for text in report.leased)
@@ -212,6 +221,8 @@ class World:
                 _set(self.observed_workspaces[name], record.host, after)
                 if not self.observed_workspaces[name]:
                     del self.observed_workspaces[name]
+                if before is None or after is None:
+                    self._tie(*name)
             case PlaygroundRecord():
                 self.grids[record.name].root = after if isinstance(after, PlaygroundRecord) else None
                 self._forget(record.name)
@@ -220,23 +231,52 @@ class World:
                 self._forget(record.playground)
             case WorkspaceRecord():
                 _set(self.grids[record.playground].workspaces, record.name, after)
+                self._tie(record.playground, record.name)
                 self._forget(record.playground)
             case PortRecord():
                 _set(self.grids[record.playground].ports, record.id, after)
+                _set(self.homes, record.id, after and record.playground)
                 self._forget(record.playground)
             case BindingRecord():
                 _set(self.grids[record.playground].bindings, record.port, after)
+                self.ties.bind(_binding(before), _binding(after))
                 self._forget(record.playground)
             case MigrationRecord():
                 _set(self.grids[record.playground].migrations, record.workspace, after)
+                is_done = after is None or (State(record.state) in ENDED and record.finished_utc_s is not None)
+                _set(self.moving, (record.playground, record.workspace), None if is_done else record)
+                self._tie(record.playground, record.workspace)
                 self._forget(record.playground)
             case ClaimRecord():
+                self._own(key, _claim(before), _claim(after))
                 _set(self.grids[record.playground].claims, key, after)
                 if key.startswith("claim/vni/"):
                     _set(self.vnis, int(key.rpartition("/")[2]), after)
                 self._forget(record.playground)
             case None:
                 pass
+
+    def _tie(self, playground: str, name: str) -> None:
+        """Which hosts a workspace concerns: where it is placed, both ends of its move, and where something is left."""
+        grid = self.grids.get(playground)
+        workspace = grid.workspaces.get(name) if grid else None
+        hosts: set[str] = set()
+        if grid is not None and workspace is not None:
+            hosts.update(self.observed_workspaces.get((playground, name), ()))
+            if workspace.host is not None:
+                hosts.add(workspace.host)
+            move = grid.migrations.get(name)
+            if move is not None and State(move.state) not in ENDED:
+                hosts.update((move.source, move.target))
+        self.ties.concern(playground, name, frozenset(hosts))
+
+    def _own(self, key: str, before: ClaimRecord | None, after: ClaimRecord | None) -> None:
+        if before is not None and (keys := self.grids[before.playground].claimed.get(before.owner)):
+            keys.discard(key)
+            if not keys:
+                del self.grids[before.playground].claimed[before.owner]
+        if after is not None:
+            self.grids[after.playground].claimed.setdefault(after.owner, set()).add(key)
 
     def _forget(self, playground: str) -> None:
         if self.grids[playground].is_empty() and not self.grids[playground].migrations:
@@ -258,7 +298,15 @@ def _read(key: str, value: bytes) -> Record:
     return record
 
 
-def _set(index: dict[Any, Any], key: object, value: Record | None) -> None:
+def _binding(record: Record | None) -> BindingRecord | None:
+    return record if isinstance(record, BindingRecord) else None
+
+
+def _claim(record: Record | None) -> ClaimRecord | None:
+    return record if isinstance(record, ClaimRecord) else None
+
+
+def _set(index: dict[Any, Any], key: object, value: Record | str | None) -> None:
     if value is None:
         index.pop(key, None)
     else:
