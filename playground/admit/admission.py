@@ -105,14 +105,16 @@ def _difference(spec: PlaygroundSpec, known: Known, wanted: Grid, change: str) -
 
 
 def _root(spec: PlaygroundSpec, known: Known, change: str, is_material: bool) -> PlaygroundRecord | None:
-    """The root pointer, or None when it already says this. Comments move the text, but not the generation."""
+    """The root pointer, or None when it already says this. Comments move the text: the change that counts, and the
+    generation, stay."""
     old = known.root
     if old is None:
         return PlaygroundRecord(name=spec.name, text=spec.text, file=spec.file, change=change)
     if (old.text, old.file, old.state) == (spec.text, spec.file, "present"):
         return None
-    generation = old.generation + 1 if is_material else old.generation
-    return replace(old, text=spec.text, file=spec.file, change=change, generation=generation, state="present")
+    if not is_material:
+        return replace(old, text=spec.text, file=spec.file, state="present")
+    return replace(old, text=spec.text, file=spec.file, change=change, generation=old.generation + 1, state="present")
 
 
 def _changed(old: Grid, new: Grid) -> Iterator[Record]:

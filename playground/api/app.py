@@ -142,7 +142,7 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
 
     @app.get("/v1/playgrounds/{name}/progress")
     async def progress(name: str) -> Json:
-        return status.progress(controller.world, name)
+        return status.progress(controller.world, name) | _accepted(controller, name)
 
     @app.get("/v1/status")
     async def show_status(playground: str | None = None) -> Json:
@@ -335,6 +335,14 @@ async def _pump(
         await asyncio.gather(*tasks, closed, return_exceptions=True)
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the peer may have closed first
             await websocket.close()
+
+
+def _accepted(controller: Controller, name: str) -> Json:
+    """The change that made a playground what it is to be, and its file: who waits for another waits in vain."""
+    grid = controller.world.grids.get(name)
+    if grid is None or grid.root is None or grid.root.state == "removing":
+        return {"change": None, "file": None}
+    return {"change": grid.root.change, "file": grid.root.file}
 
 
 async def _text(websocket: WebSocket) -> str:

@@ -61,7 +61,7 @@ def up(args: argparse.Namespace) -> int:
     state = None
     if not args.no_wait:
         try:
-            state = await_converged(client, name, args.timeout)
+            state = await_converged(client, name, args.timeout, answer["change"])
         except KeyboardInterrupt:
             print(f"playground: {name} is accepted and goes on; see `playground status`", file=sys.stderr)
             raise
@@ -151,22 +151,47 @@ def remove(client: Client, name: str) -> None:
         raise Failure(f"there is no playground {name} here; there is: {there}") from error
 
 
-def await_converged(client: Client, name: str, timeout: float) -> progress.Progress:
-    """Waits until a playground is as asked. Raises NotConverged with what is missing, and why."""
+def await_converged(client: Client, name: str, timeout: float, change: str) -> progress.Progress:
+    """Waits until a playground is as this change asked. Raises NotConverged with what is missing, and why, and Failure
+    when another edit, or a removal, counts instead."""
+
+    def is_over(state: progress.Progress) -> bool:
+        return progress.is_converged(state) or state.get("change") != change
+
     try:
-        return progress.follow(client, name, progress.is_converged, timeout)
+        state = progress.follow(client, name, is_over, timeout)
     except progress.TimedOut as late:
         raise NotConverged(_late(f"{name} is not up within {timeout:g} s", late.progress)) from None
+    if state.get("change") == change:
+        return state
+    if state.get("change") is None:
+        raise Failure(f"{name} was removed by a `down` before this edit ({change}) was up; `playground up` again")
+    raise Failure(
+        f"this edit of {name} ({change}) was replaced by another one, {_other(state)}, before it was up; "
+        "`playground plan` shows how your file differs from it"
+    )
 
 
 def await_removed(client: Client, names: list[str], timeout: float) -> None:
-    """Waits until nothing of the playgrounds is left on any live host. Raises NotConverged."""
+    """Waits until nothing of the playgrounds is left on any live host. Raises NotConverged, and Failure when somebody
+    brings one up again meanwhile."""
+
+    def is_over(state: progress.Progress) -> bool:
+        return progress.is_removed(state) or state.get("change") is not None
+
     deadline = time.monotonic() + timeout
     for name in names:
         try:
-            progress.follow(client, name, progress.is_removed, max(deadline - time.monotonic(), 0.0))
+            state = progress.follow(client, name, is_over, max(deadline - time.monotonic(), 0.0))
         except progress.TimedOut as late:
             raise NotConverged(_late(f"{name} is not gone within {timeout:g} s", late.progress)) from None
+        if state.get("change") is not None:
+            raise Failure(f"{name} was removed, and is being brought up again by another edit, {_other(state)}")
+
+
+def _other(state: progress.Progress) -> str:
+    """Somebody else's edit: `grid.yaml (change 1f0c…)`."""
+    return f"{render.word(state, 'file')} (change {render.word(state, 'change')})"
 
 
 def change_text(name: str, changes: list[Change], ink: render.Ink) -> str:

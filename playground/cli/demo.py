@@ -128,7 +128,7 @@ class Demo:
         asked = time.monotonic()
         answer = self._client.put("playgrounds", {"file": file, "text": text})
         self._playground = answer["name"]
-        state = change.await_converged(self._client, self._playground, UP_S)
+        state = change.await_converged(self._client, self._playground, UP_S, answer["change"])
         took = time.monotonic() - asked
         self.check(True, f"{self._playground} is up: {change.counts(state)}, {took:.1f} s after the file was read")
         leases = self._client.get("leases")

@@ -9,7 +9,7 @@ from typing import Any
 
 from playground.cli import progress, render, site
 from playground.cli.failure import DONE, REFUSED, Failure, NotConverged, UsageFailure
-from playground.client import Client, Unreachable
+from playground.client import Client, Refused, Unreachable
 
 _POLL_S = 0.1
 _HOLD_S = 5
@@ -92,7 +92,8 @@ def migrate(args: argparse.Namespace) -> int:
 
 
 def follow_move(client: Client, asked: dict[str, Any], timeout: float) -> dict[str, Any]:
-    """The result of the move that `POST /v1/migrate` answered with. Raises NotConverged."""
+    """The result of the move that `POST /v1/migrate` answered with. Raises NotConverged, and Failure when the workspace
+    is removed, or moved again, before that was read."""
     workspace = f"{asked['playground']}/{asked['workspace']}"
     line = progress.Line()
     deadline = time.monotonic() + timeout
@@ -105,8 +106,14 @@ def follow_move(client: Client, asked: dict[str, Any], timeout: float) -> dict[s
             try:
                 result: dict[str, Any] = client.get("migrations", query)
                 state = result["state"]
+                if result["generation"] > asked["generation"]:
+                    raise Failure(_overtaken(workspace, asked, result))
                 if state in ENDED:
                     return result
+            except Refused as refusal:
+                if refusal.status != 404:
+                    raise
+                raise Failure(f"{workspace} was removed while it was moved to {asked['to']}") from refusal
             except Unreachable as error:
                 state = str(error)
             if left <= 0:
@@ -115,6 +122,13 @@ def follow_move(client: Client, asked: dict[str, Any], timeout: float) -> dict[s
             time.sleep(_POLL_S)
     finally:
         line.clear()
+
+
+def _overtaken(workspace: str, asked: dict[str, Any], newer: dict[str, Any]) -> str:
+    """What became of a move whose result a newer one has replaced; a move begins where the last one ended."""
+    ended = "arrived" if newer["from"] == asked["to"] else "is over"
+    onward = f"{render.word(newer, 'from')} → {render.word(newer, 'to')}, {render.word(newer, 'state')}"
+    return f"{workspace}: the move to {asked['to']} {ended}, and another one has followed it ({onward})"
 
 
 def move_text(result: dict[str, Any]) -> str:

@@ -67,13 +67,17 @@ class Changes:
         return _steps(admit(spec, self._known(spec.name), "plan"))
 
     async def accept(self, spec: PlaygroundSpec) -> tuple[str, list[dict[str, Any]]]:
-        """Commits a file: (change id, steps). Raises SpecErrors with nothing changed."""
+        """Commits a file: (the change that the root pointer then carries, steps). Raises SpecErrors with nothing
+        changed."""
         async with self._locks[spec.name]:
             for _ in range(TRIES):
                 change = secrets.token_hex(6)
-                admission = admit(spec, self._known(spec.name), change)
+                known = self._known(spec.name)
+                admission = admit(spec, known, change)
+                root = admission.root or known.root
+                counts = root.change if root is not None else change  # an edit that means nothing new keeps the old one
                 if admission.is_empty:
-                    return change, []
+                    return counts, []
                 try:
                     await self._commit(spec.name, change, admission)
                 except Raced:
@@ -81,7 +85,7 @@ class Changes:
                 steps = _steps(admission)
                 if steps:
                     self._events.add("playground-changed", f"playground {spec.name}", f"{len(steps)} changes")
-                return change, steps
+                return counts, steps
         raise Raced(f"{spec.name} keeps changing; try again")
 
     async def remove(self, name: str) -> None:

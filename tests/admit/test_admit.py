@@ -86,7 +86,7 @@ def test_a_comment_moves_the_text_and_nothing_else() -> None:
     assert isinstance(admission.root, PlaygroundRecord)
     assert admission.root.text.startswith("# why")
     assert admission == Admission(root=admission.root)
-    assert (admission.root.generation, admission.root.change) == (1, "c2")
+    assert (admission.root.generation, admission.root.change) == (1, "c1")
 
 
 def test_lowest_free_addresses_in_the_files_order_over_pools() -> None:

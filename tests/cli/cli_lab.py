@@ -119,6 +119,8 @@ def a_status(**changes: Any) -> Row:
 def a_progress(converged: bool = True, **changes: Any) -> Row:
     progress = {
         "name": "atlas",
+        "change": "c1",
+        "file": "atlas.yaml",
         "converged": converged,
         "removed": False,
         "workspaces": {"total": 2, "running": 2 if converged else 1},
@@ -131,4 +133,4 @@ def a_progress(converged: bool = True, **changes: Any) -> Row:
 
 def a_move(state: str = "settled", **changes: Any) -> Row:
     move = {"playground": "atlas", "workspace": "worker-1", "from": "n1", "to": "n3", "state": state, "cause": ""}
-    return move | {"gap_ms": 2.13, "lost": 0, "duplicated": 0, "pause_ms": 0.4} | changes
+    return move | {"generation": 1, "gap_ms": 2.13, "lost": 0, "duplicated": 0, "pause_ms": 0.4} | changes

@@ -90,7 +90,7 @@ def test_up_says_what_changed_and_waits(atlas_is_up: FakeController, play: Play)
 
 
 def test_up_again_says_that_there_is_nothing_to_change(atlas_is_up: FakeController, play: Play) -> None:
-    atlas_is_up.answers["PUT playgrounds"] = {"name": "atlas", "change": "c2", "changes": []}
+    atlas_is_up.answers["PUT playgrounds"] = {"name": "atlas", "change": "c1", "changes": []}
     ran = play("up", ATLAS)
     assert (ran.code, ran.out) == (0, "atlas: nothing to change\n")
 
@@ -111,6 +111,24 @@ def test_what_is_not_up_in_time_is_three_and_named(atlas_is_up: FakeController, 
         "  workspace worker-0: no memory",
         "  workspace worker-1: waits for a host",
     ]
+
+
+def test_an_edit_that_another_one_replaces_is_a_refusal_that_names_it(atlas_is_up: FakeController, play: Play) -> None:
+    other = a_progress(change="c2", file="other.yaml")
+    atlas_is_up.answers["GET playgrounds/atlas/progress"] = [a_progress(False), other]
+    ran = play("up", ATLAS)
+    assert ran.code == 1 and "atlas: up" not in ran.out
+    assert ran.err == (
+        "playground: this edit of atlas (c1) was replaced by another one, other.yaml (change c2), before it was up; "
+        "`playground plan` shows how your file differs from it\n"
+    )
+
+
+def test_an_edit_whose_playground_is_removed_meanwhile_is_a_refusal(atlas_is_up: FakeController, play: Play) -> None:
+    gone = a_progress(False, change=None, file=None, removed=True)
+    atlas_is_up.answers["GET playgrounds/atlas/progress"] = [a_progress(False), gone]
+    ran = play("up", ATLAS)
+    assert ran.code == 1 and "was removed by a `down`" in ran.err
 
 
 def test_no_wait_returns_once_it_is_accepted(atlas_is_up: FakeController, play: Play) -> None:
@@ -191,16 +209,24 @@ def test_plan_without_a_controller_is_against_an_empty_site(play: Play) -> None:
 
 def test_down_waits_until_nothing_is_left(controller: FakeController, play: Play) -> None:
     controller.answers["DELETE playgrounds/atlas"] = {"name": "atlas"}
-    left = a_progress(False, waiting=[{"object": "workspace head", "cause": "host n1 is ending it"}])
-    controller.answers["GET playgrounds/atlas/progress"] = [left, a_progress(False, removed=True)]
+    left = a_progress(False, change=None, waiting=[{"object": "workspace head", "cause": "host n1 is ending it"}])
+    controller.answers["GET playgrounds/atlas/progress"] = [left, a_progress(False, change=None, removed=True)]
     ran = play("down", "atlas")
     assert ran.code == 0
     assert ran.out.startswith("atlas: down, ")
 
 
+def test_down_says_when_somebody_brings_it_up_again(controller: FakeController, play: Play) -> None:
+    controller.answers["DELETE playgrounds/atlas"] = {"name": "atlas"}
+    controller.answers["GET playgrounds/atlas/progress"] = [a_progress(False, change=None), a_progress(change="c2")]
+    ran = play("down", "atlas")
+    assert ran.code == 1
+    assert "brought up again by another edit, atlas.yaml (change c2)" in ran.err
+
+
 def test_what_is_not_gone_in_time_is_three_and_named(controller: FakeController, play: Play) -> None:
     controller.answers["DELETE playgrounds/atlas"] = {"name": "atlas"}
-    left = a_progress(False, waiting=[{"object": "workspace head", "cause": "host n1 is ending it"}])
+    left = a_progress(False, change=None, waiting=[{"object": "workspace head", "cause": "host n1 is ending it"}])
     controller.answers["GET playgrounds/atlas/progress"] = left
     ran = play("down", "atlas", "--timeout", "0")
     assert ran.code == 3

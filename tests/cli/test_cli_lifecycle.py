@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from cli_lab import FakeController, Play, a_move, a_status, a_workspace
@@ -38,7 +39,7 @@ def test_an_ambiguous_workspace_names_the_candidates(controller: FakeController,
 
 def test_a_move_is_followed_to_its_end_and_measured(controller: FakeController, play: Play) -> None:
     controller.answers["POST migrate"] = (202, a_move() | {"generation": 4})
-    controller.answers["GET migrations"] = [a_move("copying", gap_ms=None), a_move()]
+    controller.answers["GET migrations"] = [a_move("copying", gap_ms=None, generation=4), a_move(generation=4)]
     ran = play("migrate", "worker-1", "n3")
     assert ran.out == "worker-1: n1 → n3, settled; gap 2.1 ms, lost 0, duplicated 0, pause 0.4 ms\n"
     assert ran.code == 0
@@ -68,6 +69,24 @@ def test_an_aborted_move_is_a_refusal_with_its_cause(controller: FakeController,
     ran = play("migrate", "worker-1", "n3")
     assert ran.code == 1
     assert "aborted: host n3 is gone" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((404, {"error": "no workspace atlas/worker-1"}), "atlas/worker-1 was removed while it was moved to n3"),
+        (a_move("copying", **{"from": "n3", "to": "n2"}, generation=2), "arrived, and another one has followed it"),
+        (a_move("copying", **{"from": "n1", "to": "n2"}, generation=2), "is over, and another one has followed it"),
+    ],
+)
+def test_a_move_that_something_else_overtakes_is_a_refusal_that_says_so(
+    controller: FakeController, play: Play, answer: Any, said: str
+) -> None:
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1})
+    controller.answers["GET migrations"] = [a_move("copying", gap_ms=None), answer]
+    ran = play("migrate", "worker-1", "n3")
+    assert (ran.code, ran.out) == (1, "")
+    assert said in ran.err
 
 
 def test_a_move_that_does_not_settle_in_time_is_three(controller: FakeController, play: Play) -> None:

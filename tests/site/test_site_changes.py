@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -189,6 +190,28 @@ def test_a_stopped_workspace_keeps_its_addresses(site: Site) -> None:
             k: before[k] for k in ("mac", "addresses", "host")
         }
         site.assert_reachable("lab", 6)
+    finally:
+        site.down("lab")
+
+
+def test_of_two_people_who_bring_up_different_files_one_is_told_that_the_other_won(site: Site) -> None:
+    files = {name: site.write(text, name) for name, text in (("mine", LAB), ("yours", WIDER))}
+    words = [sys.executable, "-m", "playground", "up"]
+    both = {
+        name: subprocess.Popen(
+            [*words, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=site.environment
+        )
+        for name, path in files.items()
+    }
+    said = {name: process.communicate(timeout=90) for name, process in both.items()}
+    try:
+        codes = {name: process.returncode for name, process in both.items()}
+        assert sorted(codes.values()) == [0, 1], said
+        winner, loser = sorted(codes, key=lambda name: codes[name])
+        assert "lab: up, " in said[winner][0] and "lab: up, " not in said[loser][0]
+        assert f"was replaced by another one, {files[winner]} (change " in said[loser][1]
+        assert len(site.ports("lab")) == {"mine": 3, "yours": 5}[winner]
+        site.assert_reachable("lab")
     finally:
         site.down("lab")
 
