@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from playground.records import HostRecord, WorkspaceRecord
 from policies.selector import Selector, SelectorError, is_selector, parse_selector
@@ -19,13 +19,13 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """A host and what is placed on it: workspaces as (playground, name), used_* what those declare in all."""
+    """A host and what is placed on it: placed counts workspaces by playground, used_* is what those declare in all."""
 
     record: HostRecord
     is_up: bool
     used_cpus: float = 0.0
     used_memory_mib: int = 0
-    workspaces: tuple[tuple[str, str], ...] = ()
+    placed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ def place(workspaces: Sequence[WorkspaceRecord], hosts: Sequence[HostView]) -> d
             view,
             view.used_cpus,
             view.used_memory_mib,
-            len(view.workspaces),
-            Counter(playground for playground, _ in view.workspaces),
+            sum(view.placed.values()),
+            Counter(view.placed),
         )
         for view in sorted(hosts, key=lambda view: view.record.name)
     }

@@ -164,12 +164,7 @@ class Moves:
                 continue
 
     def _open(self) -> list[MigrationRecord]:
-        return [
-            move
-            for grid in self._world.grids.values()
-            for move in grid.migrations.values()
-            if State(move.state) not in ENDED
-        ]
+        return [move for move in self._world.moving.values() if State(move.state) not in ENDED]
 
     async def _pass(self) -> None:
         now = time.time()
@@ -179,10 +174,9 @@ class Moves:
             if event is not None:
                 target = self._world.observed_workspaces.get((move.playground, move.workspace), {}).get(move.target)
                 await self._apply(grid, move, event, cause, target.pause_ms if target else None)
-        for grid in list(self._world.grids.values()):
-            for move in grid.migrations.values():
-                if State(move.state) in ENDED and move.finished_utc_s is None:
-                    self._finish(move)  # a controller before this one ended it and died
+        for move in list(self._world.moving.values()):
+            if State(move.state) in ENDED:
+                self._finish(move)  # also one that a controller before this one ended, and died
 
     def _event(self, grid: Grid, move: MigrationRecord, now: float) -> tuple[Event | None, str]:
         """What the world says of a move, if anything new."""
@@ -223,11 +217,9 @@ class Moves:
 
     def _converged(self, playground: str, revision: int) -> bool:
         """Whether every live host with a port of the playground has converged to `revision`."""
-        grid = self._world.grids[playground]
-        concerned = {h for b in grid.bindings.values() for h in (b.active, b.source, b.target) if h is not None}
         return all(
             (seen := self._world.observed_hosts.get(h)) is not None and seen.applied >= revision
-            for h in concerned
+            for h in self._world.ties.hosts(playground)
             if h in self._world.alive
         )
 

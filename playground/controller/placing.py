@@ -9,9 +9,10 @@ import logging
 import msgspec
 
 from playground.controller.moves import Moves, Refused
+from playground.controller.rooms import Name, Rooms
 from playground.controller.world import World
-from playground.placement import HostView, Refusal, may_be_on, place
-from playground.records import BindingRecord, WorkspaceRecord, encode, key_of
+from playground.placement import Refusal, may_be_on, place
+from playground.records import BindingRecord, PortRecord, WorkspaceRecord, encode, key_of
 from playground.store.api import Change, Compare, Conflict, Delete, Put, Store
 from playground.workspaces.migration import ENDED, State
 
@@ -21,32 +22,16 @@ BATCH = 50
 """Operations a commit, compares included, below every engine's limit."""
 
 
-def host_views(world: World) -> list[HostView]:
-    """Every host with what is placed on it."""
-    used: dict[str, list[WorkspaceRecord]] = {name: [] for name in world.hosts}
-    for grid in world.grids.values():
-        for workspace in grid.workspaces.values():
-            if workspace.host in used:
-                used[workspace.host].append(workspace)
-    return [
-        HostView(
-            record=record,
-            is_up=name in world.alive,
-            used_cpus=sum(w.cpus for w in used[name]),
-            used_memory_mib=sum(w.memory_mib for w in used[name]),
-            workspaces=tuple((w.playground, w.name) for w in used[name]),
-        )
-        for name, record in sorted(world.hosts.items())
-    ]
-
-
 class Placing:
-    """The placement loop."""
+    """The placement loop. A pass costs what waits for something, not what there is."""
 
     def __init__(self, store: Store, world: World, moves: Moves) -> None:
         self._store = store
         self._world = world
         self._moves = moves
+        self._rooms = Rooms(world)
+        self._refused: dict[Name, tuple[int, WorkspaceRecord]] = {}
+        """Workspaces that found no host, as they were, and the version of the rooms that had none for them."""
 
     async def run(self) -> None:
         """Places for ever, after each change of the world."""
@@ -56,25 +41,19 @@ class Placing:
                 await self._world.moved(revision)
 
     async def once(self) -> bool:
-        """One pass over everything unplaced; true when something was committed."""
+        """One pass over everything that waits; true when something was committed."""
         committed = False
-        unplaced = [
-            w
-            for grid in self._world.grids.values()
-            if grid.root is not None and grid.root.state == "present"
-            for w in grid.workspaces.values()
-            if w.host is None
-        ]
         updates: list[WorkspaceRecord] = []
-        by_name = {(w.playground, w.name): w for w in unplaced}
-        if unplaced:
-            for key, answer in place(unplaced, host_views(self._world)).items():
-                workspace = by_name[key]
-                if isinstance(answer, Refusal):
-                    if workspace.reason != answer.reason:
-                        updates.append(msgspec.structs.replace(workspace, reason=answer.reason))
-                else:
+        if unplaced := self._unplaced():
+            version = self._rooms.version
+            for name, answer in place(list(unplaced.values()), self._rooms.views()).items():
+                workspace = unplaced[name]
+                if not isinstance(answer, Refusal):
                     updates.append(msgspec.structs.replace(workspace, host=answer, reason=""))
+                elif workspace.reason != answer.reason:
+                    updates.append(msgspec.structs.replace(workspace, reason=answer.reason))
+                else:
+                    self._refused[name] = (version, workspace)
         batch: tuple[list[Compare], list[Change]] = ([], [])
         for workspace in updates:
             batch[0].append(self._world.compare(workspace))
@@ -86,27 +65,52 @@ class Placing:
             committed |= await self._commit(*batch)
         return await self._bind() or await self._obey_pins() or committed
 
+    def _unplaced(self) -> dict[Name, WorkspaceRecord]:
+        """Workspaces to be placed now: those that have no host, unless nothing has changed since none would do."""
+        found: dict[Name, WorkspaceRecord] = {}
+        for name in sorted(self._rooms.unplaced):
+            workspace = self._world.workspace(*name)
+            if workspace is None or workspace.host is not None:
+                self._rooms.unplaced.discard(name)
+                self._refused.pop(name, None)
+                continue
+            root = self._world.grids[name[0]].root
+            if (
+                root is not None
+                and root.state == "present"
+                and self._refused.get(name)
+                != (
+                    self._rooms.version,
+                    workspace,
+                )
+            ):
+                found[name] = workspace
+        return found
+
     async def _obey_pins(self) -> bool:
         """A workspace on a host that its pin does not allow (any more) moves; a stopped one is placed anew."""
         committed = False
-        for grid in list(self._world.grids.values()):
-            for workspace in list(grid.workspaces.values()):
-                host = self._world.hosts.get(workspace.host or "")
-                move = grid.migrations.get(workspace.name)
-                if host is None or may_be_on(workspace, host) or (move and State(move.state) not in ENDED):
-                    continue
-                unplaced = msgspec.structs.replace(workspace, host=None)
-                answer = place([unplaced], host_views(self._world))[workspace.playground, workspace.name]
-                if isinstance(answer, Refusal):
-                    committed |= await self._explain(workspace, answer.reason)
-                elif workspace.desired == "stopped":
-                    committed |= await self._unplace(workspace)
-                else:
-                    try:
-                        await self._moves.request(workspace, answer, measure=False, by_hand=False)
-                        committed = True
-                    except Refused as error:
-                        committed |= await self._explain(workspace, str(error))
+        for name in sorted(self._rooms.unsettled):
+            workspace = self._world.workspace(*name)
+            host = self._world.hosts.get(workspace.host or "") if workspace is not None else None
+            if workspace is None or host is None or may_be_on(workspace, host):
+                self._rooms.unsettled.discard(name)
+                continue
+            move = self._world.grids[name[0]].migrations.get(name[1])
+            if move and State(move.state) not in ENDED:
+                continue
+            unplaced = msgspec.structs.replace(workspace, host=None)
+            answer = place([unplaced], self._rooms.views())[name]
+            if isinstance(answer, Refusal):
+                committed |= await self._explain(workspace, answer.reason)
+            elif workspace.desired == "stopped":
+                committed |= await self._unplace(workspace)
+            else:
+                try:
+                    await self._moves.request(workspace, answer, measure=False, by_hand=False)
+                    committed = True
+                except Refused as error:
+                    committed |= await self._explain(workspace, str(error))
         return committed
 
     async def _explain(self, workspace: WorkspaceRecord, reason: str) -> bool:
@@ -125,28 +129,42 @@ class Placing:
         """Every port of a placed workspace has a binding: created once, so only one host can ever carry it."""
         committed = False
         batch: tuple[list[Compare], list[Change]] = ([], [])
-        for grid in list(self._world.grids.values()):
-            for workspace in list(grid.workspaces.values()):
-                if workspace.host is None:
-                    continue
-                for port in workspace.ports:
-                    if port in grid.bindings or port not in grid.ports or self._world.holder(grid.ports[port]):
-                        continue
-                    binding = BindingRecord(
-                        port=port,
-                        playground=workspace.playground,
-                        workspace=workspace.name,
-                        active=workspace.host,
-                        source=workspace.host,
-                    )
-                    batch[0].extend([Compare(key_of(binding), 0), self._world.compare(grid.ports[port])])
-                    batch[1].append(Put(key_of(binding), encode(binding)))
-                    if len(batch[0]) + len(batch[1]) >= BATCH:
-                        committed |= await self._commit(*batch)
-                        batch = ([], [])
+        for name in sorted(self._rooms.unbound):
+            workspace = self._world.workspace(*name)
+            if workspace is None or workspace.host is None:
+                self._rooms.unbound.discard(name)
+                continue
+            bindings, waits = self._missing(workspace, workspace.host)
+            if not (bindings or waits):
+                self._rooms.unbound.discard(name)
+            for binding, port in bindings:
+                batch[0].extend([Compare(key_of(binding), 0), self._world.compare(port)])
+                batch[1].append(Put(key_of(binding), encode(binding)))
+                if len(batch[0]) + len(batch[1]) >= BATCH:
+                    committed |= await self._commit(*batch)
+                    batch = ([], [])
         if batch[1]:
             committed |= await self._commit(*batch)
         return committed
+
+    def _missing(self, workspace: WorkspaceRecord, host: str) -> tuple[list[tuple[BindingRecord, PortRecord]], bool]:
+        """The bindings that a workspace's ports lack, and whether one has to wait: for its record, or for another port
+        to let its address go."""
+        grid = self._world.grids[workspace.playground]
+        found: list[tuple[BindingRecord, PortRecord]] = []
+        waits = False
+        for id in workspace.ports:
+            port = grid.ports.get(id)
+            if id in grid.bindings:
+                continue
+            if port is None or self._world.holder(port):
+                waits = True
+                continue
+            binding = BindingRecord(
+                port=id, playground=workspace.playground, workspace=workspace.name, active=host, source=host
+            )
+            found.append((binding, port))
+        return found, waits
 
     async def _commit(self, compares: list[Compare], changes: list[Change]) -> bool:
         result = await self._store.commit(compares, changes)

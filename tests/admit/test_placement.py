@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +27,7 @@ def a_view(
     record = HostRecord(
         name=name, site="s", underlay="192.0.2.1", labels=labels, cpus=cpus, memory_mib=memory_mib, drivers=drivers
     )
-    return HostView(record, is_up, used_cpus, used_memory_mib, placed)
+    return HostView(record, is_up, used_cpus, used_memory_mib, Counter(playground for playground, _ in placed))
 
 
 def a_workspace(
