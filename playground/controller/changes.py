@@ -25,8 +25,10 @@ from playground.controller.world import Grid, World
 from playground.records import (
     ChangeRecord,
     ClaimRecord,
+    NetworkRecord,
     PlaygroundRecord,
     PortRecord,
+    Record,
     WorkspaceRecord,
     encode,
     key_of,
@@ -59,6 +61,17 @@ class Changes:
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._mine: set[str] = set()
         self._settled: dict[str, tuple[str, int]] = {}
+        self._loose: set[str] = {key for grid in world.grids.values() for key in grid.claims}
+        """Claims that no record may need; whoever has looked takes out what one does."""
+        world.listen(self._changed)
+
+    def _changed(self, changes: list[tuple[str, Record | None, Record | None]], revision: int) -> None:
+        for key, before, after in changes:
+            if isinstance(after, ClaimRecord):
+                self._loose.add(key)
+            elif isinstance(before, PortRecord | NetworkRecord):
+                grid = self._world.grids.get(before.playground)
+                self._loose.update(grid.claimed.get(before.id, ()) if grid else ())
 
     # what people ask
 
@@ -82,6 +95,7 @@ class Changes:
                     await self._commit(spec.name, change, admission)
                 except Raced:
                     continue
+                self._settle(spec.name, counts)
                 steps = _steps(admission)
                 if steps:
                     self._events.add("playground-changed", f"playground {spec.name}", f"{len(steps)} changes")
@@ -236,14 +250,13 @@ class Changes:
                 else:
                     await self._store.commit([], [Delete(key_of(marker))])
         for name, grid in list(self._world.grids.items()):
-            if grid.root is None or self._locks[name].locked():
+            if grid.root is None or self._locks[name].locked() or self._is_settled(name, grid.root):
                 continue
             async with self._locks[name]:
-                await self._roll_forward(name, grid.root)
+                if grid.root is not None and not self._is_settled(name, grid.root):
+                    await self._roll_forward(name, grid.root)
 
     async def _roll_forward(self, name: str, root: PlaygroundRecord) -> None:
-        if self._is_settled(name, root):
-            return
         try:
             if root.state == "removing":
                 await self._commit(name, root.change, remove(self._known(name)))
@@ -255,7 +268,10 @@ class Changes:
                 await self._commit(name, root.change, admission)
         except Raced:
             return
-        self._settled[name] = (root.change, self._world.modified(key_of(root)))
+        self._settle(name, root.change)
+
+    def _settle(self, name: str, change: str) -> None:
+        self._settled[name] = (change, self._world.modified(f"playground/{name}"))
 
     def _is_settled(self, name: str, root: PlaygroundRecord) -> bool:
         """Whether this controller has seen every record of the accepted file written."""
@@ -264,18 +280,23 @@ class Changes:
     async def release(self) -> None:
         """Frees claims that no record needs, once no host holds them either."""
         free: list[str] = []
-        for name, grid in list(self._world.grids.items()):
-            if grid.root is not None and not self._is_settled(name, grid.root):
+        for key in list(self._loose):
+            claim = self._world.claim(key)
+            if claim is None:
+                self._loose.discard(key)
+                continue
+            grid = self._world.grids[claim.playground]
+            if grid.root is not None and not self._is_settled(claim.playground, grid.root):
                 continue  # its records may not all be written yet
-            for key, claim in grid.claims.items():
-                if claim.change in self._mine or claim.change in self._world.changes:
-                    continue
-                if (
-                    self._locks[claim.playground].locked()
-                    or is_needed(grid, key, claim)
-                    or self._world.is_held(claim.owner, key)
-                ):
-                    continue
+            if (
+                claim.change in self._mine
+                or claim.change in self._world.changes
+                or self._locks[claim.playground].locked()
+            ):
+                continue
+            if is_needed(grid, key, claim):
+                self._loose.discard(key)
+            elif not self._world.is_held(claim.owner, key):
                 free.append(key)
         for start in range(0, len(free), BATCH):
             keys = free[start : start + BATCH]
