@@ -87,7 +87,7 @@ async def _run(options: argparse.Namespace) -> int:
     from playground.workspaces.drivers.api import Driver
     from playground.workspaces.drivers.external import ExternalDriver
     from playground.workspaces.drivers.netns import NetnsDriver
-    from policies.kernel.nft import ensure_guard
+    from policies.kernel.watch import GuardWatch
 
     refuse_hidden_names(namespaces.DIRECTORY)
     state = options.state_dir or paths.host_state_dir(options.site, options.name)
@@ -154,7 +154,7 @@ async def _run(options: argparse.Namespace) -> int:
         underlay=options.underlay,
         dataplane=dataplane,
         dataplane_name=options.dataplane,
-        guard=lambda: ensure_guard(dataplane.path),
+        guard=GuardWatch(dataplane.path),
         drivers=drivers,
         responder=responder,
         link=link,

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -47,7 +47,7 @@ WATCH_S = 0.5
 """How long one wait for a kernel event is: an agent that is told to end waits it out."""
 
 GUARD_S = 10.0
-"""How often the rules that keep address delivery at the port are read back."""
+"""How often the rules that keep address delivery at the port are read back, though nothing told of a change."""
 
 VOUCH_S = 30.0
 """How often the cache notes that a controller still vouches for it."""
@@ -63,11 +63,20 @@ class Plane(Protocol):
     def wait_event(self, timeout_s: float | None = None) -> bool: ...
 
 
+class Guard(Protocol):
+    """The data plane's filter rules as the agent uses them (`policies.kernel.watch.GuardWatch`, or its double)."""
+
+    def fileno(self) -> int: ...
+
+    def ensure(self) -> bool: ...
+
+    def touched(self) -> bool: ...
+
+
 class Agent:
     """Composed by `playground.agent.__main__`; `run` never returns but by cancellation.
 
-    guard: loads the data plane's filter rules unless they are in force; whether it had to. Nothing is forwarded, and no
-    guest is started, while it fails.
+    guard: nothing is forwarded, and no guest is started, while it can't be put in force.
     """
 
     def __init__(
@@ -77,7 +86,7 @@ class Agent:
         underlay: str,
         dataplane: Plane,
         dataplane_name: str,
-        guard: Callable[[], bool],
+        guard: Guard,
         drivers: Mapping[str, Driver],
         responder: Client,
         link: Link,
@@ -90,6 +99,7 @@ class Agent:
         self._dataplane_name = dataplane_name
         self._guard = guard
         self._guarded_at = 0.0
+        self._guard_due = True
         self._unguarded = ""
         self._drivers = drivers
         self._responder = responder
@@ -202,6 +212,7 @@ class Agent:
         watcher = asyncio.create_task(self._watch_kernel())
         link = asyncio.create_task(self._link.run())
         answers = asyncio.create_task(self._responder.run())
+        asyncio.get_running_loop().add_reader(self._guard.fileno(), self._hear_guard)
         try:
             while True:
                 self._wake.clear()
@@ -215,6 +226,7 @@ class Agent:
                 except TimeoutError:
                     self._look = True
         finally:
+            asyncio.get_running_loop().remove_reader(self._guard.fileno())
             for task in (watcher, link, answers):
                 task.cancel()
             await asyncio.gather(watcher, link, answers, return_exceptions=True)
@@ -223,6 +235,11 @@ class Agent:
         while True:
             if await asyncio.to_thread(self._dataplane.wait_event, WATCH_S):
                 self._again()
+
+    def _hear_guard(self) -> None:
+        if self._guard.touched():
+            self._guard_due = True
+            self._again()
 
     async def _pass_done(self) -> None:
         """Returns when a whole pass that started after this call has ended."""
@@ -281,7 +298,8 @@ class Agent:
             if outcome.repaired:
                 log.warning("drift repaired %s", " ".join(f"{k}={n}" for k, n in outcome.repaired.items()))
                 self._repaired.update(outcome.repaired)
-                self._guarded_at = 0.0
+                self._guard_due = True
+                self._again()
             if not outcome.errors:
                 self._applied = revision
             self._guests.step(derived.wants, self._may_open() and not self._unguarded, may_end=True)
@@ -292,11 +310,13 @@ class Agent:
 
     async def _ensure_guard(self) -> None:
         now = time.monotonic()
-        if now - self._guarded_at < GUARD_S:
+        if not self._guard_due and now - self._guarded_at < GUARD_S:
             return
+        self._guard_due = False
         try:
-            loaded = await asyncio.to_thread(self._guard)
+            loaded = await asyncio.to_thread(self._guard.ensure)
         except NftError as error:
+            self._guard_due = True
             if self._unguarded != str(error):
                 log.error("guard not in force, nothing is started error=%s", error)
             self._unguarded = str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +17,7 @@ from overlay.kernel.converge import Outcome
 from overlay.kernel.memory import MemoryDataPlane
 from overlay.state import HostState, port_device
 from playground import wire
+from playground.agent import agent as agent_module
 from playground.agent.agent import Agent
 from playground.records import HostRecord, ObservedPort, ObservedWorkspace, workspace_id
 from playground.responder.protocol import Leased, Value, port_key
@@ -86,6 +88,7 @@ class FakeLink:
         self.ports: dict[str, ObservedPort] = {}
         self.workspaces: dict[str, ObservedWorkspace] = {}
         self.problems: tuple[str, ...] = ()
+        self.repaired: Mapping[str, int] = {}
         self.said = asyncio.Condition()
 
     async def run(self) -> None:
@@ -102,7 +105,7 @@ class FakeLink:
                 elif isinstance(observed, ObservedWorkspace):
                     self.workspaces[observed.workspace] = observed
                 else:
-                    self.problems = observed.problems
+                    self.problems, self.repaired = observed.problems, observed.repaired
             for key in message.gone:
                 self.workspaces.pop(key.split("/")[3] if key.startswith("observed/workspace") else "", None)
                 self.ports.pop(key.split("/")[2] if key.startswith("observed/port") else "", None)
@@ -115,6 +118,29 @@ class FakeLink:
             await self.said.wait_for(claim)
 
 
+class FakeGuard:
+    """The rules as a stranger may remove them. loads: how often they had to be loaded."""
+
+    def __init__(self) -> None:
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.is_loaded, self.loads = False, 0
+
+    def fileno(self) -> int:
+        return self._event
+
+    def ensure(self) -> bool:
+        had_to, self.is_loaded = not self.is_loaded, True
+        self.loads += had_to
+        return had_to
+
+    def touched(self) -> bool:
+        return os.eventfd_read(self._event) > 0
+
+    def remove(self) -> None:
+        self.is_loaded = False
+        os.eventfd_write(self._event, 1)
+
+
 class Host:
     """One agent and its doubles."""
 
@@ -123,13 +149,13 @@ class Host:
         self.plane = Plane()
         self.link = FakeLink()
         self.responder = FakeResponder()
-        self.guarded = True
+        self.guard = FakeGuard()
         self.agent = Agent(
             host=name,
             underlay=UNDERLAY[name],
             dataplane=self.plane,
             dataplane_name="playground",
-            guard=lambda: False,
+            guard=self.guard,
             drivers={"netns": PluggingDriver(name, machine, self.plane)},
             responder=self.responder,  # type: ignore[arg-type]
             link=self.link,  # type: ignore[arg-type]
@@ -336,6 +362,25 @@ def test_a_guest_that_cannot_be_made_is_reported_with_its_cause(tmp_path: Path) 
             await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
             await host.link.until(lambda: host.is_said("failed"))
             assert host.link.workspaces["w-0"].cause == "no busybox"
+
+    run(work())
+
+
+def test_a_guard_that_somebody_removes_is_put_back_at_once_and_counted_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_module, "PERIOD_S", 60.0)
+
+    async def work() -> None:
+        host = Host("n1", Machine(), tmp_path)
+        async with running(host):
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await host.link.until(lambda: host.is_said("running"))
+            assert (host.guard.loads, "guard" in host.link.repaired) == (1, False)
+            for count in (1, 2, 3):
+                host.guard.remove()
+                await host.link.until(lambda n=count: host.link.repaired.get("guard") == n)
+            assert host.guard.loads == 4
 
     run(work())
 

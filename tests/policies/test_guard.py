@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import select
 import socket
 import subprocess
 import threading
@@ -17,6 +18,7 @@ import pytest
 
 from policies import guard
 from policies.kernel import nft
+from policies.kernel.watch import GuardWatch
 
 logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
 from scapy.layers.dhcp import BOOTP, DHCP  # noqa: E402
@@ -212,6 +214,47 @@ def test_the_guard_is_loaded_once_and_again_only_after_drift(bridge: Bridge) -> 
         assert not nft.is_loaded(bridge.path)
         assert nft.ensure_guard(bridge.path)
         assert nft.is_loaded(bridge.path)
+
+
+@pytest.mark.system
+def test_a_stranger_that_touches_the_guard_is_heard_at_once_and_nobody_else(bridge: Bridge) -> None:
+    watch = GuardWatch(bridge.path)
+    try:
+        assert not watch.ensure() and not watch.touched()
+        nft.load(bridge.path, "add table bridge theirs; add chain bridge theirs c")
+        assert select.select([watch], [], [], 2)[0] and not watch.touched()
+        nft.load(bridge.path, "flush ruleset")
+        assert select.select([watch], [], [], 2)[0] and watch.touched()
+        assert watch.ensure() and nft.is_loaded(bridge.path)
+        assert watch.touched() and not watch.touched()  # its own doing, once
+        assert not watch.ensure()
+    finally:
+        watch.close()
+
+
+@pytest.mark.system
+def test_a_namespace_that_takes_the_place_of_another_is_watched_instead(bridge: Bridge, tmp_path: Path) -> None:
+    other = Bridge()
+    place = tmp_path / "namespace"
+    place.symlink_to(bridge.path)
+    watch = GuardWatch(place)
+    try:
+        watch.ensure()
+        place.unlink()
+        place.symlink_to(other.path)
+        assert watch.ensure() and watch.touched()
+        nft.load(other.path, f"delete table bridge {guard.TABLE}")
+        assert select.select([watch], [], [], 2)[0] and watch.touched()
+    finally:
+        watch.close()
+        other.close()
+
+
+def test_a_namespace_that_is_not_there_can_not_be_watched(tmp_path: Path) -> None:
+    watch = GuardWatch(tmp_path / "none")
+    with pytest.raises(nft.NftError, match="none can't be watched"):
+        watch.ensure()
+    watch.close()
 
 
 @pytest.mark.system
