@@ -1,0 +1,150 @@
+"""Ports: how long one takes, and a thousand, until frames from the other host come out of them. Two emulated hosts.
+
+`python benchmarks/bench_ports.py [--sizes 10,100,1000] [--times 10]`. A size is a fresh site: the ends of all ports
+(taps) are made, then one file binds half of the ports to each host: `bulk`. Then ports are added one at a time:
+`one_port`. Both count from the request that carries the file, so the reading of the whole file and its commits are in
+it, until a frame sent into a port of the other host is read from the new port's tap. `remote_fdb` is when the other
+host's tunnel entry was heard of by netlink: the calibration of the one against the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+
+import measure
+from lab import Lab, Port, emulated, first_arrivals, frame, frames_of
+from measure import Json
+
+from overlay.kernel import messages as m
+from overlay.kernel.netlink import Netlink, parse, split
+
+HOSTS = ("n1", "n2")
+EVERY_S = 0.001
+ONE_PORT_S = 60.0
+BULK_S = 600.0
+_NEIGH = 3  # RTNLGRP_NEIGH
+
+
+def bulk(site: Lab, size: int) -> Json:
+    """Binds `size` ports in one change; seconds until the last of them receives from the other host."""
+    names = {host: [f"{'ab'[at]}{number}" for number in range(size // 2)] for at, host in enumerate(HOSTS)}
+    before_ends = time.perf_counter()
+    for host in HOSTS:
+        site.make_ends(names[host], host)
+    ends_s = time.perf_counter() - before_ends
+    site.wanted = {name: host for host in HOSTS for name in names[host]}
+    used = site.cpu_s(HOSTS)
+    start = time.perf_counter()
+    site.put()
+    answered = time.perf_counter()
+    probes = {host: site.ports[names[host][0]] for host in HOSTS}
+    across = {HOSTS[0]: probes[HOSTS[1]], HOSTS[1]: probes[HOSTS[0]]}
+    pairs = {name: (across[port.host], port) for name, port in site.ports.items()}
+    arrived = first_arrivals(pairs, BULK_S)
+    site.converged()
+    converged = time.perf_counter()
+    spent = {name: round(now - used[name], 2) for name, now in site.cpu_s(HOSTS).items()}
+    forwarding_s = max(arrived.values()) - start
+    return {
+        "ends_made_s": round(ends_s, 3),
+        "answered_s": round(answered - start, 3),
+        "first_port_s": round(min(arrived.values()) - start, 3),
+        "all_forwarding_s": round(forwarding_s, 3),
+        "with_ends_s": round(forwarding_s + ends_s, 3),
+        "converged_s": round(converged - start, 3),
+        "cpu_s": spent,
+    }
+
+
+def one_port(site: Lab, name: str, host: str, source: Port) -> dict[str, float]:
+    """Adds a port whose end exists; ms from the request to its answer, the remote FDB entry, the first frame, the end.
+
+    source: a port of the other host, into which frames for the new one are written all the time.
+    """
+    site.wanted[name] = host
+    port = site.ports[name]
+    told, wire = bytes.fromhex(port.mac.replace(":", "")), frame(port.mac, source.mac)
+    times: dict[str, float] = {}
+
+    def ask() -> None:
+        site.put()
+        times["answered"] = time.perf_counter()
+
+    with contextlib.closing(hear_neighbours(site, source.host)) as heard:
+        asking = threading.Thread(target=ask)
+        start = time.perf_counter()
+        asking.start()
+        while not {"remote_fdb", "forwarding"} <= times.keys():
+            if "forwarding" not in times:
+                os.write(source.tap, wire)
+            time.sleep(EVERY_S)
+            if "remote_fdb" not in times and _hears(heard, told):
+                times["remote_fdb"] = time.perf_counter()
+            if "forwarding" not in times and wire in frames_of(port):
+                times["forwarding"] = time.perf_counter()
+            if time.perf_counter() - start > ONE_PORT_S:
+                raise TimeoutError(f"{name} got nothing in {ONE_PORT_S:g} s")
+        asking.join()
+    site.converged()
+    times["converged"] = time.perf_counter()
+    return {what: (at - start) * 1000 for what, at in times.items()}
+
+
+def hear_neighbours(site: Lab, host: str) -> Netlink:
+    """A socket that is told of every FDB and neighbour entry of a host's data plane."""
+    namespace = site.dataplane(host)
+    try:
+        heard = Netlink(namespace, [_NEIGH])
+    finally:
+        os.close(namespace)
+    heard.socket.setblocking(False)
+    return heard
+
+
+def _hears(heard: Netlink, mac: bytes) -> bool:
+    """Whether an FDB entry for this MAC was told of since the last look."""
+    while True:
+        try:
+            data = heard.socket.recv(1 << 17)
+        except BlockingIOError:
+            return False
+        for kind, _, _, body in split(data):
+            if kind == m.RTM_NEWNEIGH and bytes(parse(body, 12).get(m.NDA_LLADDR, b"")) == mac:
+                return True
+
+
+def measure_size(size: int, times: int) -> Json:
+    """Both rows at one size, on a site of its own."""
+    measure.note(f"{size} ports on two hosts")
+    with emulated(len(HOSTS)) as site:
+        load = round(os.getloadavg()[0], 2)
+        bound = bulk(site, size)
+        added = [f"x{number}" for number in range(times)]
+        for number, name in enumerate(added):
+            site.make_ends([name], HOSTS[number % 2])
+        before = site.cpu_s(HOSTS)
+        steps = []
+        for number, name in enumerate(added):
+            source = site.ports["ba"[number % 2] + "0"]
+            steps.append(one_port(site, name, HOSTS[number % 2], source))
+        spent = {name: round((now - before[name]) / times * 1000) for name, now in site.cpu_s(HOSTS).items()}
+    one = {f"{what}_ms": measure.of((step[what] for step in steps), 1) for what in steps[0]}
+    return {"ports": size, "load": load, "bulk": bound, "one_port": {**one, "cpu_ms_each": spent}}
+
+
+def main() -> None:
+    options = measure.parser(__doc__)
+    options.add_argument("--sizes", default="10,100,1000", help="ports (default: %(default)s)")
+    options.add_argument("--times", type=int, default=10, help="ports added one by one at each size")
+    asked = options.parse_args()
+    began = measure.machine()
+    sizes = [measure_size(int(size), asked.times) for size in asked.sizes.split(",")]
+    flat = sizes[-1]["one_port"]["forwarding_ms"]["median"] / sizes[0]["one_port"]["forwarding_ms"]["median"]
+    measure.publish("ports", {"sizes": sizes, "one_port_growth": float(f"{flat:.3g}")}, began, asked.results)
+
+
+if __name__ == "__main__":
+    main()
