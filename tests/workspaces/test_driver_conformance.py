@@ -51,7 +51,12 @@ class Site:
             self.hosts[0].run("ip", "link", "del", GUEST.nics[1].device)
 
     def states(self) -> dict[str, GuestState | None]:
-        found = {"a": run(self.a.observe()).get(GUEST.id), "b": run(self.b.observe()).get(GUEST.id)}
+        found = {}
+        for host, driver in (("a", self.a), ("b", self.b)):
+            whole = run(driver.observe())
+            assert run(driver.observe({GUEST.id, "f" * 12})) == whole, "a look at some differs from one at all"
+            assert run(driver.observe(set())) == {}
+            found[host] = whole.get(GUEST.id)
         return {host: seen.state if seen else None for host, seen in found.items()}
 
 

@@ -25,6 +25,8 @@ def test_it_waits_by_name_for_the_device_that_somebody_brings(hosts: tuple[Host,
     assert run(driver.observe())[GUEST.id].state is GuestState.PREPARED
     run(driver.start(GUEST))
     assert run(driver.observe())[GUEST.id].state is GuestState.RUNNING
+    assert run(driver.observe({GUEST.id, "f" * 12})) == run(driver.observe())
+    assert run(driver.observe(set())) == {}
 
 
 def test_a_device_that_vanished_is_named(hosts: tuple[Host, Host]) -> None:

@@ -7,7 +7,7 @@ state of its own that a restart would lose: `observe` reads what really runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -83,8 +83,9 @@ class Driver(Protocol):
     domain: str
     """Moves of kind same-kernel work between hosts whose domains are equal and not empty."""
 
-    async def observe(self) -> dict[str, Observed]:
-        """Every guest of this driver with anything on this host, by guest id."""
+    async def observe(self, guests: Collection[str] | None = None) -> dict[str, Observed]:
+        """Every guest of this driver with anything on this host, by guest id. guests: only these of them are looked
+        for."""
         ...
 
     async def prepare(self, guest: Guest) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from playground.records import Move
@@ -29,17 +29,17 @@ class ExternalDriver:
         self._watched: dict[str, tuple[Guest, bool]] = {}
         self._moves: dict[str, int] = {}
 
-    async def observe(self) -> dict[str, Observed]:
-        """Every guest that was prepared here and not stopped; FAILED names a device that is gone."""
-        devices = await asyncio.to_thread(self._devices)
+    async def observe(self, guests: Collection[str] | None = None) -> dict[str, Observed]:
+        """Every guest that was prepared here and not stopped, or these of them; FAILED names a device that is gone."""
+        watched = {id: seen for id, seen in self._watched.items() if guests is None or id in guests}
+        devices = await self._devices(*(guest for guest, _ in watched.values()))
         return {
-            id: _observed(guest, started, devices, self._moves.get(id, 0))
-            for id, (guest, started) in self._watched.items()
+            id: _observed(guest, started, devices, self._moves.get(id, 0)) for id, (guest, started) in watched.items()
         }
 
     async def prepare(self, guest: Guest) -> None:
         """Raises DriverError until all devices are there."""
-        missing = _missing(guest, await asyncio.to_thread(self._devices))
+        missing = _missing(guest, await self._devices(guest))
         if missing:
             raise DriverError(f"waits for a tap or veth named {missing} in this host's namespace")
         started = self._watched.get(guest.id, (guest, False))[1]
@@ -85,8 +85,12 @@ class ExternalDriver:
         self._watched.pop(guest_id, None)
         self._moves.pop(guest_id, None)
 
-    def _devices(self) -> frozenset[str]:
-        """Names of all devices in this host's namespace and, if there is one, the data plane namespace."""
+    async def _devices(self, *guests: Guest) -> frozenset[str]:
+        """Names of those of these guests' devices that are there."""
+        return await asyncio.to_thread(self._find, {nic.device for guest in guests for nic in guest.nics})
+
+    def _find(self, wanted: set[str]) -> frozenset[str]:
+        """Which of these names devices have in this host's namespace or, if there is one, the data plane namespace."""
         found: frozenset[str] = frozenset()
         for namespace in (Path("/proc/thread-self/ns/net"), self._dataplane):
             try:
@@ -94,7 +98,7 @@ class ExternalDriver:
             except FileNotFoundError:
                 continue
             try:
-                found |= device_names(descriptor)
+                found |= device_names(descriptor, wanted)
             finally:
                 os.close(descriptor)
         return found

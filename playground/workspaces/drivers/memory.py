@@ -7,7 +7,7 @@ and can break things (`die`, `lose_ends`) as a kernel would.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from playground.records import Move
@@ -56,9 +56,10 @@ class MemoryDriver:
         self._machine = machine
         self.domain = f"machine-{id(machine)}"
 
-    async def observe(self) -> dict[str, Observed]:
-        """Every guest with anything on this host."""
-        found = (self._observed(entry) for entry in self._machine.guests.values())
+    async def observe(self, guests: Collection[str] | None = None) -> dict[str, Observed]:
+        """Every guest with anything on this host, or these of them."""
+        entries = (entry for id, entry in self._machine.guests.items() if guests is None or id in guests)
+        found = map(self._observed, entries)
         return {seen.guest: seen for seen in found if seen is not None}
 
     async def prepare(self, guest: Guest) -> None:

@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,12 +64,12 @@ class NetnsDriver:
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="netns")
         self.domain = sharing_domain(folder)
 
-    async def observe(self) -> dict[str, Observed]:
-        """Every guest with anything on this host, by id, as found now.
+    async def observe(self, guests: Collection[str] | None = None) -> dict[str, Observed]:
+        """Every guest with anything on this host, or these of them, by id, as found now.
 
         A RUNNING guest with a cause has lost an end in the data plane namespace; `prepare` makes it again.
         """
-        return await self._run(self._observe)
+        return await self._run(self._observe, guests)
 
     async def prepare(self, guest: Guest) -> None:
         """The guest's namespaces and all ends exist, its NICs are down. Of a guest that runs here: mends its ends.
@@ -130,11 +130,12 @@ class NetnsDriver:
 
     # Everything below blocks and runs in a thread.
 
-    def _observe(self) -> dict[str, Observed]:
-        entries = self._ledger.read_all()
+    def _observe(self, guests: Collection[str] | None) -> dict[str, Observed]:
+        entries = self._ledger.read_all(guests)
+        ends = None if guests is None else {wanted.device for entry in entries for wanted in entry.nics}
         try:
             with _opened(self._dataplane) as dataplane:
-                devices = nic.device_names(dataplane)
+                devices = nic.device_names(dataplane, ends)
         except FileNotFoundError:
             devices = frozenset()
         found = (self._observe_one(entry, devices) for entry in entries)

@@ -15,7 +15,7 @@ import errno
 import hashlib
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,9 @@ DAD_INTERVAL_MS = 200
 """Time between neighbour solicitations in the guest, so also how long DAD takes (RFC 4862 §5.1 has 1000). 200 is more
 than any round trip in a site; neighbour reachability then gives up after 3 · 200 ms."""
 
+
+_FEW = 64
+"""So many devices are asked for one by one; for more, one dump of all costs less."""
 
 _PRIORITY = 1
 """Of every redirect: with one, adding or removing a node never swaps the head of the device's filter chain."""
@@ -167,10 +170,13 @@ def remove_devices(dataplane: int, nics: Sequence[Nic]) -> None:
         _take(outside, [_delete(end) for nic in nics if (end := _find(outside, nic.device))])
 
 
-def device_names(dataplane: int) -> frozenset[str]:
-    """Names of all devices in the data plane namespace."""
-    with closing(Netlink(dataplane)) as outside:
-        return frozenset(_read_ends(outside))
+def device_names(namespace: int, among: Collection[str] | None = None) -> frozenset[str]:
+    """Names of all devices in a namespace, or of those of `among` that it has."""
+    with closing(Netlink(namespace)) as kernel:
+        if among is not None and len(among) <= _FEW:
+            return frozenset(name for name in among if _find(kernel, name) is not None)
+        found = frozenset(_read_ends(kernel))
+    return found if among is None else found.intersection(among)
 
 
 def _take(kernel: Netlink, steps: Sequence[_Step]) -> None:
