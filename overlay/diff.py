@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from overlay import ops as do
 from overlay.ops import Op
+from overlay.parts import Part, narrow, within
 from overlay.state import (
     HostState,
     Network,
@@ -53,6 +54,37 @@ def diff_network(desired: HostState, network: NetworkId, observed: ObservedState
     wanted = {other.leg.namespace for other in desired.networks.values() if other.leg}
     held = {name for name, ends in observed.services.items() if service_device(network) in ends}
     return ops + [do.RemoveNamespace(name) for name in sorted(held - wanted)]
+
+
+def diff_part(desired: HostState, id: NetworkId, part: Part, observed: ObservedState) -> list[Op]:
+    """The steps for a closed part of a network that is wanted and whose bridge and VXLAN device are as they should be.
+
+    `observed` need hold no more than the part. The kernel can't be asked for one flood entry, and putting it again or
+    dropping it again does nothing: those that the part names are steps whatever is there.
+    """
+    whole = desired.networks[id]
+    network = narrow(whole, part)
+    layout = lay_out(network, desired.underlay, arrivals(network, observed))
+    builder = _Builder(observed)
+    for name, link in sorted(layout.ports.items()):
+        builder.port(name, link)
+    have = replace(within(observed.tables.get(id, NO_TABLES), part), floods=part.vteps - whole.vteps)
+    add, drop = _tables(bridge_device(id), vxlan_device(id), within(layout.tables, part), have)
+    gone = {name for port in part.ports if (name := port_device(port)) not in layout.ports and name in observed.links}
+    members = {name for name in gone if observed.links[name].master == bridge_device(id)}
+    strays = _strays(desired, replace(observed, links={name: observed.links[name] for name in gone - members}))
+    return builder.in_order(add, drop, _without(desired, observed, sorted(members))) + strays
+
+
+def has_base(desired: HostState, id: NetworkId, observed: ObservedState) -> bool:
+    """Whether a network is wanted, and its bridge and VXLAN device are as they should be."""
+    if (network := desired.networks.get(id)) is None:
+        return False
+    layout = lay_out(narrow(network, Part()), desired.underlay, ())
+    builder = _Builder(observed)
+    builder.device(bridge_device(id), layout.bridge)
+    builder.device(vxlan_device(id), layout.tunnel)
+    return not builder.in_order(_Additions(), [], [])
 
 
 def network_ids(names: Iterable[str]) -> set[NetworkId]:
@@ -98,17 +130,7 @@ def _network(desired: HostState, id: NetworkId, observed: ObservedState, members
         builder.late.append(do.DeleteLink(leg))
         tables = _survivors(tables, {leg}, tunnel, bridge)
     add, drop = _tables(bridge, tunnel, layout.tables, tables)
-    return [
-        *builder.create,
-        *builder.attach,
-        *add.paths,
-        *builder.open,
-        *builder.up,
-        *add.users,
-        *drop,
-        *_without(desired, observed, sorted(strays)),
-        *builder.late,
-    ]
+    return builder.in_order(add, drop, _without(desired, observed, sorted(strays)))
 
 
 class _Builder:
@@ -123,6 +145,20 @@ class _Builder:
         self.late: list[Op] = []
         self.lost: set[str] = set()
         """Devices that are deleted to be made anew: their entries go with them."""
+
+    def in_order(self, add: _Additions, drop: list[Op], leaving: list[Op]) -> list[Op]:
+        """All steps, in the order that the module promises."""
+        return [
+            *self.create,
+            *self.attach,
+            *add.paths,
+            *self.open,
+            *self.up,
+            *add.users,
+            *drop,
+            *leaving,
+            *self.late,
+        ]
 
     def device(self, name: str, want: Link) -> None:
         """A bridge or VXLAN device."""

@@ -93,9 +93,9 @@ class Leg:
 class Network:
     """One network on this host.
 
-    mtu: largest guest IP packet. vteps: underlay addresses of the other hosts that have the network (head-end
-    replication). chase: MAC → VTEP; a unicast frame that enters by VXLAN for such a MAC leaves by VXLAN to that VTEP
-    (only while a port moves).
+    mtu: largest guest IP packet. remotes: by MAC. vteps: underlay addresses of the other hosts that have the network
+    (head-end replication). chase: MAC → VTEP; a unicast frame that enters by VXLAN for such a MAC leaves by VXLAN to
+    that VTEP (only while a port moves).
     """
 
     id: NetworkId

@@ -18,6 +18,7 @@ from overlay.state import (
     LocalPort,
     Network,
     NetworkId,
+    RemotePort,
     bridge_device,
     leg_device,
     port_device,
@@ -156,10 +157,11 @@ def lay_out(network: Network, underlay: str, present: Collection[str]) -> Layout
     forwarding = dict.fromkeys(remote.behind, tunnel)
     neighbours: dict[str, Neighbour] = {}
     ports: dict[str, Link] = {}
+    # Local ports come after remote ones: should both claim an address, the one here has it.
     for _, remote_port in sorted(network.remotes.items()):
-        _announce(neighbours, remote_port.mac, remote_port.addresses)
+        neighbours.update(dict.fromkeys(addresses_of(remote_port), Neighbour(remote_port.mac)))
     for port_id, port in sorted(network.ports.items()):
-        _announce(neighbours, port.mac, port.addresses)
+        neighbours.update(dict.fromkeys(addresses_of(port), Neighbour(port.mac)))
         if (name := port_device(port_id)) in present:
             ports[name] = _port_link(port, bridge)
             if port.gate is Gate.OPEN:
@@ -183,6 +185,11 @@ def lay_out(network: Network, underlay: str, present: Collection[str]) -> Layout
     )
 
 
+def addresses_of(port: LocalPort | RemotePort) -> tuple[str, ...]:
+    """What the bridge answers for a port: its addresses and the link-local that its MAC forms (RFC 4291 §2.5.1)."""
+    return *port.addresses, _link_local(port.mac)
+
+
 def _open_macs(network: Network, present: Collection[str]) -> set[str]:
     return {
         port.mac
@@ -193,12 +200,6 @@ def _open_macs(network: Network, present: Collection[str]) -> set[str]:
 
 def _port_link(port: LocalPort, bridge: str) -> Link:
     return Link(kind="", master=bridge, flags=OPEN if port.gate is Gate.OPEN else CLOSED, adopted=port.adopt)
-
-
-def _announce(neighbours: dict[str, Neighbour], mac: str, addresses: Collection[str]) -> None:
-    """Local ports come after remote ones: should both claim an address, the one here has it."""
-    for address in (*addresses, _link_local(mac)):
-        neighbours[address] = Neighbour(mac)
 
 
 _link_local = lru_cache(maxsize=65536)(link_local)

@@ -15,12 +15,13 @@ from overlay.kernel import messages as m
 from overlay.kernel import namespaces
 from overlay.kernel.batch import Batch
 from overlay.kernel.converge import Convergence, OpError
-from overlay.kernel.monitor import Monitor
+from overlay.kernel.drift import Left
+from overlay.kernel.monitor import Heard, Monitor, resolve
 from overlay.kernel.netlink import Netlink
 from overlay.kernel.observe import Reader, read_links
 from overlay.kernel.services import ForeignNamespaceError, Services, prepare, refuse_foreign, set_sysctls
 from overlay.ops import Op
-from overlay.state import NetworkId
+from overlay.parts import Focus
 from overlay.topology import ObservedState
 
 __all__ = ["DataPlane", "ForeignNamespaceError"]
@@ -53,6 +54,7 @@ class DataPlane(Convergence):
         self._host_fd = namespaces.own() if host is None else os.open(host, os.O_RDONLY | os.O_CLOEXEC)
         self._host = Netlink(self._host_fd)
         self._monitor = Monitor()
+        self._heard = Heard()
         self._monitor.watch_host(self._host_fd)
         self._services = Services(f"playground service of {name}", directory)
         self._fd: int | None = None
@@ -92,16 +94,23 @@ class DataPlane(Convergence):
             if not self._monitor.poll(left):
                 return False
             with self._lock:
-                if self._monitor.take():
+                indexes = self._reader.indexes if self._reader is not None else {}
+                if heard := resolve(self._monitor.take(), indexes, self._left.is_at):
+                    self._heard |= heard
                     return True
 
-    def forget_events(self, devices: Collection[str] | None = None) -> None:
+    def heard(self) -> Heard:
+        """What the changes that `wait_event` told of since the last call were about."""
         with self._lock:
-            if devices is None:
-                self._monitor.take()
+            heard, self._heard = self._heard, Heard()
+            return heard
+
+    def forget_events(self, focus: Focus | None = None, devices: Collection[str] = ()) -> None:
+        with self._lock:
+            if focus is None:
+                self._monitor.drop()
             elif self._reader is not None:
-                known = self._reader.indexes
-                self._monitor.forget([*devices, *(known[name] for name in devices if name in known)])
+                self._monitor.forget(focus, devices, self._reader.indexes)
 
     def ensure(self) -> int:
         """Finds or makes the namespace. Raises ForeignNamespaceError when somebody else's has the name, else OSError.
@@ -130,8 +139,11 @@ class DataPlane(Convergence):
             self._use(namespaces.create(self.name, lambda: prepare(self.mark, _BRIDGE_SYSCTLS), self._directory))
             return 0
 
-    def observe(self, networks: Collection[NetworkId] | None = None, devices: Iterable[str] = ()) -> ObservedState:
-        """What the kernel shows: all of it, or these networks and devices. Empty before the namespace exists."""
+    def is_open(self) -> bool:
+        return self._fd is not None
+
+    def observe(self, focus: Focus | None = None, devices: Iterable[str] = ()) -> ObservedState:
+        """What the kernel shows: all of it, or what a focus names and these devices. Empty before `ensure`."""
         with self._lock:
             if self._reader is None:
                 found = namespaces.find(self.name, self._directory)
@@ -140,7 +152,7 @@ class DataPlane(Convergence):
                 os.close(found)
                 self.ensure()
             assert self._reader is not None
-            return self._reader.everything() if networks is None else self._reader.some(networks, devices)
+            return self._reader.everything() if focus is None else self._reader.some(focus, devices)
 
     def apply(self, ops: Sequence[Op]) -> list[OpError]:
         """Takes the steps in order, neighbouring ones in one batch. One that fails stops no other."""
@@ -176,7 +188,7 @@ class DataPlane(Convergence):
             self._remove_services()
             namespaces.remove(self.name, self._directory)
             self._forget()
-            self._left = ObservedState()
+            self._left = Left()
 
     def _use(self, fd: int) -> None:
         self._forget()

@@ -1,7 +1,7 @@
 """Pure over a kernel's door. Repeats observe, diff, apply until nothing differs, and says how each port stands.
 
-Decides only from what it observes. It remembers what it last left behind for one purpose: to count what changed since
-without being asked for (drift).
+Decides only from what it observes; what it remembers (`drift`) is for counting what others changed. A look is at all,
+or at what a focus names: cost follows the change, and the look at all is the safety net.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 
-from overlay.diff import arrivals, diff, diff_network, is_port_device
+from overlay import ops as do
+from overlay.diff import arrivals, diff, diff_network, diff_part, has_base
+from overlay.kernel.drift import Left
 from overlay.ops import Op, describe
+from overlay.parts import Focus, close, narrow
 from overlay.state import (
     Gate,
     HostState,
@@ -22,7 +25,6 @@ from overlay.state import (
     NetworkId,
     PortId,
     bridge_device,
-    leg_device,
     port_device,
     vxlan_device,
 )
@@ -81,24 +83,27 @@ class Convergence(ABC):
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._left = ObservedState()
-        """What the last converge saw when it was done."""
+        self._left = Left()
 
     @abstractmethod
     def ensure(self) -> int:
         """Makes the data plane namespace ready; returns how many things about it had to be repaired."""
 
     @abstractmethod
-    def observe(self, networks: Collection[NetworkId] | None = None, devices: Iterable[str] = ()) -> ObservedState:
-        """What the kernel shows: all of it, or these networks and devices."""
+    def is_open(self) -> bool:
+        """Whether `ensure` has been done: a namespace that we hold stays ours whatever becomes of its name."""
+
+    @abstractmethod
+    def observe(self, focus: Focus | None = None, devices: Iterable[str] = ()) -> ObservedState:
+        """What the kernel shows: all of it, or what a focus names and these devices."""
 
     @abstractmethod
     def apply(self, ops: Sequence[Op]) -> list[OpError]:
         """Takes the steps in order. One that fails stops no other."""
 
     @abstractmethod
-    def forget_events(self, devices: Collection[str] | None = None) -> None:
-        """Drops the events that are waiting (of these devices, or all) before an observation sees what they told of."""
+    def forget_events(self, focus: Focus | None = None, devices: Collection[str] = ()) -> None:
+        """Drops the events that are waiting (of a focus and these devices, or all) before a look sees what they say."""
 
     def converge(self, desired: HostState) -> Outcome:
         """Everything. Raises OSError when the data plane namespace cannot be made ready."""
@@ -106,93 +111,113 @@ class Convergence(ABC):
 
     def converge_networks(self, desired: HostState, ids: Collection[NetworkId]) -> Outcome:
         """Only these networks (in `desired` or to be removed); costs what they cost. Other devices are left alone."""
-        return self._converge(desired, sorted(set(ids)))
+        return self._converge(desired, dict.fromkeys(sorted(ids)))
 
-    def _converge(self, desired: HostState, ids: Sequence[NetworkId] | None) -> Outcome:
+    def converge_changes(self, desired: HostState, changes: Focus) -> Outcome:
+        """Only these networks and parts of networks (`overlay.parts.between` names them); costs what they cost.
+
+        A part whose network lacks its bridge or VXLAN device, or has them otherwise, is widened to the whole network.
+        The outcome speaks of the ports that were looked at. The name, sysctls and service namespaces are left to
+        `converge`, services also to a change of a whole network.
+        """
+        return self._converge(desired, dict(sorted(changes.items())))
+
+    def _converge(self, desired: HostState, focus: Focus | None) -> Outcome:
         with self._lock:
-            return self._converge_locked(desired, ids)
+            return self._converge_locked(desired, focus)
 
-    def _converge_locked(self, desired: HostState, ids: Sequence[NetworkId] | None) -> Outcome:
+    def _converge_locked(self, desired: HostState, focus: Focus | None) -> Outcome:
         repaired: Counter[str] = Counter()
-        if renewed := self.ensure():
+        if (focus is None or None in focus.values() or not self.is_open()) and (renewed := self.ensure()):
             repaired["namespace"] += renewed
+        focus = _closed(desired, focus)
         applied = 0
         errors: list[OpError] = []
+        flooded: set[do.PutFlood | do.DropFlood] = set()
+        """Flood entries that the kernel has acknowledged, which no look at a part shows."""
         for turn in range(ROUNDS):
-            self.forget_events(None if ids is None else _devices(desired, ids))
-            observed = self._look(desired, ids)
-            ops = _difference(desired, ids, observed)
-            if turn == 0:
-                repaired.update(_drift(desired, ids, self._left, observed, ops))
+            focus, observed = self._look(desired, focus)
+            ops = [op for op in _difference(desired, focus, observed) if op not in flooded]
+            if turn == 0 and ops and self._left:
+                # Steps that would not be needed had nobody but us and the makers of port devices touched anything.
+                wanted = set(_difference(desired, focus, self._left.before(observed, focus)))
+                repaired.update(op.subject for op in ops if op not in wanted)
             if not ops or (errors and {error.op for error in errors} >= set(ops)):
                 break
             errors = self.apply(ops)
             applied += len(ops) - len(errors)
-        self._left = observed if ids is None else _merge(self._left, observed, ids)
+            if focus is not None:
+                flooded |= _flooded(focus, ops) - {error.op for error in errors}
+        self._left.note(observed, focus)
+        self._left.flooded(flooded)
         return Outcome(
-            ports=_port_states(desired, ids, observed, ops, errors),
+            ports=_port_states(desired, focus, observed, ops, errors),
             repaired=dict(repaired),
             errors=tuple(errors) if ops else (),
             applied=applied,
         )
 
-    def _look(self, desired: HostState, ids: Sequence[NetworkId] | None) -> ObservedState:
-        if ids is None:
-            return self.observe()
-        return self.observe(ids, [port_device(port) for network in _chosen(desired, ids) for port in network.ports])
+    def _look(self, desired: HostState, focus: Focus | None) -> tuple[Focus | None, ObservedState]:
+        """What a focus shows, and the focus: parts of networks without a sound base are widened."""
+        while True:
+            devices = _devices(desired, focus)
+            self.forget_events(focus, devices)
+            observed = self.observe(focus, devices)
+            parts = [id for id, part in focus.items() if part is not None] if focus is not None else []
+            unsound = [id for id in parts if not has_base(desired, id, observed)]
+            if focus is None or not unsound:
+                return focus, observed
+            focus = {**focus, **dict.fromkeys(unsound)}
 
 
-def _difference(desired: HostState, ids: Sequence[NetworkId] | None, observed: ObservedState) -> list[Op]:
-    if ids is None:
+def _closed(desired: HostState, focus: Focus | None) -> Focus | None:
+    if focus is None:
+        return None
+    networks = desired.networks
+    return {id: close(networks[id], part) if part and id in networks else None for id, part in focus.items()}
+
+
+def _difference(desired: HostState, focus: Focus | None, observed: ObservedState) -> list[Op]:
+    if focus is None:
         return diff(desired, observed)
-    return list(dict.fromkeys(op for network in ids for op in diff_network(desired, network, observed)))
+    ops: list[Op] = []
+    for id, part in focus.items():
+        ops += diff_network(desired, id, observed) if part is None else diff_part(desired, id, part, observed)
+    return list(dict.fromkeys(ops))
 
 
-def _devices(desired: HostState, ids: Sequence[NetworkId]) -> list[str]:
-    names = [name(network) for network in ids for name in (bridge_device, vxlan_device, leg_device)]
-    return names + [port_device(port) for network in _chosen(desired, ids) for port in network.ports]
+def _flooded(focus: Focus, ops: Iterable[Op]) -> set[do.PutFlood | do.DropFlood]:
+    """The flood entries among the steps for parts."""
+    tunnels = {vxlan_device(id) for id, part in focus.items() if part is not None}
+    return {op for op in ops if isinstance(op, do.PutFlood | do.DropFlood) and op.name in tunnels}
 
 
-def _chosen(desired: HostState, ids: Sequence[NetworkId] | None) -> list[Network]:
-    if ids is None:
+def _devices(desired: HostState, focus: Focus | None) -> list[str]:
+    """Port devices that whole networks of a focus want: they may be elsewhere yet."""
+    if focus is None:
+        return []
+    whole = [desired.networks[id] for id, part in focus.items() if part is None and id in desired.networks]
+    return [port_device(port) for network in whole for port in network.ports]
+
+
+def _chosen(desired: HostState, focus: Focus | None) -> list[Network]:
+    """What is wanted of a focus."""
+    if focus is None:
         return list(desired.networks.values())
-    return [desired.networks[network] for network in ids if network in desired.networks]
-
-
-def _drift(
-    desired: HostState, ids: Sequence[NetworkId] | None, left: ObservedState, observed: ObservedState, ops: list[Op]
-) -> Counter[str]:
-    """Steps that would not be needed had nobody but us and the makers of port devices touched anything since."""
-    if not ops or left == ObservedState():
-        return Counter()
-    arrived = {name: link for name, link in observed.links.items() if is_port_device(name) and name not in left.links}
-    untouched = replace(left, links={**left.links, **arrived}, host_ports=left.host_ports | observed.host_ports)
-    wanted = set(_difference(desired, ids, untouched))
-    return Counter(op.subject for op in ops if op not in wanted)
-
-
-def _merge(left: ObservedState, observed: ObservedState, ids: Sequence[NetworkId]) -> ObservedState:
-    """`left`, with what a look at some networks showed in place of what it had of them."""
-    bridges = {bridge_device(network) for network in ids} | {vxlan_device(network) for network in ids}
-    links = {name: link for name, link in left.links.items() if name not in bridges and link.master not in bridges}
-    return ObservedState(
-        links={**links, **observed.links},
-        tables={**{k: v for k, v in left.tables.items() if k not in ids}, **observed.tables},
-        host_ports=left.host_ports | observed.host_ports,
-        services=observed.services,
-    )
+    found = [(desired.networks[id], part) for id, part in focus.items() if id in desired.networks]
+    return [network if part is None else narrow(network, part) for network, part in found]
 
 
 def _port_states(
     desired: HostState,
-    ids: Sequence[NetworkId] | None,
+    focus: Focus | None,
     observed: ObservedState,
     remaining: Sequence[Op],
     errors: Sequence[OpError],
 ) -> dict[PortId, PortStatus]:
     causes = {error.op: error.cause for error in errors}
     states: dict[PortId, PortStatus] = {}
-    for network in _chosen(desired, ids):
+    for network in _chosen(desired, focus):
         base = {bridge_device(network.id), vxlan_device(network.id)}
         shared = [op for op in remaining if _is_of_base(op, base)]
         present = arrivals(network, observed)

@@ -11,10 +11,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from overlay import ops as do
-from overlay.diff import is_port_device
+from overlay.diff import is_port_device, network_ids
 from overlay.kernel.converge import Convergence, OpError
+from overlay.kernel.drift import Left
 from overlay.ops import Op
-from overlay.state import NetworkId, bridge_device, vxlan_device
+from overlay.parts import Focus, within
+from overlay.state import NetworkId, bridge_device, leg_device, port_device, vxlan_device
 from overlay.topology import LegEnd, Link, Neighbour, ObservedState, PortFlags, Tables
 
 NEW_PORT = PortFlags(learning=True, unicast_flood=True)
@@ -68,20 +70,36 @@ class MemoryDataPlane(Convergence):
         changed, self._changed = self._changed, False
         return changed
 
-    def forget_events(self, devices: Collection[str] | None = None) -> None:
+    def forget_events(self, focus: Focus | None = None, devices: Collection[str] = ()) -> None:
         self._changed = False
 
     def ensure(self) -> int:
         return 0
 
-    def observe(self, networks: Collection[NetworkId] | None = None, devices: Iterable[str] = ()) -> ObservedState:
-        """All of it whatever is asked for; a superset is what a caller must be able to bear."""
-        ids = {NetworkId(name[2:]) for name in self.links if name[:2] in ("br", "vx", "lg")}
+    def is_open(self) -> bool:
+        return True
+
+    def observe(self, focus: Focus | None = None, devices: Iterable[str] = ()) -> ObservedState:
+        """All of it, or only what a focus names and these devices."""
+        ids = network_ids(self.links)
+        services = {name: dict(ends) for name, ends in self.services.items()}
+        host_ports = frozenset(filter(is_port_device, self.host))
+        if focus is None:
+            return ObservedState(dict(self.links), {id: self._tables(id) for id in ids}, host_ports, services)
+        parts = {id: part for id, part in focus.items() if part is not None}
+        whole = focus.keys() - parts.keys()
+        bridges = {bridge_device(id) for id in whole}
+        named = {*devices, *(f(id) for id in focus for f in (bridge_device, vxlan_device))}
+        named |= {leg_device(id) for id in whole}
+        named |= {port_device(port) for part in parts.values() for port in part.ports}
         return ObservedState(
-            links=dict(self.links),
-            tables={network: self._tables(network) for network in ids},
-            host_ports=frozenset(filter(is_port_device, self.host)),
-            services={name: dict(ends) for name, ends in self.services.items()},
+            links={name: link for name, link in self.links.items() if name in named or link.master in bridges},
+            tables={
+                id: self._tables(id) if part is None else replace(within(self._tables(id), part), floods=frozenset())
+                for id, part in focus.items()
+            },
+            host_ports=host_ports & named,
+            services=services if whole else {},
         )
 
     def apply(self, ops: Sequence[Op]) -> list[OpError]:
@@ -103,7 +121,7 @@ class MemoryDataPlane(Convergence):
         self.services.clear()
         self._entries.clear()
         self._legs.clear()
-        self._left = ObservedState()
+        self._left = Left()
 
     def _tables(self, network: NetworkId) -> Tables:
         bridge, tunnel = self._of(bridge_device(network)), self._of(vxlan_device(network))

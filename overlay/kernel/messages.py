@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 
 from overlay.kernel.netlink import APPEND, CREATE, EXCL, REPLACE, Message, attribute, nest, text, u8, u16be, u32
+from overlay.mac import derived_mac
 from overlay.topology import PortFlags
 from overlay.tunnels.vxlan import Tunnel
 
@@ -110,6 +111,27 @@ def list_neighbours(device: int = 0) -> bytes:
     return _NDMSG.pack(0, 0, 0, 0, 0) + (u32(NDA_IFINDEX, device) if device else b"")
 
 
+def get_link_at(index: int) -> bytes:
+    """Body of RTM_GETLINK for the device with an index, without counters."""
+    return _IFINFO.pack(0, 0, index, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+
+
+def get_forwarding(bridge: int, mac: str) -> bytes:
+    """Body of RTM_GETNEIGH for a bridge's FDB entry, whichever port it leads to (rtnl_fdb_get, Linux 5.0)."""
+    return _NDMSG.pack(AF_BRIDGE, 0, 0, 0, 0) + attribute(NDA_LLADDR, mac_bytes(mac)) + u32(NDA_MASTER, bridge)
+
+
+def get_tunnel_entry(device: int, mac: str) -> bytes:
+    """Body of RTM_GETNEIGH for a VXLAN device's FDB entry."""
+    return _NDMSG.pack(AF_BRIDGE, device, 0, NTF_SELF, 0) + attribute(NDA_LLADDR, mac_bytes(mac))
+
+
+def get_neighbour(device: int, address: str) -> bytes:
+    """Body of RTM_GETNEIGH for a neighbour (neigh_get, Linux 5.0)."""
+    family, packed = address_bytes(address)
+    return _NDMSG.pack(family, device, 0, 0, 0) + attribute(NDA_DST, packed)
+
+
 def list_filters(device: int) -> bytes:
     """Body of an RTM_GETTFILTER dump of a device's clsact ingress."""
     return _TCMSG.pack(0, device, 0, TC_H_INGRESS_HOOK, 0)
@@ -121,8 +143,11 @@ def list_addresses() -> bytes:
 
 
 def create_bridge(name: str) -> Message:
+    """With a MAC of its own: one that follows its ports changes as they come and go, and each time the kernel flushes
+    all neighbour entries, permanent ones too (neigh_changeaddr)."""
     kind = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"), nest(IFLA_INFO_DATA, u8(IFLA_BR_MCAST_SNOOPING, 0)))
-    return RTM_NEWLINK, CREATE | EXCL, _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + kind
+    address = attribute(IFLA_ADDRESS, mac_bytes(derived_mac(name)))
+    return RTM_NEWLINK, CREATE | EXCL, _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + address + kind
 
 
 def disable_snooping(index: int) -> Message:

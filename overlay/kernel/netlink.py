@@ -34,6 +34,9 @@ _TYPE_MASK = 0x3FFF
 BATCH = 256
 """Messages in one `send`: enough that the system call costs nothing, few enough for the default socket buffer."""
 
+QUESTIONS = 32
+"""Requests in one `send`: so few that all answers fit into the default receive buffer (the kernel drops the rest)."""
+
 Message = tuple[int, int, bytes]
 """Type, flags beyond REQUEST, and all that follows the netlink header."""
 
@@ -135,6 +138,26 @@ class Netlink:
                 if type_ == _ERROR:
                     raise _error(payload, flags)
                 return payload
+
+    def ask(self, requests: Sequence[tuple[int, bytes]]) -> list[bytes | None]:
+        """The answers to many requests (type, body), in order, each without its netlink header; None where refused."""
+        answers: list[bytes | None] = []
+        for start in range(0, len(requests), QUESTIONS):
+            chunk = requests[start : start + QUESTIONS]
+            first = self._sequence + 1
+            self._sequence += len(chunk)
+            parts = [
+                _HEADER.pack(16 + len(body), kind, REQUEST, sequence, 0) + body
+                for sequence, (kind, body) in enumerate(chunk, first)
+            ]
+            self.socket.send(b"".join(parts))
+            found: dict[int, bytes | None] = {}
+            while len(found) < len(chunk):
+                for type_, _, sequence, payload in self._receive():
+                    if sequence >= first:
+                        found[sequence] = None if type_ == _ERROR else payload
+            answers += [found[sequence] for sequence in range(first, first + len(chunk))]
+        return answers
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """Every object that the kernel lists, each without its netlink header; read again while it changes."""

@@ -15,7 +15,8 @@ from overlay.diff import is_port_device, network_ids
 from overlay.kernel import messages as m
 from overlay.kernel import namespaces
 from overlay.kernel.netlink import Netlink, NetlinkError, number, parse, string
-from overlay.state import NetworkId, bridge_device, leg_device, vxlan_device
+from overlay.parts import Focus, Part
+from overlay.state import NetworkId, bridge_device, leg_device, port_device, vxlan_device
 from overlay.topology import (
     ADOPTED,
     LegEnd,
@@ -67,40 +68,80 @@ class Reader:
         tables.add_neighbours(self._plane.dump(m.RTM_GETNEIGH, m.list_neighbours()))
         return ObservedState(
             links=_named(raw, names),
-            tables=self._finish(tables, network_ids(names.values())),
+            tables=self._finish(tables, (ids := network_ids(names.values())), ids),
             host_ports=frozenset(link.name for link in host if is_port_device(link.name)),
             services=self.services(),
         )
 
-    def some(self, networks: Collection[NetworkId], devices: Iterable[str]) -> ObservedState:
-        """The bridges, ports and tables of these networks, and these further devices wherever they are."""
-        raw: dict[str, RawLink] = {}
-        host_ports: set[str] = set()
+    def some(self, focus: Focus, devices: Iterable[str]) -> ObservedState:
+        """What a focus names, and these further devices wherever they are.
+
+        A whole network: its bridge, ports, tables and services. A part: its bridge and VXLAN device, and the keys of
+        the part, each asked for by itself.
+        """
+        parts = {network: part for network, part in focus.items() if part is not None}
+        whole = [network for network in focus if network not in parts]
+        seen = _Look()
         bridges = []
-        for network in networks:
+        for network in whole:
             if found := read_link(self._plane, bridge_device(network)):
-                raw[found.name] = found
+                seen.add(found)
                 bridges.append(found.index)
-                raw.update((link.name, link) for link in read_links(self._plane, master=found.index))
-        for name in (*(f(n) for n in networks for f in (vxlan_device, leg_device)), *devices):
-            if name in raw:
-                continue
-            if found := read_link(self._plane, name):
-                raw[name] = found
-            elif is_port_device(name) and read_link(self._host, name):
-                host_ports.add(name)
-        self.indexes.update((link.name, link.index) for link in raw.values())
-        names = {link.index: link.name for link in raw.values()}
-        tables = _Tables(names)
+                for link in read_links(self._plane, master=found.index):
+                    seen.add(link)
+        named = [f(network) for network in whole for f in (vxlan_device, leg_device)]
+        named += [f(network) for network in parts for f in (bridge_device, vxlan_device)]
+        named += [port_device(port) for part in parts.values() for port in sorted(part.ports)]
+        self._find(seen, [*named, *devices])
+        self.indexes.update((link.name, link.index) for link in seen.links.values())
+        tables = _Tables(seen.names)
         for bridge in bridges:
             tables.add_fdb(self._plane.dump(m.RTM_GETNEIGH, m.list_fdb(bridge)))
             tables.add_neighbours(self._plane.dump(m.RTM_GETNEIGH, m.list_neighbours(bridge)))
+        for network, part in parts.items():
+            self._ask(tables, network, part)
+        chased = [*whole, *(network for network, part in parts.items() if part.chases)]
         return ObservedState(
-            links=_named(raw.values(), names),
-            tables=self._finish(tables, networks),
-            host_ports=frozenset(host_ports),
-            services=self.services(),
+            links=_named(seen.links.values(), seen.names),
+            tables=self._finish(tables, focus, chased),
+            host_ports=frozenset(seen.host_ports),
+            services=self.services() if whole else {},
         )
+
+    def _find(self, seen: _Look, devices: Iterable[str]) -> None:
+        """Looks at devices by name, ports also in the host's namespace."""
+        wanted = [name for name in dict.fromkeys(devices) if name not in seen.links]
+        missing = []
+        answers = self._plane.ask([(m.RTM_GETLINK, m.get_link(name)) for name in wanted])
+        for name, answer in zip(wanted, answers, strict=True):
+            if answer is not None:
+                seen.add(_raw_link(answer))
+            else:
+                self.indexes.pop(name, None)
+                missing += [name] if is_port_device(name) else []
+        answers = self._host.ask([(m.RTM_GETLINK, m.get_link(name)) for name in missing])
+        seen.host_ports.update(name for name, answer in zip(missing, answers, strict=True) if answer is not None)
+
+    def _ask(self, tables: _Tables, network: NetworkId, part: Part) -> None:
+        """Adds the entries that a part names."""
+        bridge, tunnel = (self.indexes.get(f(network)) for f in (bridge_device, vxlan_device))
+        entries: list[bytes] = []
+        if bridge is not None:
+            entries += [m.get_forwarding(bridge, mac) for mac in sorted(part.macs)]
+        if tunnel is not None:
+            entries += [m.get_tunnel_entry(tunnel, mac) for mac in sorted(part.macs)]
+        found = [answer for answer in self._plane.ask([(m.RTM_GETNEIGH, body) for body in entries]) if answer]
+        for index in {_NDMSG.unpack_from(body)[1] for body in found} - tables.names.keys():
+            # An entry may lead to a port that the part does not name.
+            for answer in self._plane.ask([(m.RTM_GETLINK, m.get_link_at(index))]):
+                if answer is not None:
+                    link = _raw_link(answer)
+                    tables.names[index] = link.name
+                    self.indexes[link.name] = index
+        tables.add_fdb(found)
+        if bridge is not None:
+            asked = [(m.RTM_GETNEIGH, m.get_neighbour(bridge, address)) for address in sorted(part.addresses)]
+            tables.add_neighbours(answer for answer in self._plane.ask(asked) if answer)
 
     def services(self) -> dict[str, dict[str, LegEnd]]:
         """Service namespaces of this data plane, by name."""
@@ -128,12 +169,15 @@ class Reader:
         """Our chase filters on a VXLAN device: MAC → handle."""
         return read_chases(self._plane, device)
 
-    def _finish(self, tables: _Tables, networks: Iterable[NetworkId]) -> dict[NetworkId, Tables]:
+    def _finish(
+        self, tables: _Tables, networks: Iterable[NetworkId], chased: Collection[NetworkId]
+    ) -> dict[NetworkId, Tables]:
+        """chased: the networks whose filters to look at."""
         found: dict[NetworkId, Tables] = {}
         for network in networks:
             bridge, tunnel = bridge_device(network), vxlan_device(network)
             chases: Collection[str] = ()
-            if (index := self.indexes.get(tunnel)) is not None:
+            if network in chased and (index := self.indexes.get(tunnel)) is not None:
                 chases = self.filters(index)
             found[network] = Tables(
                 forwarding=tables.forwarding.get(bridge, {}),
@@ -166,6 +210,19 @@ class Reader:
             }
         finally:
             link.close()
+
+
+@dataclass(slots=True)
+class _Look:
+    """Devices seen so far. names: by index. host_ports: those that were found in the host's namespace only."""
+
+    links: dict[str, RawLink] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    host_ports: set[str] = field(default_factory=set)
+
+    def add(self, link: RawLink) -> None:
+        self.links[link.name] = link
+        self.names[link.index] = link.name
 
 
 @dataclass(slots=True)
@@ -287,8 +344,12 @@ def _tunnel(data: dict[int, memoryview]) -> Tunnel:
 
 
 def _named(raw: Iterable[RawLink], names: dict[int, str]) -> dict[str, Link]:
-    """Links by name, masters by name too."""
-    return {one.name: _with_master(one.link, names.get(one.master, "")) for one in raw}
+    """Links by name, masters by name too; one that was not looked at is `if` and its index."""
+    return {one.name: _with_master(one.link, _name(one.master, names)) for one in raw}
+
+
+def _name(index: int, names: dict[int, str]) -> str:
+    return names.get(index, f"if{index}") if index else ""
 
 
 def _with_master(link: Link, master: str) -> Link:
