@@ -224,12 +224,14 @@ class ObservedHost(_Record, frozen=True, kw_only=True, tag="observed-host"):
 
 
 class ProbeRecord(_Record, frozen=True, kw_only=True, tag="probe"):
-    """The last probe of a playground: what `status` shows as probed, with its age."""
+    """The last probe of a playground: what `status` shows as probed, with its age. pairs: those that were tried;
+    unobserved: those that could not be."""
 
     playground: str
     at_utc_s: float
     pairs: int
     mismatches: int
+    unobserved: int = 0
     failed: tuple[str, ...] = ()
 
 

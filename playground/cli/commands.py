@@ -290,9 +290,11 @@ A stream of small packets to it measures what was lost, what came twice, and the
         "try the live network, all pairs, against what should be",
         "probe NAME [options]",
         "lifecycle:probe",
-        "Sends real packets from every port to every other, in every network and address family, and compares.",
+        """\
+Sends real packets from every port to every other, in every network and address family, and compares. A workspace whose
+host's agent is away is waited for, 10 s at most; after that its pairs count as not observed.""",
         (("playground probe atlas", ""),),
-        ((0, "everything is as it should be"), (1, "something differs (each is named), or it could not be tried")),
+        ((0, "everything is as it should be"), (1, "something differs, or was not observed (each is named)")),
         (_option("name", metavar="NAME", complete="playground", help="the playground"), JSON),
     ),
     Command(

@@ -142,7 +142,8 @@ class Demo:
     def _probe(self) -> None:
         with _line(f"{self._playground}: trying all pairs"):
             answer = self._client.post("probe", {"playground": self._playground}, timeout=lifecycle.PROBE_S)
-        self.check(not answer["mismatches"] and answer["pairs"] > 0, lifecycle.probe_text(self._playground, answer))
+        as_modelled = answer["pairs"] > 0 and not answer["mismatches"] and not answer.get("unobserved")
+        self.check(as_modelled, lifecycle.probe_text(self._playground, answer))
 
     def _check_names(self, ports: list[Row], asking: str, names: list[str]) -> None:
         """Asks from inside, by the workspace's own resolver, for names of workspaces on a network they share."""

@@ -144,7 +144,7 @@ def move_text(result: dict[str, Any]) -> str:
 
 
 def probe(args: argparse.Namespace) -> int:
-    """1 where anything differs."""
+    """1 where anything differs, or could not be observed."""
     client = site.client_of(args)
     line = progress.Line()
     line.show(f"{args.name}: trying all pairs")
@@ -156,20 +156,26 @@ def probe(args: argparse.Namespace) -> int:
         print(render.json_text(answer))
     else:
         print(probe_text(args.name, answer))
-    return REFUSED if answer["mismatches"] else DONE
+    return REFUSED if answer["mismatches"] or answer.get("unobserved") else DONE
 
 
 def probe_text(name: str, answer: dict[str, Any]) -> str:
-    """How many pairs, and each that differs."""
-    mismatches = answer["mismatches"]
+    """How many pairs, each that differs, and those that nobody could try."""
+    mismatches, unobserved = answer["mismatches"], answer.get("unobserved", [])
     verdict = f"{len(mismatches)} not as modelled" if mismatches else "all as modelled"
     head = f"{name}: {render.count(answer['pairs'], 'pair')} tried, {verdict}"
-    if not mismatches:
-        return head
-    return f"{head}\n\n" + render.table(
-        ("FROM", "TO", "ADDRESS", "PORT", "EXPECTED", "OBSERVED"),
-        (
-            [render.word(row, key) for key in ("from", "to", "address", "port", "expected", "observed")]
-            for row in mismatches
-        ),
+    if unobserved:
+        head += f"; {render.count(sum(row['pairs'] for row in unobserved), 'pair')} not observed"
+    parts = [head]
+    if mismatches:
+        columns = ("from", "to", "address", "port", "expected", "observed")
+        parts.append(_table(columns, mismatches))
+    if unobserved:
+        parts.append(_table(("from", "pairs", "cause"), unobserved))
+    return "\n\n".join(parts)
+
+
+def _table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
+    return render.table(
+        tuple(column.upper() for column in columns), ([render.word(row, key) for key in columns] for row in rows)
     )

@@ -15,7 +15,7 @@ _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _GOOD = frozenset({"up", "running", "forwarding", "bound", "settled", "ok", "converged", "as modelled"})
 _PENDING = frozenset({"gated", "waiting", "offered", "preparing", "prepared", "requested", "copying", "activated"})
 _PASSING = frozenset({"converging", "leaving", "removing", "never"})
-_BAD = frozenset({"gone", "failed", "unknown", "unplaced", "aborted", "differs"})
+_BAD = frozenset({"gone", "failed", "unknown", "unplaced", "aborted", "differs", "incomplete"})
 
 
 class Ink:

@@ -74,6 +74,8 @@ def _probed(probed: dict[str, Any], ink: render.Ink) -> str:
     found = [ink.state(state), render.count(probed.get("pairs") or 0, "pair")]
     if mismatches := probed.get("mismatches"):
         found.append(ink.bad(f"{mismatches} not as modelled"))
+    if unobserved := probed.get("unobserved"):
+        found.append(ink.bad(f"{unobserved} not observed"))
     return ", ".join([*found, render.age(probed["age_s"])])
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from playground import wire
 from playground.controller.sessions import Sessions
+from playground.controller.status import host_state
 from playground.controller.world import World
 
 STDIN, STDOUT, STDERR, EXIT, WINDOW, SIGNAL = range(6)
@@ -78,12 +79,7 @@ class Execution:
             host, guest, driver = record.host, record.id, record.driver
         session = self._sessions.connected.get(host or "")
         if session is None:
-            known = ", ".join(sorted(self._world.hosts)) or "none"
-            raise NotPossible(
-                f"host {host} is gone; its agent is not connected"
-                if host in self._world.hosts
-                else f"no host {host}; hosts are {known}"
-            )
+            raise NotPossible(self._absence(host or ""))
         id = secrets.token_hex(16)
         channel = self._open[id] = Channel()
         try:
@@ -95,6 +91,18 @@ class Execution:
         finally:
             self._open.pop(id, None)
         return channel
+
+    def _absence(self, host: str) -> str:
+        """Why nothing can be run on a host that has no session."""
+        if host not in self._world.hosts:
+            return f"no host {host}; hosts are {', '.join(sorted(self._world.hosts)) or 'none'}"
+        match host_state(self._world, host):
+            case "never":
+                return f"host {host} has never connected; start its agent there (`playground agent --help`)"
+            case "up":
+                return f"the agent of host {host} is not connected at the moment; try again in a few seconds"
+            case _:
+                return f"host {host} is gone: its agent is not connected"
 
     async def run(
         self,

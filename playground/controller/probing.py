@@ -27,6 +27,11 @@ START_S = 10.0
 PROBERS = 8
 """Workspaces that probe at the same time."""
 
+BACK_S = 10.0
+"""How long a workspace that can't be asked is tried: a host's agent that has died is back within a few seconds."""
+
+AGAIN_S = 0.25
+
 
 class Probing:
     """Probes of playgrounds and measurements of moves."""
@@ -39,24 +44,32 @@ class Probing:
 
     async def probe(self, playground: str) -> dict[str, Any]:
         """Every ordered pair of workspaces: those that share a network must reach each other at every address on it,
-        others at none. `{pairs, mismatches}` as in docs/api.md; a pair counts once whatever its addresses."""
+        others at none. `{pairs, mismatches}` as in docs/api.md; a pair counts once whatever its addresses. Where a
+        workspace could not be asked, `unobserved` says whose pairs those are, how many, and why."""
         grid = self._world.grids[playground]
         running = [w for w in grid.workspaces.values() if w.desired == "running" and w.driver == "netns"]
         plans = {w.name: _targets(grid, w, running) for w in running}
         answers = await asyncio.gather(*(self._ask(playground, name, plan) for name, plan in plans.items()))
         # a busy machine answers late: what should be reached and was not is asked once more, alone
         for (name, plan), answer in zip(plans.items(), answers, strict=True):
-            late = [t for t in plan if t["expected"] and answer is not None and not answer.get(t["id"])]
-            if late and answer is not None:
-                answer.update(await self._ask(playground, name, late) or {})
+            if isinstance(answer, str):
+                continue
+            late = [t for t in plan if t["expected"] and not answer.get(t["id"])]
+            if late and not isinstance(again := await self._ask(playground, name, late), str):
+                answer.update(again)
         mismatches: list[dict[str, str]] = []
+        unobserved: list[dict[str, Any]] = []
         pairs = 0
         failed: list[str] = []
         for (name, plan), answer in zip(plans.items(), answers, strict=True):
-            pairs += len({target["workspace"] for target in plan})
+            others = len({target["workspace"] for target in plan})
+            if isinstance(answer, str):
+                unobserved.append({"from": name, "pairs": others, "cause": answer})
+                continue
+            pairs += others
             for target in plan:
                 expected = "allow" if target["expected"] else "deny"
-                observed = "unknown" if answer is None else ("allow" if answer.get(target["id"]) else "deny")
+                observed = "allow" if answer.get(target["id"]) else "deny"
                 if expected != observed:
                     mismatches.append(
                         {
@@ -74,17 +87,24 @@ class Probing:
             at_utc_s=time.time(),
             pairs=pairs,
             mismatches=len(mismatches),
+            unobserved=sum(row["pairs"] for row in unobserved),
             failed=tuple(failed[:20]),
         )
         await self._store.commit([], [Put(key_of(record), encode(record))])
-        return {"pairs": pairs, "mismatches": mismatches}
+        result: dict[str, Any] = {"pairs": pairs, "mismatches": mismatches}
+        return result | ({"unobserved": unobserved} if unobserved else {})
 
-    async def _ask(self, playground: str, name: str, plan: list[dict[str, Any]]) -> dict[str, bool] | None:
-        """What one workspace reaches, by target id; None when it could not be asked."""
-        async with self._at_once:
-            return await self._ask_now(playground, name, plan)
+    async def _ask(self, playground: str, name: str, plan: list[dict[str, Any]]) -> dict[str, bool] | str:
+        """What one workspace reaches, by target id; why, when it could not be asked for `BACK_S`."""
+        until = time.monotonic() + BACK_S
+        while True:
+            async with self._at_once:
+                answer = await self._ask_now(playground, name, plan)
+            if not isinstance(answer, str) or time.monotonic() >= until:
+                return answer
+            await asyncio.sleep(AGAIN_S)
 
-    async def _ask_now(self, playground: str, name: str, plan: list[dict[str, Any]]) -> dict[str, bool] | None:
+    async def _ask_now(self, playground: str, name: str, plan: list[dict[str, Any]]) -> dict[str, bool] | str:
         question = [{"id": target["id"], "address": target["address"]} for target in plan]
         try:
             finished = await self._execution.run(
@@ -92,10 +112,11 @@ class Probing:
             )
         except NotPossible as error:
             log.warning("probe not possible workspace=%s/%s cause=%s", playground, name, error)
-            return None
+            return str(error)
         if finished.code != 0:
-            log.warning("probe failed workspace=%s/%s error=%s", playground, name, finished.stderr[-300:])
-            return None
+            said = finished.stderr.decode(errors="replace").strip().rpartition("\n")[2][-200:]
+            log.warning("probe failed workspace=%s/%s error=%s", playground, name, said)
+            return f"its prober ended with {finished.code}" + (f": {said}" if said else "")
         answers = msgspec.json.decode(finished.stdout, type=list[dict[str, Any]])
         return {str(answer["id"]): bool(answer["reachable"]) for answer in answers}
 

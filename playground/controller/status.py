@@ -15,6 +15,7 @@ from playground.records import (
     NetworkRecord,
     ObservedPort,
     PortRecord,
+    ProbeRecord,
     Record,
     WorkspaceRecord,
     key_of,
@@ -175,6 +176,15 @@ def _workspace(world: World, grid: Grid, workspace: WorkspaceRecord) -> Json:
     }
 
 
+def _probed(probe: ProbeRecord | None) -> str:
+    """never | as modelled | differs | incomplete (what was observed is as modelled, but not all was)."""
+    if probe is None:
+        return "never"
+    if probe.mismatches:
+        return "differs"
+    return "incomplete" if probe.unobserved else "as modelled"
+
+
 def _network(network: NetworkRecord) -> Json:
     return {"name": network.name, "vni": network.vni, "mtu": network.mtu, "subnets": list(network.subnets)}
 
@@ -286,10 +296,11 @@ def status(world: World, site: str, now_utc_s: float, playground: str | None = N
                 "desired": grid.root.state if grid.root else "removing",
                 "programmed": "converged" if done["converged"] else ("failed" if done["failed"] else "converging"),
                 "probed": {
-                    "state": "never" if probe is None else ("as modelled" if not probe.mismatches else "differs"),
+                    "state": _probed(probe),
                     "age_s": None if probe is None else max(0.0, now_utc_s - probe.at_utc_s),
                     "pairs": None if probe is None else probe.pairs,
                     "mismatches": None if probe is None else probe.mismatches,
+                    "unobserved": None if probe is None else probe.unobserved,
                 },
                 "cause": f"{differs[0]['object']}: {differs[0]['cause']}" if differs else "",
                 "networks": [_network(n) for n in sorted(grid.networks.values(), key=lambda n: n.name)],

@@ -110,6 +110,18 @@ def test_a_probe_says_how_many_pairs(controller: FakeController, play: Play) -> 
     assert controller.asked == [("POST probe", {}, {"playground": "atlas"})]
 
 
+def test_pairs_that_nobody_could_try_are_no_mismatches_and_still_one(controller: FakeController, play: Play) -> None:
+    away = {"from": "worker-1", "pairs": 5, "cause": "host n2 is gone"}
+    controller.answers["POST probe"] = {"pairs": 25, "mismatches": [], "unobserved": [away]}
+    ran = play("probe", "atlas")
+    assert ran.code == 1
+    assert ran.out == (
+        "atlas: 25 pairs tried, all as modelled; 5 pairs not observed\n\n"
+        "FROM      PAIRS  CAUSE\n"
+        "worker-1  5      host n2 is gone\n"
+    )
+
+
 def test_a_probe_that_differs_names_each_difference_and_is_one(controller: FakeController, play: Play) -> None:
     wrong = {"from": "head", "to": "worker-0", "port": "icmp", "expected": "allow", "observed": "deny"}
     controller.answers["POST probe"] = {"pairs": 30, "mismatches": [wrong]}

@@ -107,6 +107,9 @@ playground atlas
 
 
 def test_status_says_when_nothing_was_ever_probed(controller: FakeController, play: Play) -> None:
+    partly = {"state": "incomplete", "age_s": 3.0, "pairs": 25, "mismatches": 0, "unobserved": 5}
+    controller.answers["GET status"] = a_status(probed=partly)
+    assert "probed      incomplete, 25 pairs, 5 not observed, 3 s ago" in play("status").out
     never = {"state": "never", "age_s": None, "pairs": None, "mismatches": None}
     controller.answers["GET status"] = a_status(probed=never)
     assert "probed      never (`playground probe NAME` tries all pairs)" in play("status").out

@@ -10,7 +10,11 @@ from playground.controller.events import EventLog
 from playground.controller.execution import EXIT, STDOUT, Channel, Execution, NotPossible
 from playground.controller.sessions import Sessions
 from playground.controller.world import World
+from playground.records import AliveRecord, Driver, HostRecord, encode, key_of
+from playground.store.api import Put
 from playground.store.memory import MemoryStore
+
+NETNS = Driver("netns", "same-kernel", "kernel")
 
 
 def finished(*frames: bytes) -> bytes:
@@ -36,3 +40,28 @@ def test_frames_of_no_known_channel_are_passed_over() -> None:
 def test_an_end_that_is_not_understood_is_an_end(end: bytes) -> None:
     with pytest.raises(NotPossible):
         finished(bytes([EXIT]) + end)
+
+
+@pytest.mark.parametrize(
+    ("drivers", "is_alive", "said"),
+    [
+        ((), False, "has never connected; start its agent"),
+        ((NETNS,), True, "not connected at the moment"),
+        ((NETNS,), False, "host n1 is gone"),
+    ],
+)
+def test_who_can_not_be_reached_is_told_as_it_is(drivers: tuple[Driver, ...], is_alive: bool, said: str) -> None:
+    async def ask() -> None:
+        store = MemoryStore()
+        world = World(store)
+        records = [HostRecord(name="n1", site="lab", underlay="192.0.2.1", drivers=drivers)]
+        await store.commit([], [Put(key_of(r), encode(r)) for r in records])
+        if is_alive:
+            alive = AliveRecord(host="n1", session="s")
+            await store.commit([], [Put(key_of(alive), encode(alive))])
+        await world.load()
+        execution = Execution(world, Sessions(store, world, EventLog(store, world), "internal", [], "lab"))
+        with pytest.raises(NotPossible, match=said):
+            await execution.start(["true"], host="n1")
+
+    asyncio.run(ask())

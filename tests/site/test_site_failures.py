@@ -154,6 +154,26 @@ def test_what_somebody_takes_away_is_put_back_and_counted(lab: Site) -> None:
     assert held[0]["learning"] is False and held[0]["flood"] is False
 
 
+def test_a_probe_right_after_an_agent_died_waits_for_it(lab: Site) -> None:
+    pid = str(lab.program("agent-n2")["pid"])
+    subprocess.run(lab.inside(["kill", "-9", pid]), check=True)
+    probed = lab.cli("probe", "lab")
+    assert (probed.returncode, probed.stdout.strip()) == (0, "lab: 6 pairs tried, all as modelled")
+
+
+@pytest.mark.long
+def test_a_probe_beside_an_agent_that_stays_away_says_what_was_not_observed(lab: Site) -> None:
+    pid = str(lab.program("agent-n2")["pid"])
+    subprocess.run(lab.inside(["kill", "-STOP", pid]), check=True)
+    try:
+        probed = lab.cli("probe", "lab")
+    finally:
+        subprocess.run(lab.inside(["kill", "-CONT", pid]), check=True)
+    assert probed.returncode == 1
+    assert probed.stdout.startswith("lab: 4 pairs tried, all as modelled; 2 pairs not observed"), probed.stdout
+    lab.await_hosts()
+
+
 def test_a_service_namespace_comes_back(lab: Site) -> None:
     lab.on("n1", "ip", "netns", "del", "playground-lab")
     eventually(lambda: "playground-lab" in lab.on("n1", "ls", "/run/netns"), 8.0, "service namespace")
