@@ -53,8 +53,9 @@ class Site:
     def states(self) -> dict[str, GuestState | None]:
         found = {}
         for host, driver in (("a", self.a), ("b", self.b)):
+            before, some = run(driver.observe()), run(driver.observe({GUEST.id, "f" * 12}))
             whole = run(driver.observe())
-            assert run(driver.observe({GUEST.id, "f" * 12})) == whole, "a look at some differs from one at all"
+            assert some in (before, whole), "a look at some differs from one at all"
             assert run(driver.observe(set())) == {}
             found[host] = whole.get(GUEST.id)
         return {host: seen.state if seen else None for host, seen in found.items()}
