@@ -1,0 +1,201 @@
+"""Every process of a site killed at every boundary of every effect of a change: what comes back is what was asked for.
+
+Exhaustive, over doubles of kernel, guests, responder and store; `test_crash_site` does it to real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doubled_site import Boundary, Site, play
+
+from overlay.topology import ObservedState
+from playground.controller.moves import Refused
+
+SAMPLE = 3
+"""Of the boundaries, every so manieth is tried each time, and all in `make test-long`."""
+
+STILL = """\
+name: still
+networks:
+  calm: {subnets: [10.8.0.0/24, "fd08::/64"]}
+workspaces:
+  one: {networks: [calm], host: n1}
+  two: {networks: [calm], host: n2}
+"""
+
+LAB = """\
+name: lab
+networks:
+  grid: {subnets: [10.9.0.0/24, "fd09::/64"]}
+workspaces:
+  a: {networks: [grid], host: n1}
+  b: {networks: [grid], host: n2}
+"""
+
+EDITED = """\
+name: lab
+networks:
+  grid: {subnets: [10.9.0.0/24, "fd09::/64"]}
+  public: {subnets: [10.7.0.0/24]}
+workspaces:
+  a: {networks: [grid]}
+  c: {networks: [grid, public], host: n3}
+"""
+
+
+async def up(site: Site, text: str) -> None:
+    """Asked for until it is answered, as people do."""
+    while await site.ask(lambda c: c.up("lab.yaml", text)) is None:
+        pass
+    await site.converged("lab")
+
+
+async def move(site: Site, target: str) -> None:
+    async def request(controller: Any) -> object:
+        try:
+            return await controller.moves.request(controller.workspace("lab/a"), target, measure=False)
+        except Refused as refused:  # it was asked for before, by a request whose answer was lost, or ends just now
+            return str(refused)
+
+    while site.machine.guests and not _is_at(site, target):
+        await site.ask(request)
+        await site.converged("lab")
+
+
+def _is_at(site: Site, target: str) -> bool:
+    workspace = site.items().get("workspace/lab/a")
+    return getattr(workspace, "host", None) == target
+
+
+async def down(site: Site) -> None:
+    async def remove(controller: Any) -> object:
+        if "lab" in controller.world.playgrounds():
+            await controller.down("lab")
+        return True
+
+    while await site.ask(remove) is None:
+        pass
+    await site.removed("lab")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """before: what is there already. change: what is done while somebody dies."""
+
+    before: tuple[Callable[[Site], Awaitable[None]], ...]
+    change: Callable[[Site], Awaitable[None]]
+
+
+SCENES = {
+    "up": Scene((), lambda site: up(site, LAB)),
+    "edit": Scene((lambda site: up(site, LAB),), lambda site: up(site, EDITED)),
+    "move": Scene((lambda site: up(site, LAB),), lambda site: move(site, "n3")),
+    "down": Scene((lambda site: up(site, LAB),), down),
+}
+
+
+@dataclass(frozen=True)
+class Played:
+    """effects: of the change. kernels, guests: as they were once all was quiet. lost: requests that went unanswered."""
+
+    effects: tuple[str, ...]
+    kernels: dict[str, ObservedState]
+    guests: dict[str, Any]
+    lost: int
+
+
+def played(folder: Path, patch: pytest.MonkeyPatch, scene: Scene, boundary: Boundary | None) -> Played:
+    async def whole(site: Site) -> Played:
+        while await site.ask(lambda c: c.up("still.yaml", STILL)) is None:
+            pass
+        await site.converged("still")
+        for step in scene.before:
+            await step(site)
+        await asyncio.sleep(10.0)
+        ids = calm_ids(site)
+        untouched = calm(site, ids)
+        disturbed: list[object] = []
+
+        def look() -> None:
+            if (now := calm(site, ids)) != untouched:
+                disturbed.append(now)
+
+        site.effects.on_effect.append(look)
+        site.effects.begin(boundary)
+        await scene.change(site)
+        effects = tuple(site.effects.done)
+        await asyncio.sleep(10.0)
+        assert not disturbed, f"the ports that nothing was asked of: {disturbed[0]} instead of {untouched}"
+        site.assert_nothing_is_twice()
+        kernels, guests = site.kernels(), site.guests()
+        site.effects.begin(None)
+        await down(site)
+        await asyncio.sleep(10.0)
+        assert calm(site, ids) == untouched
+        assert left(site, ids) == []
+        return Played(effects, kernels, guests, site.lost)
+
+    for file in folder.iterdir():
+        file.unlink()
+    with patch.context() as patched:
+        return play(folder, patched, whole)
+
+
+def calm_ids(site: Site) -> frozenset[str]:
+    """Ids of the network and the ports that nothing is asked of."""
+    kinds = ("network/still/", "port/still/")
+    return frozenset(getattr(r, "id", "") for key, r in site.items().items() if key.startswith(kinds))
+
+
+def calm(site: Site, ids: frozenset[str]) -> object:
+    """What carries their traffic: devices, entries and addresses, on every host."""
+    return {
+        name: (
+            {device: link for device, link in seen.links.items() if device[2:] in ids},
+            {id: table for id, table in seen.tables.items() if id in ids},
+            seen.services.get("playground-still"),
+        )
+        for name, seen in site.kernels().items()
+    }
+
+
+def left(site: Site, ids: frozenset[str]) -> list[str]:
+    """What is there that is not the untouched playground's."""
+    found = site.records("lab")
+    for name, seen in site.kernels().items():
+        found += [f"{name}: {device}" for device in seen.links if device[2:] not in ids]
+        found += [f"{name}: {space}" for space in seen.services if space != "playground-still"]
+    return found + [name for name in site.guests() if not name.startswith("still/")]
+
+
+def boundaries(effects: Sequence[str]) -> Iterator[Boundary]:
+    """Every moment that differs from all others in what has had its effect, or in who dies: after an effect is before
+    the next one of the same process."""
+    for number, effect in enumerate(effects):
+        if number == 0 or effects[number - 1].partition(":")[0] != effect.partition(":")[0]:
+            yield Boundary(number, "before")
+        yield Boundary(number, "after")
+
+
+@pytest.mark.parametrize("every", [SAMPLE, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", SCENES)
+def test_whoever_is_killed_at_whatever_boundary_the_change_comes_out_the_same(
+    name: str, every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = SCENES[name]
+    clean = played(tmp_path, monkeypatch, scene, None)
+    wrong = []
+    tried = list(boundaries(clean.effects))[::every]
+    for boundary in tried:
+        try:
+            struck = played(tmp_path, monkeypatch, scene, boundary)
+            assert struck.kernels == clean.kernels and struck.guests == clean.guests
+        except AssertionError as error:
+            wrong.append(f"{boundary.side} {boundary.number}, {clean.effects[boundary.number]}: {str(error)[:600]}")
+    assert not wrong, f"{len(wrong)} of {len(tried)}:\n" + "\n".join(wrong[:10])
