@@ -67,7 +67,8 @@ async def execute(order: wire.Execute, link: Link, drivers: Mapping[str, Driver]
 async def _run(order: wire.Execute, connection: ClientConnection, drivers: Mapping[str, Driver]) -> None:
     argv = resolve(order.argv)
     if order.tty:
-        master, slave = pty.openpty()
+        guest = _guest(order, drivers)
+        master, slave = await guest[0].terminal(guest[1]) if guest else pty.openpty()
         _resize(master, order.rows, order.cols)
         ours = {"in": master, "out": master}
         theirs = (slave, slave, slave)
@@ -89,14 +90,22 @@ async def _run(order: wire.Execute, connection: ClientConnection, drivers: Mappi
             os.close(fd)
 
 
+def _guest(order: wire.Execute, drivers: Mapping[str, Driver]) -> tuple[Driver, str] | None:
+    """The driver and the id of the guest that a command is for, None for the host's own. Raises DriverError."""
+    if order.guest is None:
+        return None
+    driver = drivers.get(order.driver)
+    if driver is None:
+        raise DriverError(f"this host has no driver {order.driver}")
+    return driver, order.guest
+
+
 async def _start(order: wire.Execute, argv: list[str], fds: tuple[int, int, int], drivers: Mapping[str, Driver]) -> int:
-    if order.guest is not None:
-        driver = drivers.get(order.driver)
-        if driver is None:
-            raise DriverError(f"this host has no driver {order.driver}")
+    if guest := _guest(order, drivers):
         if order.env:
             argv = ["env", *(f"{k}={v}" for k, v in order.env.items()), *argv]
-        return (await driver.exec(order.guest, argv, *fds, order.tty)).pid
+        driver, id = guest
+        return (await driver.exec(id, argv, *fds, order.tty)).pid
 
     def become() -> None:
         os.setsid()

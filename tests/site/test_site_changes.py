@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import re
+import select
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 
 import pytest
@@ -172,6 +178,43 @@ def test_a_host_without_a_network_holds_nothing_of_it(site: Site) -> None:
         assert held["n3"]["namespaces"] == ["playground"]
         assert len(held["n1"]["dataplane"]) == 4  # bridge, VXLAN device, leg, one port
     finally:
+        site.down("lab")
+
+
+def test_a_terminal_in_a_workspace_has_a_name_a_size_and_its_interrupt(site: Site) -> None:
+    site.up(LAB)
+    master, slave = pty.openpty()
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    traps = "trap 'stty size' WINCH; trap 'echo stopped; exit 9' INT"
+    script = f"tty; stty size; {traps}; echo ready; while :; do sleep 0.1; done"
+    shell = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", sys.executable, "-m", "playground", "exec", "head", "--", "sh", "-c", script],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=site.environment,
+    )
+    os.close(slave)
+    said = b""
+
+    def until(word: bytes) -> None:
+        nonlocal said
+        while word not in said:
+            assert select.select([master], [], [], 20)[0], said
+            said += os.read(master, 4096)
+
+    try:
+        until(b"ready")
+        assert said.split()[:3] == [b"/dev/pts/0", b"33", b"77"]
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 50, 0, 0))
+        until(b"20 50")
+        os.write(master, b"\x03")
+        until(b"stopped")
+        assert shell.wait(20) == 9
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(master)
         site.down("lab")
 
 

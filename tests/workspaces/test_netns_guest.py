@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import pty
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,12 +182,16 @@ def test_stop_asks_first_and_then_kills(driver: NetnsDriver, folder: Path, tmp_p
     assert start_ticks(pid) is None
 
 
-def test_a_command_on_a_tty_has_it_as_its_controlling_terminal(driver: NetnsDriver) -> None:
-    master, slave = pty.openpty()
-    argv = ["sh", "-c", "echo ready >/dev/tty; read answer"]
+def test_a_command_on_a_tty_has_it_as_its_controlling_terminal_and_knows_its_name(driver: NetnsDriver) -> None:
+    master, slave = run(driver.terminal(GUEST.id))
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    argv = ["sh", "-c", "tty; stty size; test -c $(tty) && echo ready >/dev/tty; read answer"]
     process = run(driver.exec(GUEST.id, argv, slave, slave, slave, True))
     os.close(slave)
-    assert b"ready" in os.read(master, 100)
+    said = b""
+    while b"ready" not in said:
+        said += os.read(master, 100)
+    assert said.split() == [b"/dev/pts/0", b"33", b"77", b"ready"]
     os.write(master, b"\x03")  # ^C: only a controlling terminal turns it into a signal
     assert os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1]) == 128 + signal.SIGINT
     os.close(master)

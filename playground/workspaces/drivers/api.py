@@ -123,6 +123,10 @@ class Driver(Protocol):
         """The guest is gone with all its ends: asked first, after `grace_s` made to."""
         ...
 
+    async def terminal(self, guest_id: str) -> tuple[int, int]:
+        """A new terminal, one of the guest's own: descriptors of its master and its slave, the caller's to close."""
+        ...
+
     async def exec(
         self, guest_id: str, argv: Sequence[str], stdin: int, stdout: int, stderr: int, tty: bool
     ) -> Process:

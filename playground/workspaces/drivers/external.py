@@ -16,6 +16,8 @@ from playground.records import Move
 from playground.workspaces.drivers.api import DriverError, Guest, GuestState, Observed, Process
 from playground.workspaces.drivers.nic import device_names
 
+_NO_WAY_IN = "an external workspace is run by somebody else, who alone can start commands in it"
+
 
 class ExternalDriver:
     """dataplane: the data plane namespace's name in /run/netns, or the path of a namespace."""
@@ -75,11 +77,15 @@ class ExternalDriver:
         """Ends nothing; watches the guest no longer."""
         self._forget(guest_id)
 
+    async def terminal(self, guest_id: str) -> tuple[int, int]:
+        """Always raises DriverError, as `exec` does."""
+        raise DriverError(_NO_WAY_IN)
+
     async def exec(
         self, guest_id: str, argv: Sequence[str], stdin: int, stdout: int, stderr: int, tty: bool
     ) -> Process:
         """Always raises DriverError: there is no way in."""
-        raise DriverError("an external workspace is run by somebody else, who alone can start commands in it")
+        raise DriverError(_NO_WAY_IN)
 
     def _forget(self, guest_id: str) -> None:
         self._watched.pop(guest_id, None)

@@ -7,6 +7,7 @@ and can break things (`die`, `lose_ends`) as a kernel would.
 from __future__ import annotations
 
 import os
+import pty
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -129,6 +130,11 @@ class MemoryDriver:
             entry.ends.discard(self._host)
         else:
             self._machine.guests.pop(guest_id, None)
+
+    async def terminal(self, guest_id: str) -> tuple[int, int]:
+        """One of this machine's."""
+        self._alive(guest_id)
+        return pty.openpty()
 
     async def exec(
         self, guest_id: str, argv: Sequence[str], stdin: int, stdout: int, stderr: int, tty: bool

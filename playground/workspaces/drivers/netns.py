@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -43,6 +45,9 @@ _NETNS_DIR = Path("/run/netns")
 _NIC_NAMESPACE = 100
 _LAUNCH_S, _KILL_S = 20.0, 5.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
+"""Unlocks a terminal; opens its slave by its master, wherever the devpts is mounted (asm-generic/ioctls.h, Linux 4.13).
+"""
 _INHERITED = ("LANG", "LC_ALL", "TERM", "TZ")
 
 
@@ -106,6 +111,11 @@ class NetnsDriver:
     async def stop(self, guest_id: str, grace_s: float) -> None:
         """Ends the guest and removes its ends. Where another host carries it, only this host's ends go."""
         await self._run(self._stop, guest_id, grace_s)
+
+    async def terminal(self, guest_id: str) -> tuple[int, int]:
+        """From the guest's devpts: with one of the host's, `tty` and whatever else asks for its name would find none.
+        Raises DriverError when the guest does not run."""
+        return await self._run(self._terminal, guest_id)
 
     async def exec(
         self, guest_id: str, argv: Sequence[str], stdin: int, stdout: int, stderr: int, tty: bool
@@ -311,6 +321,18 @@ class NetnsDriver:
         if entry is None or not entry.is_alive():
             raise _Ended("it does not run on this kernel" if entry is None else "its init has ended")
         return entry
+
+    def _terminal(self, guest_id: str) -> tuple[int, int]:
+        entry = self._alive(guest_id)
+        flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+        with _process(entry):
+            master = os.open(f"/proc/{entry.pid}/root/dev/pts/ptmx", flags)
+        try:
+            fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("=i", 0))
+            return master, fcntl.ioctl(master, _TIOCGPTPEER, flags)
+        except OSError:
+            os.close(master)
+            raise
 
     def _exec(self, guest_id: str, argv: tuple[str, ...], standard: tuple[int, int, int], tty: bool) -> Process:
         entry = self._alive(guest_id)
