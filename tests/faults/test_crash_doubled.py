@@ -17,7 +17,7 @@ from doubled_site import Boundary, Site, play
 from overlay.topology import ObservedState
 from playground.controller.moves import Refused
 
-SAMPLE = 3
+SAMPLE = 6
 """Of the boundaries, every so manieth is tried each time, and all in `make test-long`."""
 
 STILL = """\

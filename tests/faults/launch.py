@@ -1,0 +1,132 @@
+"""Runs `playground.controller` or `playground.agent` as they are, and kills it at the boundary of an effect: kill -9.
+
+`python -m tests.faults.launch FOLDER NAME MODULE ARGUMENT…`. Every effect is counted in FOLDER/NAME.effects, a line
+`KIND` each. A file FOLDER/NAME.armed with `KIND NUMBER SIDE` asks for death before or after that effect of that kind,
+counted from 0 since the file was made; it is gone before its process is. What is production code knows nothing of this.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import runpy
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+KINDS = ("commit", "show", "batch", "cache", "report", "answers", "guest", "entry")
+"""A store commit, a message to an agent, a batch sent to the kernel, a write of the cached view, a report, a map for
+the responder, a verb of the guests' driver, a write of its entry of a guest."""
+
+
+class Effects:
+    """The counter of one process. May be asked from any thread."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._armed = folder / f"{name}.armed"
+        self._log = os.open(folder / f"{name}.effects", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._since = 0
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def before(self, kind: str) -> int:
+        """The number of this effect; dies where that is asked for."""
+        with self._lock:
+            try:
+                since = self._armed.stat().st_ino
+            except FileNotFoundError:
+                since = 0
+            if since != self._since:
+                self._since = since
+                self._counts.clear()
+            number = self._counts[kind]
+            self._counts[kind] += 1
+            os.write(self._log, f"{kind}\n".encode())
+            self._reach(kind, number, "before")
+            return number
+
+    def after(self, kind: str, number: int) -> None:
+        with self._lock:
+            self._reach(kind, number, "after")
+
+    def _reach(self, kind: str, number: int, side: str) -> None:
+        if not self._since:
+            return
+        try:
+            asked = self._armed.read_text()
+        except FileNotFoundError:
+            return
+        if asked == f"{kind} {number} {side}":
+            self._armed.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+            signal.pause()
+
+    def sync(self, kind: Callable[..., str | None], work: Callable[..., Any]) -> Callable[..., Any]:
+        """`work` with each call an effect of the kind that its arguments make it; None is no effect."""
+
+        @functools.wraps(work)
+        def counted(*words: Any, **named: Any) -> Any:
+            found = kind(*words)
+            if found is None:
+                return work(*words, **named)
+            number = self.before(found)
+            result = work(*words, **named)
+            self.after(found, number)
+            return result
+
+        return counted
+
+    def wait(self, kind: Callable[..., str | None], work: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+        """The same for what is awaited."""
+
+        @functools.wraps(work)
+        async def counted(*words: Any, **named: Any) -> Any:
+            found = kind(*words)
+            if found is None:
+                return await work(*words, **named)
+            number = self.before(found)
+            result = await work(*words, **named)
+            self.after(found, number)
+            return result
+
+        return counted
+
+
+def _file(path: Path, *_: object) -> str | None:
+    return {"view.part": "cache", "guest.json.new": "entry"}.get(path.name)
+
+
+def hook(effects: Effects) -> None:
+    """Wraps the production classes of this process."""
+    import asyncio
+
+    from starlette.websockets import WebSocket
+
+    from overlay.kernel.netlink import Netlink
+    from playground import wire
+    from playground.agent.link import Link
+    from playground.store.sqlite import SqliteStore
+    from playground.workspaces.drivers.netns import NetnsDriver
+
+    def patch(owner: Any, name: str, how: Callable[..., Any], kind: Callable[..., str | None]) -> None:
+        setattr(owner, name, how(kind, getattr(owner, name)))
+
+    patch(SqliteStore, "commit", effects.wait, lambda *_: "commit")
+    patch(WebSocket, "send_text", effects.wait, lambda *_: "show")
+    patch(Netlink, "send", effects.sync, lambda *_: "batch")
+    patch(Path, "write_bytes", effects.sync, _file)
+    patch(Path, "replace", effects.sync, _file)
+    patch(Link, "say", effects.wait, lambda _, said: "report" if isinstance(said, wire.Report) else None)
+    patch(asyncio.StreamWriter, "write", effects.sync, lambda *_: "answers")
+    patch(NetnsDriver, "_run", effects.wait, lambda _, work, *__: None if work.__name__ == "_observe" else "guest")
+
+
+if __name__ == "__main__":
+    folder, name, module, *arguments = sys.argv[1:]
+    hook(Effects(Path(folder), name))
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

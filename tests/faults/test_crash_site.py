@@ -1,0 +1,311 @@
+"""A real site whose controller and agents die by kill -9 at the boundaries of their effects, and are started again by
+the sandbox as ever: it converges, nothing is twice, nothing is open that should be closed, nobody else loses a packet.
+
+The covering sample kills several at once; `make test-long` kills one at a time, at every boundary that there is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import a_site
+from launch import KINDS
+from site_lab import Json, Site, eventually
+
+from playground.client import Refused, Unreachable
+from playground.records import workspace_id
+from playground.sandbox.commands import programs
+from playground.sandbox.plan import Program, SandboxPlan
+
+pytestmark = pytest.mark.system
+
+HOSTS = ("n1", "n2", "n3")
+PROGRAMS = ("controller", "agent-n1", "agent-n2", "agent-n3")
+
+STILL = """\
+name: still
+networks:
+  calm: {subnets: [10.8.0.0/24]}
+workspaces:
+  one: {networks: [calm], host: n1}
+  two: {networks: [calm], host: n2}
+"""
+
+LAB = """\
+name: lab
+networks:
+  grid: {subnets: [10.9.0.0/24, "fd09::/64"]}
+workspaces:
+  a: {networks: [grid], host: n1}
+  b: {networks: [grid], host: n2}
+"""
+
+EDITED = """\
+name: lab
+networks:
+  grid: {subnets: [10.9.0.0/24, "fd09::/64"]}
+  public: {subnets: [10.7.0.0/24]}
+workspaces:
+  a: {networks: [grid]}
+  c: {networks: [grid, public], host: n3}
+"""
+
+
+def mortal(plan: SandboxPlan, top: Path) -> tuple[Program, ...]:
+    """The programs of any sandbox, each started by `launch`."""
+    return tuple(
+        replace(p, argv=(p.argv[0], "-m", "tests.faults.launch", str(top), p.name, *p.argv[2:])) for p in programs(plan)
+    )
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with a_site("mortal", 3, mortal) as made:
+        made.up(STILL)
+        yield made
+
+
+# -- what is done ----------------------------------------------------------------------------------------------------
+
+
+def answered(ask: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """What is answered in the end: asked again when nobody was there, or died over it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except (Unreachable, OSError):
+            assert time.monotonic() < deadline, "no controller answers"
+            time.sleep(0.05)
+
+
+def whole(site: Site, *names: str) -> None:
+    """All of these converged, every host up, no move open; whoever is killed meanwhile has come back."""
+
+    def look() -> object:
+        with contextlib.suppress(Unreachable, Refused, OSError):
+            up = all(row["state"] == "up" for row in site.hosts().values())
+            return up and all(site.progress(name)["converged"] for name in names)
+        return False
+
+    eventually(look, 40.0, f"{', '.join(names)} converged")
+
+
+def up(site: Site, text: str) -> None:
+    answered(lambda: site.client.put("playgrounds", {"file": "lab.yaml", "text": text}))
+    whole(site, "lab", "still")
+
+
+def move(site: Site, target: str = "n2") -> None:
+    """Until it is there: a move that a death has aborted is asked for again."""
+
+    def request() -> object:
+        with contextlib.suppress(Refused):  # an earlier request, whose answer was lost, is under way or has done it
+            return site.client.post("migrate", {"workspace": "lab/a", "host": target, "measure": False})
+        return None
+
+    deadline = time.monotonic() + 60
+    while True:
+        answered(request)
+        eventually(lambda: answered(lambda: ended(site)), 40.0, "the move has ended")
+        if answered(lambda: site.host_of("lab", "a")) == target:
+            return whole(site, "lab", "still")
+        assert time.monotonic() < deadline
+
+
+def ended(site: Site) -> bool:
+    try:
+        return bool(site.migration("lab/a")["finished"])
+    except Refused:
+        return True  # it has never been moved
+
+
+def down(site: Site) -> None:
+    def remove() -> object:
+        with contextlib.suppress(Refused):
+            site.client.delete("playgrounds/lab")
+        return site.progress("lab")["removed"]
+
+    eventually(lambda: answered(remove), 40.0, "lab removed")
+    whole(site, "still")
+
+
+PHASES: dict[str, Callable[[Site], None]] = {
+    "up": lambda site: up(site, LAB),
+    "edit": lambda site: up(site, EDITED),
+    "move": move,
+    "down": down,
+}
+
+
+# -- what must be so -------------------------------------------------------------------------------------------------
+
+
+def check(site: Site) -> None:
+    """Records against claims, kernels and guests."""
+    rows = site.client.get("ports")
+    assert_claimed_once(site, rows)
+    bound = {(site.device(p["playground"], p["workspace"], p["network"]), p["host"]) for p in rows}
+    eventually(lambda: open_ports(site) == bound, 15.0, f"open is what is bound: {bound}")
+    guests = sorted({workspace_id(p["playground"], p["workspace"]) for p in rows})
+    assert site.guests() == guests
+    for row in rows:
+        held = site.within(row["playground"], row["workspace"], "ip", "-json", "-4", "addr", "show", "scope", "global")
+        addresses = {a["local"] for link in json.loads(held) for a in link.get("addr_info", [])}
+        wanted = {a for p in rows if p["workspace"] == row["workspace"] for a in p["addresses"] if ":" not in a}
+        assert addresses == wanted, f"{row['workspace']} has {addresses}, recorded are {wanted}"
+
+
+def assert_claimed_once(site: Site, rows: Sequence[Json]) -> None:
+    """Each address of each port is claimed by that port, and no claim is left over."""
+    recorded = [(p["network"], a) for p in rows for a in p["addresses"]]
+    assert len(recorded) == len(set(recorded))
+    eventually(lambda: loose_claims(site) == [], 15.0, "each claim has its record")
+
+
+def kept(site: Site) -> dict[str, Json]:
+    path = next(site.state.glob("*/store.sqlite"))
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
+        return {key: json.loads(value) for key, value in store.execute("SELECT key, value FROM item ORDER BY key")}
+
+
+def loose_claims(site: Site) -> list[str]:
+    """Claims whose owner is not there, owners whose address is not claimed, and changes that nobody has finished."""
+    items = kept(site)
+    owners = {r["id"] for key, r in items.items() if key.startswith(("port/", "network/"))}
+    claims = {key: r["owner"] for key, r in items.items() if key.startswith("claim/addr/")}
+    ports = {r["id"]: r for key, r in items.items() if key.startswith("port/")}
+    loose = [key for key, owner in claims.items() if owner not in owners]
+    for id, port in ports.items():
+        if sum(owner == id for owner in claims.values()) != len(port["addresses"]):
+            loose.append(f"port {port['workspace']}: {port['addresses']}")
+    return loose + [key for key in items if key.startswith("change/")]
+
+
+def open_ports(site: Site) -> set[tuple[str, str]]:
+    """(device, host) of every port that something is delivered to."""
+    found = set()
+    for host in HOSTS:
+        links = json.loads(site.on(host, "bridge", "-json", "-d", "link", "show", dataplane=True))
+        found |= {(x["ifname"], host) for x in links if x["ifname"].startswith("pg") and x["bcast_flood"]}
+    return found
+
+
+def check_gone(site: Site) -> None:
+    """Nothing of `lab` anywhere."""
+    still = {key for key, r in kept(site).items() if "still" in (r.get("playground"), r.get("name"))}
+    passing = ("host/", "alive/", "observed/", "event/", "elect/")
+    eventually(lambda: [k for k in kept(site) if k not in still and not k.startswith(passing)] == [], 15.0, "no record")
+    check(site)
+    for host in HOSTS:
+        spaces = {"playground", "playground-still"} if host != "n3" else {"playground"}
+        eventually(lambda h=host, s=spaces: set(site.on(h, "ip", "netns").split()) - {"(id:", "0)", "1)"} <= s)
+    devices = json.loads(site.on("n3", "ip", "-json", "link", "show", dataplane=True))
+    assert [link["ifname"] for link in devices] == ["lo"]
+
+
+# -- who dies --------------------------------------------------------------------------------------------------------
+
+Death = tuple[str, str, int, str]
+"""Program, kind of effect, its number, before or after."""
+
+
+def arm(site: Site, deaths: Sequence[Death]) -> None:
+    for program, kind, number, side in deaths:
+        draft = site.files / f"{program}.draft"
+        draft.write_text(f"{kind} {number} {side}")
+        draft.replace(site.files / f"{program}.armed")
+
+
+def disarm(site: Site) -> list[str]:
+    """Who was never reached."""
+    found = sorted(site.files.glob("*.armed"))
+    said = [f"{path.stem}: {path.read_text()}" for path in found]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return said
+
+
+def struck(site: Site, phase: str, deaths: Sequence[Death]) -> list[str]:
+    """One phase while these die; who was never reached."""
+    arm(site, deaths)
+    try:
+        PHASES[phase](site)
+    finally:
+        missed = disarm(site)
+    check_gone(site) if phase == "down" else check(site)
+    return missed
+
+
+def effects(site: Site) -> dict[str, list[str]]:
+    """Kinds of all effects so far, by program."""
+    return {name: (site.files / f"{name}.effects").read_text().split() for name in PROGRAMS}
+
+
+SAMPLE: dict[str, tuple[Death, ...]] = {
+    "up": (("controller", "commit", 1, "after"), ("agent-n1", "batch", 1, "after"), ("agent-n2", "guest", 0, "after")),
+    "edit": (
+        ("controller", "show", 2, "before"),
+        ("agent-n2", "cache", 1, "after"),
+        ("agent-n3", "entry", 2, "before"),
+    ),
+    "move": (("agent-n1", "report", 0, "after"), ("agent-n2", "answers", 0, "before")),
+    "down": (("controller", "commit", 2, "before"), ("agent-n3", "guest", 0, "before")),
+}
+
+
+def test_whoever_dies_at_an_effect_the_site_comes_out_as_asked_and_no_other_packet_is_lost(site: Site) -> None:
+    missed = []
+    with site.stream("still", "one", "two", "calm") as result:
+        for phase, deaths in SAMPLE.items():
+            missed += struck(site, phase, deaths)
+    assert missed == []
+    assert result["lost"] == 0 and result["duplicated"] == 0, result
+
+
+def every_death(before: dict[str, list[str]], now: dict[str, list[str]]) -> list[Death]:
+    """Each boundary of what was counted in between, the programs in turn: each has time to be steady again."""
+    found: list[list[Death]] = []
+    for program in PROGRAMS:
+        fresh = now[program][len(before[program]) :]
+        found.append(
+            [
+                (program, kind, n, side)
+                for kind in KINDS
+                for n in range(fresh.count(kind))
+                for side in ("before", "after")
+            ]
+        )
+    return [deaths[n] for n in range(max(map(len, found))) for deaths in found if n < len(deaths)]
+
+
+@pytest.mark.long
+def test_each_boundary_that_there_is_may_be_somebodys_last(site: Site) -> None:
+    deaths: dict[str, list[Death]] = {}
+    for phase, do in PHASES.items():
+        before = effects(site)
+        do(site)
+        time.sleep(1.0)  # what is late counts, too
+        deaths[phase] = every_death(before, effects(site))
+    wrong = []
+    for turn in range(max(map(len, deaths.values()))):
+        with site.stream("still", "one", "two", "calm") as result:
+            for phase in PHASES:
+                dying = deaths[phase][turn : turn + 1]
+                try:
+                    struck(site, phase, dying)
+                except AssertionError as error:
+                    wrong.append(f"{phase}, {dying}: {error}")
+                    down(site)
+                    break
+        if result["lost"] or result["duplicated"]:
+            wrong.append(f"turn {turn}: {result}")
+    assert not wrong, "\n".join(wrong)
