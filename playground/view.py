@@ -6,8 +6,10 @@ and bindings). Each scope counts its changes, so what was derived from it can be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -35,22 +37,50 @@ def playground_scope(playground: str) -> str:
     return f"playground/{playground}"
 
 
+K = TypeVar("K", bound=Hashable)
+
+
+class Log(Generic[K]):
+    """What changed, newest last: each key once, with the version that changed it last."""
+
+    __slots__ = ("_changed",)
+
+    def __init__(self) -> None:
+        self._changed: dict[K, int] = {}
+
+    def note(self, key: K, version: int) -> None:
+        """A key changed."""
+        self._changed.pop(key, None)
+        self._changed[key] = version
+
+    def since(self, version: int) -> list[K]:
+        """The keys that changed after a version, newest first, at the cost of their number."""
+        return list(itertools.takewhile(lambda key: self._changed[key] > version, reversed(self._changed)))
+
+
 @dataclass(slots=True)
 class Scope:
-    """One scope's records by key, indexed as deriving reads them. version counts changes."""
+    """One scope's records by key, indexed as deriving reads them. version counts changes; the logs say of what.
+
+    ports: ids of ports whose record or binding changed. workspaces: (playground, name) of those whose record or move
+    did. networks_version: of the last change of a network.
+    """
 
     version: int = 0
     records: dict[str, Viewed] = field(default_factory=dict)
     networks: dict[str, NetworkRecord] = field(default_factory=dict)
     ports: dict[str, PortRecord] = field(default_factory=dict)
     bindings: dict[str, BindingRecord] = field(default_factory=dict)
+    ports_log: Log[str] = field(default_factory=Log)
+    workspaces_log: Log[tuple[str, str]] = field(default_factory=Log)
+    networks_version: int = 0
 
     def put(self, record: Viewed) -> None:
         key = key_of(record)
         if self.records.get(key) == record:
             return
         self.records[key] = record
-        self.version += 1
+        self._note(record)
         match record:
             case NetworkRecord():
                 self.networks[record.id] = record
@@ -65,7 +95,7 @@ class Scope:
         record = self.records.pop(key, None)
         if record is None:
             return
-        self.version += 1
+        self._note(record)
         match record:
             case NetworkRecord():
                 self.networks.pop(record.id, None)
@@ -73,6 +103,22 @@ class Scope:
                 self.ports.pop(record.id, None)
             case BindingRecord():
                 self.bindings.pop(record.port, None)
+            case _:
+                pass
+
+    def _note(self, record: Viewed) -> None:
+        self.version += 1
+        match record:
+            case NetworkRecord():
+                self.networks_version = self.version
+            case PortRecord():
+                self.ports_log.note(record.id, self.version)
+            case BindingRecord():
+                self.ports_log.note(record.port, self.version)
+            case WorkspaceRecord():
+                self.workspaces_log.note((record.playground, record.name), self.version)
+            case MigrationRecord():
+                self.workspaces_log.note((record.playground, record.workspace), self.version)
             case _:
                 pass
 
@@ -132,12 +178,17 @@ class View:
         scope = self.scopes.get(host_scope(host))
         return [r for r in scope.records.values() if isinstance(r, WorkspaceRecord)] if scope else []
 
-    def migrations(self, host: str) -> dict[tuple[str, str], MigrationRecord]:
-        """Moves to or from this host, by (playground, workspace)."""
+    def workspace(self, host: str, playground: str, name: str) -> WorkspaceRecord | None:
+        """One of them."""
         scope = self.scopes.get(host_scope(host))
-        if scope is None:
-            return {}
-        return {(r.playground, r.workspace): r for r in scope.records.values() if isinstance(r, MigrationRecord)}
+        found = scope.records.get(f"workspace/{playground}/{name}") if scope else None
+        return found if isinstance(found, WorkspaceRecord) else None
+
+    def migration(self, host: str, playground: str, name: str) -> MigrationRecord | None:
+        """The last move of a workspace, if that was to or from this host."""
+        scope = self.scopes.get(host_scope(host))
+        found = scope.records.get(f"migration/{playground}/{name}") if scope else None
+        return found if isinstance(found, MigrationRecord) else None
 
     def playgrounds(self) -> dict[str, Scope]:
         """Scopes of playgrounds that this host takes part in, by playground name."""

@@ -1,20 +1,21 @@
 """Pure. From the records that a host was shown to the state that it should have: networks, guests, answers.
 
 A map over sections (one network, one workspace, one playground's names), each a function of its inputs alone; `derive`
-keeps a section while the versions that it read stand (`Derivation`), and `derive_whole` without any memory is the
-oracle.
+keeps what reads nothing that has changed (`Derivation`), and `derive_whole` without any memory is the oracle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-from overlay.state import HostState, Network, NetworkId
-from playground.derive.guests import Role, Want, wants
-from playground.derive.networks import derive_networks
-from playground.derive.services import Service, derive_services
-from playground.view import View
+from overlay.state import HostState, Network, NetworkId, PortId
+from playground.derive.guests import Role, Want, want_of, wants
+from playground.derive.networks import Place
+from playground.derive.playground import Section, Surroundings, section_of
+from playground.derive.services import Service
+from playground.records import BindingRecord
+from playground.view import SITE, Scope, View, host_scope, playground_scope
 
 __all__ = ["Derivation", "Derived", "Role", "Service", "Setting", "Want", "derive_whole"]
 
@@ -34,52 +35,169 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """All that a host should hold. services: the responder's map."""
+    """All that a host should hold. services: the responder's map. bound: the bindings of the ports in `state`.
+
+    What did not change is the same object as the time before, so two of them are compared at the cost of a look-up a
+    record.
+    """
 
     state: HostState
     wants: Mapping[str, Want]
     services: Mapping[str, Service]
+    bound: Mapping[PortId, BindingRecord]
 
 
-@dataclass(slots=True)
 class Derivation:
-    """Derives again only the playgrounds that changed since the last call."""
+    """Derives again only what reads something that has changed since the last call: a guest, a port, a playground."""
 
-    _kept: dict[str, tuple[object, dict[NetworkId, Network], dict[str, Service]]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._site: tuple[Scope | None, int] = (None, 0)
+        self._vteps: dict[str, str] = {}
+        self._own: tuple[Scope | None, int] = (None, 0)
+        self._wants: dict[str, Want] = {}
+        self._names: dict[tuple[str, str], str] = {}
+        """Ids of wants by (playground, workspace)."""
+        self._owners: dict[str, tuple[str, str]] = {}
+        """(playground, workspace) of each port that a want has."""
+        self._adopted: set[str] = set()
+        self._arrived: frozenset[str] = frozenset()
+        self._sections: dict[str, Section] = {}
+        self._derived: Derived | None = None
 
     def derive(self, view: View, setting: Setting) -> Derived:
-        """The host's whole state; equal to `derive_whole` at any time."""
-        guests = wants(view, setting.host)
-        hosts = view.hosts()
-        vteps = {name: record.underlay for name, record in hosts.items()}
+        """The host's whole state; equal to `derive_whole` at any time. Of what raises, nothing is kept."""
+        try:
+            return self._derive(view, setting)
+        except BaseException:
+            self.__init__()  # type: ignore[misc]
+            raise
+
+    def _derive(self, view: View, setting: Setting) -> Derived:
+        changed: dict[str, set[str]] = {}
+        stale = self._stale_sections(view, setting, changed)
+        if self._has_site_changed(view):
+            stale |= view.playgrounds().keys()
+        for name in self._stale_wants(view, setting.host, stale, changed):
+            self._renew_want(view, setting.host, name, changed)
+        for guest in setting.arrived ^ self._arrived:
+            if (want := self._wants.get(guest)) is not None:
+                changed.setdefault(want.playground, set()).update(want.ports)
+        self._arrived = setting.arrived
+        before = self._sections
+        self._sections = {}
+        for playground, scope in view.playgrounds().items():
+            place = Place(
+                setting.host, self._vteps, setting.arrived, self._adopted, f"{setting.dataplane}-{playground}"
+            )
+            surroundings = Surroundings(playground, place, setting.domain, setting.resolvers)
+            section: Section | None = before.get(playground)
+            if section is not None and playground in stale:
+                section = None
+            elif section is not None and (ports := changed.get(playground)):
+                section = section.patched(ports, surroundings)
+            self._sections[playground] = section if section is not None else section_of(scope, surroundings)
+        same = before.keys() == self._sections.keys() and all(self._sections[p] is before[p] for p in before)
+        derived = self._derived
+        if derived is None or not same or derived.state.underlay != setting.underlay:
+            derived = self._joined(setting)
+        elif derived.wants is not self._wants:
+            derived = replace(derived, wants=self._wants)
+        self._derived = derived
+        return derived
+
+    def _joined(self, setting: Setting) -> Derived:
         networks: dict[NetworkId, Network] = {}
         services: dict[str, Service] = {}
-        fresh: dict[str, tuple[object, dict[NetworkId, Network], dict[str, Service]]] = {}
+        bound: dict[PortId, BindingRecord] = {}
+        for section in self._sections.values():
+            networks.update(section.networks)
+            services.update(section.services)
+            bound.update(section.bound)
+        return Derived(HostState(setting.underlay, networks), self._wants, services, bound)
+
+    def _has_site_changed(self, view: View) -> bool:
+        """Whether a host's tunnel address has."""
+        scope = view.scopes.get(SITE)
+        read = (scope, scope.version if scope else 0)
+        if self._site[0] is read[0] and self._site[1] == read[1]:
+            return False
+        self._site = read
+        before, self._vteps = self._vteps, {name: record.underlay for name, record in view.hosts().items()}
+        return before != self._vteps
+
+    def _stale_sections(self, view: View, setting: Setting, changed: dict[str, set[str]]) -> set[str]:
+        """Playgrounds to derive whole; of the others, the ports that changed are added to `changed`."""
+        stale = self._sections.keys() - view.playgrounds().keys()
         for playground, scope in view.playgrounds().items():
-            adopted = frozenset(p for w in guests.values() if w.playground == playground and w.adopt for p in w.ports)
-            arrived = frozenset(w.id for w in guests.values() if w.playground == playground and w.id in setting.arrived)
-            read = (
-                scope.version,
-                id(scope),
-                tuple(sorted(vteps.items())),
-                adopted,
-                arrived,
-                setting.domain,
-                setting.resolvers,
-            )
-            kept = self._kept.get(playground)
-            if kept is None or kept[0] != read:
-                made = derive_networks(
-                    scope, setting.host, vteps, arrived, adopted, f"{setting.dataplane}-{playground}"
-                )
-                kept = (read, made, derive_services(scope, playground, made, setting.domain, setting.resolvers))
-            fresh[playground] = kept
-            networks.update(kept[1])
-            services.update(kept[2])
-        self._kept = fresh
-        return Derived(HostState(setting.underlay, networks), guests, services)
+            section = self._sections.get(playground)
+            if (
+                section is None
+                or section.scope is not scope
+                or scope.networks_version > section.version
+                or (section.surroundings.domain, section.surroundings.resolvers) != (setting.domain, setting.resolvers)
+                or section.surroundings.place.host != setting.host
+                or section.surroundings.place.namespace != f"{setting.dataplane}-{playground}"
+            ):
+                stale.add(playground)
+            elif scope.version > section.version:
+                changed[playground] = set(scope.ports_log.since(section.version))
+        return stale
+
+    def _stale_wants(
+        self, view: View, host: str, stale: set[str], changed: Mapping[str, set[str]]
+    ) -> set[tuple[str, str]]:
+        """Names of guests that read something that has changed."""
+        scope = view.scopes.get(host_scope(host))
+        if scope is None or scope is not self._own[0]:
+            names = {(record.playground, record.name) for record in view.workspaces(host)} | self._names.keys()
+        else:
+            names = set(scope.workspaces_log.since(self._own[1]))
+        self._own = (scope, scope.version if scope else 0)
+        if stale:
+            names.update(name for name in self._names if name[0] in stale)
+        for playground, ports in changed.items():
+            known = view.scopes[playground_scope(playground)].ports
+            for port in ports:
+                names.add(self._owners.get(port, ("", "")))
+                if port in known:
+                    names.add((playground, known[port].workspace))
+        names.discard(("", ""))
+        return names
+
+    def _renew_want(self, view: View, host: str, name: tuple[str, str], changed: dict[str, set[str]]) -> None:
+        before = self._wants.get(self._names.get(name, ""))
+        after = want_of(view, host, *name)
+        if before == after:
+            return
+        if self._derived is None or self._wants is self._derived.wants:
+            self._wants = dict(self._wants)  # what was given away is not written to
+        if before is not None:
+            del self._wants[before.id], self._names[name]
+            for port in before.ports:
+                self._owners.pop(port, None)
+        if after is not None:
+            self._wants[after.id] = after
+            self._names[name] = after.id
+            self._owners.update(dict.fromkeys(after.ports, name))
+        for want, note in ((before, self._adopted.discard), (after, self._adopted.add)):
+            if want is not None and want.adopt:
+                changed.setdefault(name[0], set()).update(want.ports)
+                for port in want.ports:
+                    note(port)
 
 
 def derive_whole(view: View, setting: Setting) -> Derived:
-    """The host's state from nothing but its arguments."""
-    return Derivation().derive(view, setting)
+    """The host's state from nothing but its arguments: the oracle of what is kept."""
+    guests = wants(view, setting.host)
+    adopted = frozenset(port for want in guests.values() if want.adopt for port in want.ports)
+    vteps = {name: record.underlay for name, record in view.hosts().items()}
+    networks: dict[NetworkId, Network] = {}
+    services: dict[str, Service] = {}
+    bound: dict[PortId, BindingRecord] = {}
+    for playground, scope in view.playgrounds().items():
+        place = Place(setting.host, vteps, setting.arrived, adopted, f"{setting.dataplane}-{playground}")
+        section = section_of(scope, Surroundings(playground, place, setting.domain, setting.resolvers))
+        networks.update(section.networks)
+        services.update(section.services)
+        bound.update(section.bound)
+    return Derived(HostState(setting.underlay, networks), guests, services, bound)

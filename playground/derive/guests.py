@@ -7,7 +7,7 @@ from enum import Enum
 
 from overlay.state import PortId, port_device
 from playground.records import MigrationRecord, WorkspaceRecord
-from playground.view import View
+from playground.view import View, playground_scope
 from playground.workspaces.drivers.api import Guest, Nic
 from playground.workspaces.migration import ENDED, State
 
@@ -74,37 +74,39 @@ def _concluded(move: MigrationRecord | None) -> int:
 
 def wants(view: View, host: str) -> dict[str, Want]:
     """Every workspace with a role on `host`, by id."""
-    found: dict[str, Want] = {}
-    moves = view.migrations(host)
-    scopes = view.playgrounds()
-    for workspace in view.workspaces(host):
-        move = moves.get((workspace.playground, workspace.name))
-        role = role_of(workspace, move, host)
-        scope = scopes.get(workspace.playground)
-        if role is None:
-            continue
-        nics = []
-        for index, port_id in enumerate(workspace.ports):
-            port = scope.ports.get(port_id) if scope else None
-            network = scope.networks.get(port.network_id) if scope and port else None
-            if port is None or network is None:
-                role = Role.WAIT
-                break
-            nics.append(Nic(port.id, port_device(PortId(port.id)), port.mac, network.mtu, index))
-        guest = Guest(workspace.id, workspace.playground, workspace.name, workspace.name, tuple(nics))
-        found[workspace.id] = Want(
-            id=workspace.id,
-            playground=workspace.playground,
-            name=workspace.name,
-            driver=workspace.driver,
-            role=role,
-            generation=move.generation
-            if move is not None and role in (Role.ARRIVE, Role.TAKE)
-            else workspace.generation,
-            guest=guest,
-            ports=workspace.ports,
-            adopt=workspace.driver == "external",
-            move=move.generation if move is not None else 0,
-            concluded=_concluded(move),
-        )
-    return found
+    found = (want_of(view, host, record.playground, record.name) for record in view.workspaces(host))
+    return {want.id: want for want in found if want is not None}
+
+
+def want_of(view: View, host: str, playground: str, name: str) -> Want | None:
+    """The role of `host` in one workspace, None when it has none."""
+    workspace = view.workspace(host, playground, name)
+    if workspace is None:
+        return None
+    move = view.migration(host, playground, name)
+    role = role_of(workspace, move, host)
+    if role is None:
+        return None
+    scope = view.scopes.get(playground_scope(playground))
+    nics = []
+    for index, port_id in enumerate(workspace.ports):
+        port = scope.ports.get(port_id) if scope else None
+        network = scope.networks.get(port.network_id) if scope and port else None
+        if port is None or network is None:
+            role = Role.WAIT
+            break
+        nics.append(Nic(port.id, port_device(PortId(port.id)), port.mac, network.mtu, index))
+    arrives = move is not None and role in (Role.ARRIVE, Role.TAKE)
+    return Want(
+        id=workspace.id,
+        playground=playground,
+        name=name,
+        driver=workspace.driver,
+        role=role,
+        generation=move.generation if move is not None and arrives else workspace.generation,
+        guest=Guest(workspace.id, playground, name, name, tuple(nics)),
+        ports=workspace.ports,
+        adopt=workspace.driver == "external",
+        move=move.generation if move is not None else 0,
+        concluded=_concluded(move),
+    )

@@ -1,82 +1,138 @@
-"""Pure. Turns one playground's ports and bindings into the networks of one host; knows nothing of netlink or guests."""
+"""Pure. Turns one playground's ports and bindings into the networks of one host; knows nothing of netlink or guests.
+
+Each port with its binding says a few things of its network (`Entry`); a network is all that its entries say. What one
+port says depends on no other, so a network can be patched where a port has changed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 
 from overlay.state import Gate, Leg, LocalPort, Network, NetworkId, PortId, RemotePort
 from playground.records import BindingRecord, NetworkRecord, PortRecord, workspace_id
-from playground.view import Scope
 
 
-def derive_networks(
-    scope: Scope,
-    host: str,
-    vteps: Mapping[str, str],
-    arrived: frozenset[str],
-    adopted: frozenset[str],
-    namespace: str,
-) -> dict[NetworkId, Network]:
-    """The networks of one playground that `host` has a port of.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where entries are made for. vteps: host → underlay address. arrived: ids of workspaces that already go by this
+    host. adopted: ids of ports whose devices are somebody else's. namespace: of the playground's services here."""
 
-    vteps: host → underlay address. arrived: ids of workspaces that already go by this host. adopted: ids of ports whose
-    devices are somebody else's. namespace: of the playground's services on this host.
-    """
-    carried: dict[str, list[tuple[PortRecord, BindingRecord]]] = {}
-    here: set[str] = set()
-    for binding in scope.bindings.values():
-        port = scope.ports.get(binding.port)
-        if port is None or port.network_id not in scope.networks:
-            continue
-        carried.setdefault(port.network_id, []).append((port, binding))
-        if host in (binding.active, binding.source, binding.target):
-            here.add(port.network_id)
-    return {
-        NetworkId(network): _network(
-            scope.networks[network], carried[network], host, vteps, arrived, adopted, namespace
-        )
-        for network in sorted(here)
-    }
+    host: str
+    vteps: Mapping[str, str]
+    arrived: Set[str]
+    adopted: Set[str]
+    namespace: str
 
 
-def _network(
-    record: NetworkRecord,
-    carried: list[tuple[PortRecord, BindingRecord]],
-    host: str,
-    vteps: Mapping[str, str],
-    arrived: frozenset[str],
-    adopted: frozenset[str],
-    namespace: str,
-) -> Network:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one bound port says of its network, on one host. hosts: those that carry it, will, or have just done."""
+
+    network: NetworkId
+    mac: str
+    hosts: frozenset[str]
+    port: LocalPort | None = None
+    remote: RemotePort | None = None
+    chase: str | None = None
+
+
+def entry_of(port: PortRecord, binding: BindingRecord, place: Place) -> Entry:
+    """What a port says of its network on one host."""
+    host = place.host
+    moving = binding.target is not None
+    is_arrived = moving and binding.target == host and workspace_id(port.playground, port.workspace) in place.arrived
+    carries = binding.active == host or is_arrived
+    prepares = moving and host in (binding.source, binding.target)
+    local, remote = None, None
+    if carries or prepares:
+        gate = Gate.OPEN if carries else Gate.CLOSED
+        local = LocalPort(PortId(port.id), port.mac, port.addresses, gate, adopt=port.id in place.adopted)
+    vtep = place.vteps.get(binding.active) if not carries else None
+    if vtep is not None:
+        remote = RemotePort(port.mac, port.addresses, vtep)
+    return Entry(
+        network=NetworkId(port.network_id),
+        mac=port.mac,
+        hosts=frozenset(h for h in (binding.active, binding.source, binding.target) if h is not None),
+        port=local,
+        remote=remote,
+        chase=vtep if prepares else None,
+    )
+
+
+@dataclass(slots=True)
+class Members:
+    """A network as its entries make it, and what it takes to patch it: how many entries name each host."""
+
+    network: Network
+    hosts: Counter[str] = field(default_factory=Counter)
+
+    def patched(self, gone: Iterable[Entry], come: Mapping[str, Entry], place: Place) -> Members | None:
+        """The network with some entries in place of others (one port's are in both). None when two of its entries have
+        one MAC: then only the whole tells which counts."""
+        ports, remotes = dict(self.network.ports), dict(self.network.remotes)
+        chase, hosts = dict(self.network.chase), self.hosts.copy()
+        for entry in gone:
+            hosts.subtract(entry.hosts)
+            if entry.port is not None:
+                del ports[entry.port.id]
+            if entry.remote is not None:
+                del remotes[entry.mac]
+            if entry.chase is not None:
+                del chase[entry.mac]
+        for entry in come.values():
+            if entry.mac in remotes and entry.remote is not None:
+                return None
+            _say(entry, ports, remotes, chase, hosts)
+        hosts += Counter()  # without those that nothing names any more
+        vteps = self.network.vteps
+        if hosts.keys() != self.hosts.keys():
+            vteps = _vteps(hosts, place)
+        return Members(replace(self.network, ports=ports, remotes=remotes, chase=chase, vteps=vteps), hosts)
+
+
+def members_of(record: NetworkRecord, entries: Iterable[Entry], place: Place) -> Members:
+    """A network from nothing but its record and its entries."""
     ports: dict[PortId, LocalPort] = {}
     remotes: dict[str, RemotePort] = {}
     chase: dict[str, str] = {}
-    members: set[str] = set()
-    for port, binding in carried:
-        members.update(h for h in (binding.active, binding.source, binding.target) if h is not None)
-        moving = binding.target is not None
-        is_arrived = moving and binding.target == host and workspace_id(port.playground, port.workspace) in arrived
-        carries = binding.active == host or is_arrived
-        prepares = moving and host in (binding.source, binding.target)
-        if carries or prepares:
-            gate = Gate.OPEN if carries else Gate.CLOSED
-            port_id = PortId(port.id)
-            ports[port_id] = LocalPort(port_id, port.mac, port.addresses, gate, adopt=port.id in adopted)
-        if not carries and (vtep := vteps.get(binding.active)) is not None:
-            remotes[port.mac] = RemotePort(port.mac, port.addresses, vtep)
-            if prepares:
-                chase[port.mac] = vtep
+    hosts: Counter[str] = Counter()
+    for entry in entries:
+        _say(entry, ports, remotes, chase, hosts)
     legs = tuple(
         f"{gateway}/{subnet.rpartition('/')[2]}"
         for gateway, subnet in zip(record.gateways, record.subnets, strict=True)
     )
-    return Network(
+    network = Network(
         id=NetworkId(record.id),
         vni=record.vni,
         mtu=record.mtu,
         ports=ports,
         remotes=remotes,
-        vteps=frozenset(vteps[m] for m in members if m != host and m in vteps),
-        leg=Leg(namespace, legs),
+        vteps=_vteps(hosts, place),
+        leg=Leg(place.namespace, legs),
         chase=chase,
     )
+    return Members(network, hosts)
+
+
+def _say(
+    entry: Entry,
+    ports: dict[PortId, LocalPort],
+    remotes: dict[str, RemotePort],
+    chase: dict[str, str],
+    hosts: Counter[str],
+) -> None:
+    hosts.update(entry.hosts)
+    if entry.port is not None:
+        ports[entry.port.id] = entry.port
+    if entry.remote is not None:
+        remotes[entry.mac] = entry.remote
+    if entry.chase is not None:
+        chase[entry.mac] = entry.chase
+
+
+def _vteps(hosts: Iterable[str], place: Place) -> frozenset[str]:
+    return frozenset(place.vteps[host] for host in hosts if host != place.host and host in place.vteps)

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dhcp.scope import PortScope, Scope4, ScopeRa
 from overlay.state import LEG_LINK_LOCAL, LEG_MAC, Network, NetworkId, PortId
 from playground.records import NetworkRecord, PortRecord
-from playground.responder.protocol import Name, Value, View, name_key, port_key, view_key
-from playground.view import Scope
+from playground.responder.protocol import Name, Value, View, name_key, port_key
 
 Service = Value
 
@@ -17,40 +16,40 @@ NAME_TTL_S = 5
 """A name's time to live: short, since a workspace may be replaced by another at the same name."""
 
 
-def derive_services(
-    scope: Scope,
-    playground: str,
+def origin_of(playground: str, domain: str) -> str:
+    """The domain in which a playground's names lie."""
+    return f"{playground}.{domain}"
+
+
+def view_of(
+    records: Mapping[str, NetworkRecord],
     networks: Mapping[NetworkId, Network],
+    playground: str,
     domain: str,
     resolvers: tuple[str, ...],
-) -> dict[str, Service]:
-    """The responder's keys for one playground on one host; nothing where the host has none of its networks."""
-    if not networks:
-        return {}
-    origin = f"{playground}.{domain}"
-    services: dict[str, Service] = {}
-    listen: list[str] = []
-    namespace = ""
-    for network_id, network in networks.items():
-        record = scope.networks[network_id]
-        listen.extend(record.gateways)
-        if network.leg is not None:
-            namespace = network.leg.namespace
-        for port_id in network.ports:
-            services[port_key(port_id)] = port_scope(scope.ports[port_id], record, origin)
-    services[view_key(playground)] = View(
-        netns=namespace,
-        listen=tuple(listen),
-        origin=origin,
-        reverse=tuple(subnet for record in scope.networks.values() for subnet in record.subnets),
+) -> View:
+    """Where a playground's names are answered on one host. records: its networks by id; networks: those here."""
+    legs = [network.leg for network in networks.values() if network.leg is not None]
+    return View(
+        netns=legs[-1].namespace if legs else "",
+        listen=tuple(gateway for id in networks for gateway in records[id].gateways),
+        origin=origin_of(playground, domain),
+        reverse=tuple(subnet for record in records.values() for subnet in record.subnets),
         resolvers=resolvers,
         ttl=NAME_TTL_S,
     )
-    for port in scope.ports.values():
-        services[name_key(playground, PortId(port.id))] = Name(
+
+
+def services_of(port: PortRecord, network: NetworkRecord | None, playground: str, domain: str) -> dict[str, Service]:
+    """The responder's keys for one port. network: the port's, where the port is on this host; else None."""
+    found: dict[str, Service] = {
+        name_key(playground, PortId(port.id)): Name(
             workspace=port.workspace, network=port.network, addresses=port.addresses
         )
-    return services
+    }
+    if network is not None:
+        found[port_key(PortId(port.id))] = port_scope(port, network, origin_of(playground, domain))
+    return found
 
 
 def port_scope(port: PortRecord, network: NetworkRecord, origin: str) -> PortScope:

@@ -248,6 +248,89 @@ def test_what_is_kept_equals_what_is_derived_from_nothing(
     assert derive_whole(again, a_setting("n1")).state == derive_whole(view, a_setting("n1")).state
 
 
+OTHER = a_network("grid", "other", 4097)
+SECOND = a_network("second", "atlas", 4098)
+EDITS = st.tuples(
+    st.sampled_from((GRID, SECOND, OTHER)),
+    st.integers(0, 4),
+    st.sampled_from(HOSTS),
+    st.sampled_from(
+        ["port", "bind", "unbind", "move", "address", "workspace", "adopt", "leave", "network", "mtu", "host", "forget"]
+    ),
+)
+
+
+PLACES = st.tuples(st.sampled_from(["atlas", "other"]), st.integers(0, 4))
+
+
+def edit(view: View, network: NetworkRecord, index: int, host: str, kind: str) -> None:
+    """One change of a view, as the controller would say it."""
+    port, own, scope = a_port(index, network), host_scope("n1"), playground_scope(network.playground)
+    third = HOSTS[(HOSTS.index(host) + 1) % 3]
+    binding = f"claim/active/{port.id}"
+    workspace = f"workspace/{port.playground}/{port.workspace}"
+    entered = [network] if scope not in view.scopes else []
+    match kind:
+        case "port":
+            view.take(Changed(scope, 2, [*entered, port], []))
+        case "bind":
+            view.take(Changed(scope, 2, [*entered, port, a_binding(port, host)], []))
+        case "unbind":
+            view.take(Changed(scope, 2, [], [binding, f"port/{port.playground}/{port.workspace}/{port.network}"]))
+        case "move":
+            moving = in_move(port, host, third, "copying" if index % 2 else "activated")
+            view.take(Changed(scope, 2, [*entered, port, moving], []))
+            view.take(Changed(own, 2, [a_workspace(port, host), a_move(port, host, third, "copying")], []))
+        case "address":
+            view.take(Changed(scope, 2, [msgspec.structs.replace(port, addresses=("10.0.0.99",))], []))
+        case "workspace":
+            view.take(Changed(own, 2, [a_workspace(port, host)], []))
+        case "adopt":
+            view.take(Changed(own, 2, [a_workspace(port, "n1", driver="external")], []))
+        case "leave":
+            view.take(Changed(own, 2, [], [workspace, f"migration/{port.playground}/{port.workspace}"]))
+        case "network":
+            view.take(Changed(scope, 2, [network], []))
+        case "mtu":
+            view.take(Changed(scope, 2, [msgspec.structs.replace(network, mtu=1300 + index)], []))
+        case "host":
+            view.take(Changed("site", 2, [HostRecord(name=host, site="lab", underlay=f"192.0.2.{50 + index}")], []))
+        case "forget":
+            view.take(Leave(scope))
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.lists(st.tuples(EDITS, st.sets(st.tuples(st.sampled_from(["atlas", "other"]), st.integers(0, 4)))), max_size=15)
+)
+def test_whatever_changes_what_is_kept_equals_what_is_derived_from_nothing(history: list) -> None:
+    derivation = Derivation()
+    view = a_view("n1", [GRID, SECOND], [])
+    for change, here in history:
+        edit(view, *change)
+        arrived = frozenset(workspace_id(playground, f"w-{index}") for playground, index in here)
+        setting = a_setting("n1", arrived=arrived)
+        derived = derivation.derive(view, setting)
+        assert derived == derive_whole(view, setting)
+        assert derivation.derive(view, setting) is derived
+
+
+def test_what_did_not_change_is_the_same_object() -> None:
+    ports = [a_port(i, GRID) for i in range(8)]
+    records: list[Viewed] = [GRID, *ports, *(a_binding(p, HOSTS[i % 2]) for i, p in enumerate(ports[:7]))]
+    view = a_view("n1", records, [a_workspace(ports[0], "n1")])
+    derivation = Derivation()
+    before = derivation.derive(view, a_setting("n1"))
+    view.take(Changed(playground_scope("atlas"), 2, [a_binding(ports[7], "n2")], []))
+    after = derivation.derive(view, a_setting("n1"))
+    old, new = before.state.networks[GRID.id], after.state.networks[GRID.id]  # type: ignore[index]
+    assert new.remotes.keys() - old.remotes.keys() == {ports[7].mac}
+    assert all(new.remotes[mac] is remote for mac, remote in old.remotes.items())
+    assert all(new.ports[id] is port for id, port in old.ports.items())
+    assert all(after.services[key] is value for key, value in before.services.items() if ports[7].id not in key)
+    assert after.wants is before.wants
+
+
 def test_a_scope_that_a_new_connection_does_not_enter_is_void_once_the_view_is_complete() -> None:
     view = a_view("n1", [GRID, P0, a_binding(P0, "n1")], [])
     view.begin()
