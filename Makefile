@@ -1,13 +1,16 @@
 # What a newcomer types. Set-up happens by itself, into $(VENV), from the lock files; .ci/setup says what is missing.
 #   PYTHON=python3.12   the interpreter to set up with (3.11 or newer; default: the newest suitable python3)
 #   VENV=.venv          where; an environment that happens to be active is left alone
+#   WORKERS=2           how many processes share the suite; 0: it runs in one (--pdb wants that)
 #   ARGS="..."          more words for the command (make demo ARGS=--keep, make test ARGS="-k dhcp")
 
 VENV ?= .venv
 ARGS ?=
+WORKERS ?= 2
 export PYTHON VENV
 RUN := sh .ci/owned
 PYTEST := $(VENV)/bin/python .ci/in_namespaces.py $(VENV)/bin/pytest
+SHARED := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-long bench lock clean
 .DEFAULT_GOAL := help
@@ -23,7 +26,7 @@ test: $(VENV)/.ready-test ## ruff, mypy, and the whole suite; as root or not
 	$(RUN) $(VENV)/bin/ruff check . || status=1; \
 	$(RUN) $(VENV)/bin/ruff format --check --quiet . || { echo "run: $(VENV)/bin/ruff format ."; status=1; }; \
 	$(RUN) $(VENV)/bin/mypy || status=1; \
-	$(RUN) $(PYTEST) -m "not long" $(ARGS) || status=1; \
+	$(RUN) $(PYTEST) -m "not long" $(SHARED) $(ARGS) || status=1; \
 	exit $$status
 
 test-long: $(VENV)/.ready-test ## what takes minutes

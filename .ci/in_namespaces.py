@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 
 from playground.doctor import why_no_sandbox
@@ -17,12 +16,9 @@ from playground.sandbox import namespaces as ns
 
 
 def first_process(argv: list[str]) -> int:
-    """In the new namespaces: mounts, loopback, the command, and reaping what it leaves. Returns its exit code."""
+    """In the new namespaces: /proc, the command, and reaping what it leaves. Returns its exit code."""
     ns.own_mounts()
     ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
-    ns.mount("sysfs", "/sys", "sysfs", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
-    ns.mount("tmpfs", "/run", "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     child = os.fork()
     if child == 0:
         os.execvp(argv[0], argv)
@@ -39,7 +35,7 @@ def main(argv: list[str]) -> int:
     if os.geteuid() == 0 or why_no_sandbox():
         os.execvp(argv[0], argv)
     os.environ["LOGNAME"] = f"uid-{os.geteuid()}"  # pytest names its folder in /tmp after it, and root's is not ours
-    ns.unshare_as_root(ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC)
+    ns.unshare_as_root(ns.CLONE_NEWPID | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC)  # network: tests/conftest.py
     child = os.fork()
     if child == 0:
         return first_process(argv)
