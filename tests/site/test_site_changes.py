@@ -218,6 +218,24 @@ def test_a_terminal_in_a_workspace_has_a_name_a_size_and_its_interrupt(site: Sit
         site.down("lab")
 
 
+def test_a_network_without_ipv4_has_names(site: Site) -> None:
+    six = LAB.replace("10.20.0.0/24, ", "")
+    site.up(six)
+    try:
+        wanted = site.address("lab", "worker-1.grid", 6)
+
+        def found(*words: str) -> set[str]:
+            return set(site.within("lab", "head", *words, check=False).split())
+
+        for name in ("worker-1", "worker-1.grid.lab.internal"):
+            eventually(lambda n=name: wanted in found("getent", "ahostsv6", n), 5.0, f"{name} by getent")
+        assert found("dig", "+short", "+search", "AAAA", "worker-1") == {wanted}
+        assert found("dig", "+short", "-x", wanted) == {"worker-1.grid.lab.internal."}
+        site.assert_reachable("lab", 6)
+    finally:
+        site.down("lab")
+
+
 def test_a_stopped_workspace_keeps_its_addresses(site: Site) -> None:
     site.up(LAB)
     try:

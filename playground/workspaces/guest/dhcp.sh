@@ -1,13 +1,14 @@
 #!/bin/sh
 # What a namespace workspace does with a DHCP answer: udhcpc runs this with $1 = deconfig | bound | renew | leasefail | nak
 # and the answer in the environment. It sets what was offered on $interface, takes only that back, and touches nothing else.
+# Its init runs it with $1 = routers: $dns and $search are then all that routers advertise on $interface.
 [ -n "$interface" ] || exit 1
 run=/run/dhcp
 
 resolver() { # merges what all NICs were told; in place, because resolv.conf may be a mount point
     exec 9>"$run/lock"
     flock 9
-    cat "$run"/*.search "$run"/*.dns 2>/dev/null | awk '
+    cat "$run"/*.search "$run"/*.dns "$run"/*.routers 2>/dev/null | awk '
         $1 == "search" { for (i = 2; i <= NF; i++) if (!seen[$i]++) list = list " " $i; next }
         !seen[$0]++ { servers = servers $0 "\n" }
         END { if (list) print "search" list; printf "%s", servers }' >"$run/merged"
@@ -51,6 +52,14 @@ bound | renew)
     [ -z "$hostname" ] || hostname "$hostname"
     for server in $dns; do echo "nameserver $server"; done >"$run/$interface.dns"
     [ -z "${search:-$domain}" ] && rm -f "$run/$interface.search" || echo "search ${search:-$domain}" >"$run/$interface.search"
+    resolver
+    ;;
+routers)
+    for server in $dns; do # one of the link needs its zone
+        case "$server" in fe[89ab]?:*) server="$server%$interface" ;; esac
+        echo "nameserver $server"
+    done >"$run/$interface.routers"
+    [ -z "$search" ] || echo "search $search" >>"$run/$interface.routers"
     resolver
     ;;
 esac

@@ -3,8 +3,8 @@
 `python -I -S init.py FOLDER HOSTNAME HIDDEN CLIENT…` makes the namespaces, forks what becomes their PID 1, writes its
 pid into FOLDER/guest.json and ends; PID 1 is then nobody's child but the outer init's, so no agent's death touches it.
 PID 1 reaps, keeps one DHCP client a NIC (CLIENT is its command, without options) once SIGUSR1 says that the NICs are
-up, and ends everything gracefully on SIGTERM. It holds the hidden NIC namespace as descriptor 100. HIDDEN: JSON list
-of paths that the guest must not see.
+up, has the name servers that routers advertise in resolv.conf, and ends everything gracefully on SIGTERM. It holds the
+hidden NIC namespace as descriptor 100. HIDDEN: JSON list of paths that the guest must not see.
 
 Exit status of the launcher: 0, or 1 with one line of cause on stderr.
 """
@@ -27,6 +27,7 @@ sys.path.append(os.path.abspath(__file__).rsplit("/", 4)[0])  # started by path,
 
 from playground.workspaces.guest import confine
 from playground.workspaces.guest.confine import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC, check, libc, mount
+from playground.workspaces.guest.routers import Routers, Told
 
 NIC_NAMESPACE = 100
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = (
@@ -192,7 +193,7 @@ def own_resolv_conf() -> None:
         mount("/run/dhcp/resolv.conf", target, "", MS_BIND)
 
 
-SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGIO}
 """All blocked in PID 1 and taken with sigtimedwait: a blocked signal reaches even a PID 1 without a handler for it."""
 
 
@@ -204,13 +205,18 @@ class Init:
         self.clients: dict[int, str] = {}
         self.anew: set[str] = set()
         self.restart_at: dict[str, float] = {}
+        self.routers = Routers()
+        self.untold: dict[int, Told] = {}
+        self.telling = 0
 
     def run(self) -> int:
         """Until SIGTERM has ended all."""
         while True:
-            pause = min(self.restart_at.values(), default=time.monotonic() + 3600) - time.monotonic()
-            got = signal.sigtimedwait(SIGNALS, max(pause, 0))
+            now = time.monotonic()
+            due = min([*self.restart_at.values(), self.routers.next_s(), now + 3600])
+            got = signal.sigtimedwait(SIGNALS, max(due - now, 0))
             self.reap()
+            self.heed_routers()
             if got is not None and got.si_signo == signal.SIGTERM:
                 return self.end()
             if got is not None and got.si_signo == signal.SIGUSR1:
@@ -230,6 +236,8 @@ class Init:
                 return
             if pid == 0:
                 return
+            if pid == self.telling:
+                self.telling = 0
             if nic := self.clients.pop(pid, None):
                 pause = 0.0 if nic in self.anew else RESTART_AFTER_S
                 self.anew.discard(nic)
@@ -243,6 +251,19 @@ class Init:
         for _, nic in socket.if_nameindex():
             if nic.startswith("eth") and nic not in have:
                 self.start_client(nic)
+
+    def heed_routers(self) -> None:
+        """The resolver is told what routers advertise, where that has changed: one script after the other."""
+        self.untold.update(self.routers.changed(time.monotonic()))
+        while self.untold and not self.telling:
+            index, (servers, domains) = self.untold.popitem()
+            try:
+                nic = socket.if_indextoname(index)
+            except OSError:
+                continue  # it is gone, and what was told of it stays: a workspace's NICs go with the workspace
+            environment = {"PATH": PATH, "interface": nic, "dns": " ".join(servers), "search": " ".join(domains)}
+            argv = [DHCP_SCRIPT, "routers"]
+            self.telling = os.posix_spawn(DHCP_SCRIPT, argv, environment, setsigmask=[], setsigdef=SIGNALS)
 
     def renew(self) -> None:
         """Every client starts anew, at once: asked to renew, udhcpc would take a NAK and then sleep for 3 s."""
