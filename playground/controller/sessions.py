@@ -235,6 +235,8 @@ class Sessions:
     async def _listen(self, session: Session, receive: Callable[[], Awaitable[wire.FromAgent]]) -> None:
         while True:
             message = await receive()
+            if self.connected.get(session.host) is not session:
+                return  # a lost connection delivers late: its agent has said newer things by the next one
             await self._hear(session)
             match message:
                 case wire.Beat():
@@ -264,7 +266,9 @@ class Sessions:
             if key.endswith(f"/{session.host}") and key.startswith("observed/") and self._world.modified(key):
                 changes.append(Delete(key))
         for start in range(0, len(changes), LIMIT_OPS):
-            await self._store.commit([], changes[start : start + LIMIT_OPS])
+            result = await self._store.commit([], changes[start : start + LIMIT_OPS])
+            if not isinstance(result, Conflict):
+                await self._world.reached(result)  # the next report is compared with what this one has made so
 
     def _observed_of(self, host: str) -> list[str]:
         """Keys of everything that the store holds as observed by a host."""

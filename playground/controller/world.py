@@ -37,7 +37,7 @@ from playground.records import (
     WorkspaceRecord,
     address_claim,
 )
-from playground.store.api import Compacted, Compare, Event, Item, Revision, Store
+from playground.store.api import Compacted, Compare, Item, Revision, Store
 from playground.workspaces.migration import ENDED, State
 
 
@@ -143,8 +143,11 @@ class World:
         return grid.workspaces.get(name) if grid else None
 
     async def load(self) -> None:
-        """Reads the whole store once."""
+        """Reads the whole store once. A list that the watch has overtaken meanwhile is read again: what it lacks would
+        never be told of any more."""
         items, revision = await self._store.list("")
+        while revision < self.revision:
+            items, revision = await self._store.list("")
         known = {item.key for item in items}
         batch: list[tuple[str, Item | None]] = [(key, None) for key in self.items if key not in known]
         batch += [(item.key, item) for item in items]
@@ -156,10 +159,13 @@ class World:
         while True:
             try:
                 async for events in self._store.watch("", self.revision):
-                    self._take([(event.key, event.item) for event in events], _last(events))
-                    await self._wake()
+                    if events[-1].revision > self.revision:  # else a list was quicker
+                        fresh = [(event.key, event.item) for event in events if event.revision > self.revision]
+                        self._take(fresh, events[-1].revision)
+                        await self._wake()
                 return
             except Compacted:
+                self.revision = Revision(0)  # whatever the list says is news, also of a store that was put back
                 await self.load()
 
     async def reached(self, revision: int) -> None:
@@ -311,7 +317,3 @@ def _set(index: dict[Any, Any], key: object, value: Record | str | None) -> None
         index.pop(key, None)
     else:
         index[key] = value
-
-
-def _last(events: list[Event]) -> Revision:
-    return events[-1].revision
