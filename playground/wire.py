@@ -120,15 +120,7 @@ class Beat(_Said, frozen=True, tag="beat"):
     """The agent is there and its loop turns. Said every `BEAT_S`; what a controller has not heard for long is gone."""
 
 
-class Notice(_Said, frozen=True, tag="notice"):
-    """Something a person may want to read in `playground events`."""
-
-    kind: str
-    object: str
-    text: str
-
-
-FromAgent = Hello | Report | Beat | Notice
+FromAgent = Hello | Report | Beat
 FromController = Welcome | Enter | Changed | Leave | Complete | Execute
 
 _encoder = msgspec.json.Encoder()

@@ -243,8 +243,6 @@ class Sessions:
                     pass
                 case wire.Report():
                     await self._reduce(session, message)
-                case wire.Notice():
-                    self._events.add(message.kind, message.object, message.text)
                 case wire.Hello():
                     log.warning("agent said hello twice host=%s", session.host)
 
