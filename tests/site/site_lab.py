@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 from playground import sandbox
 from playground.client import Client, UnixAddress
@@ -54,12 +57,12 @@ class Site:
     # as a user
 
     @property
+    def own_environment(self) -> dict[str, str]:
+        return {"PLAYGROUND_SITE": self.name, "PLAYGROUND_RUN": str(self.run), "PLAYGROUND_STATE": str(self.state)}
+
+    @property
     def environment(self) -> dict[str, str]:
-        return dict(os.environ) | {
-            "PLAYGROUND_SITE": self.name,
-            "PLAYGROUND_RUN": str(self.run),
-            "PLAYGROUND_STATE": str(self.state),
-        }
+        return dict(os.environ) | self.own_environment
 
     def cli(self, *words: str, timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
         """The command line, as a process of its own."""
@@ -261,3 +264,34 @@ class Site:
         """SIGTERM reaches the command inside only from inside: nsenter forked it into the guest's PID namespace."""
         self.within(playground, workspace, "pkill", "-TERM", "-f", "stream.py send")
         assert sender.poll() is None or sender.returncode == 0
+
+
+MakeSite = Callable[..., Site]
+
+
+@contextmanager
+def emulated(name: str, emulate: int, **words: Any) -> Iterator[Site]:
+    """A site in folders of its own, all hosts up; nothing of it is left. words: of `sandbox.ensure`."""
+    top = Path(tempfile.mkdtemp(prefix="pgs-", dir="/tmp"))  # pytest's own folders are too long for a socket's path
+    run, state = top / "r", top / "s"
+    folders = {"PLAYGROUND_RUN": str(run), "PLAYGROUND_STATE": str(state)}
+    try:
+        with patch.dict(os.environ, folders):
+            info = sandbox.ensure(name, emulate, **words)
+        site = Site(name, info, run, state, top)
+        site.await_hosts()
+        yield site
+    finally:
+        keep_logs(state, top.name)
+        with patch.dict(os.environ, folders):
+            sandbox.stop(name)
+        shutil.rmtree(top, ignore_errors=True)
+
+
+def keep_logs(state: Path, name: str) -> None:
+    """Kept for the report of a failing test when PLAYGROUND_KEEP_LOGS names a folder."""
+    if folder := os.environ.get("PLAYGROUND_KEEP_LOGS"):
+        for path in state.glob("*/**/*.log"):
+            target = Path(folder) / name / path.relative_to(state)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)

@@ -12,10 +12,9 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
 
 import pytest
-from site_lab import Site, eventually
+from site_lab import MakeSite, Site, eventually
 
 pytestmark = pytest.mark.system
 
@@ -59,48 +58,59 @@ def words(changes: list[dict[str, str]]) -> set[tuple[str, str]]:
     return {(change["action"], change["object"]) for change in changes}
 
 
-def test_one_command_brings_it_up_and_every_pair_reaches_the_other(site: Site) -> None:
-    before = traces(site)
-    done = site.cli("up", site.write(LAB))
+@pytest.fixture
+def lab(site: Site) -> Site:
+    """The playground as LAB has it: as the test before left it, or brought there."""
+    site.up(LAB)
+    return site
+
+
+@pytest.fixture
+def bare(site: Site) -> Site:
+    """No playground."""
+    for name in site.client.get("site")["playgrounds"]:
+        site.down(name)
+    return site
+
+
+def test_one_command_brings_it_up_and_every_pair_reaches_the_other(bare: Site) -> None:
+    before = traces(bare)
+    done = bare.cli("up", bare.write(LAB))
     assert done.returncode == 0, done.stderr
     assert "3 workspaces, 3 ports" in done.stdout
-    probed = site.cli("probe", "lab")
+    probed = bare.cli("probe", "lab")
     assert (probed.returncode, probed.stdout.strip()) == (0, "lab: 6 pairs tried, all as modelled")
-    again = site.cli("up", site.write(LAB))
+    again = bare.cli("up", bare.write(LAB))
     assert (again.returncode, again.stdout.strip()) == (0, "lab: nothing to change")
-    down = site.cli("down", "lab")
+    down = bare.cli("down", "lab")
     assert down.returncode == 0, down.stderr
-    assert traces(site) == before
-    assert site.guests() == []
+    assert traces(bare) == before
+    assert bare.guests() == []
 
 
-def test_an_edited_file_changes_only_what_differs(site: Site) -> None:
-    site.up(LAB)
+def test_an_edited_file_changes_only_what_differs(lab: Site) -> None:
+    pids, addresses = lab.pids("lab"), {k: p["addresses"] for k, p in lab.ports("lab").items()}
+    planned = lab.cli("plan", lab.write(WIDER), "--json")
+    assert planned.returncode == 0, planned.stderr
+    target = lab.address("lab", "worker-1.grid")
+    ping = subprocess.Popen(
+        lab.enter("lab", "head", "ping", "-i", "0.01", "-W", "1", target), stdout=subprocess.PIPE, text=True
+    )
     try:
-        pids, addresses = site.pids("lab"), {k: p["addresses"] for k, p in site.ports("lab").items()}
-        planned = site.cli("plan", site.write(WIDER), "--json")
-        assert planned.returncode == 0, planned.stderr
-        target = site.address("lab", "worker-1.grid")
-        ping = subprocess.Popen(
-            site.enter("lab", "head", "ping", "-i", "0.01", "-W", "1", target), stdout=subprocess.PIPE, text=True
-        )
-        try:
-            made = site.up(WIDER)
-            assert made == json.loads(planned.stdout)["changes"]
-            assert words(made) >= {("create", "workspace worker-2"), ("create", "network back")}
-            assert not words(made) & {("change", "workspace worker-0"), ("change", "workspace worker-1")}
-            shrunk = site.up(LAB)
-            assert words(shrunk) >= {("remove", "workspace worker-2"), ("remove", "network back")}
-        finally:
-            site.within("lab", "head", "pkill", "-INT", "ping")
-            said = ping.communicate(timeout=20)[0]
-        sent, received = map(int, re.findall(r"(\d+) packets transmitted, (\d+) received", said)[0])
-        assert sent > 50
-        assert sent - received <= 1, said  # the last may be on its way when ping is ended
-        assert site.pids("lab") == pids
-        assert {k: p["addresses"] for k, p in site.ports("lab").items()} == addresses
+        made = lab.up(WIDER)
+        assert made == json.loads(planned.stdout)["changes"]
+        assert words(made) >= {("create", "workspace worker-2"), ("create", "network back")}
+        assert not words(made) & {("change", "workspace worker-0"), ("change", "workspace worker-1")}
+        shrunk = lab.up(LAB)
+        assert words(shrunk) >= {("remove", "workspace worker-2"), ("remove", "network back")}
     finally:
-        site.down("lab")
+        lab.within("lab", "head", "pkill", "-INT", "ping")
+        said = ping.communicate(timeout=20)[0]
+    sent, received = map(int, re.findall(r"(\d+) packets transmitted, (\d+) received", said)[0])
+    assert sent > 50
+    assert sent - received <= 1, said  # the last may be on its way when ping is ended
+    assert lab.pids("lab") == pids
+    assert {k: p["addresses"] for k, p in lab.ports("lab").items()} == addresses
 
 
 @pytest.mark.parametrize(
@@ -121,34 +131,32 @@ def test_a_bad_file_changes_nothing_and_says_where_it_is_bad(site: Site, text: s
     assert (site.client.get("ports"), site.client.get("events")) == before
 
 
-def test_what_one_playground_leaves_another_can_have(site: Site) -> None:
+def test_what_one_playground_leaves_another_can_have(bare: Site) -> None:
     """Fixed addresses and names go with the playground: no claim outlives it."""
     fixed = LAB.replace("networks: [grid], host: n1", "networks: [{network: grid, address: 10.20.0.77}], host: n1")
     for _ in range(2):
-        site.up(fixed)
-        assert site.address("lab", "head.grid") == "10.20.0.77"
-        site.down("lab")
-    site.up(LAB)
-    assert site.address("lab", "head.grid") == "10.20.0.2"  # the lowest: nothing is left of what head had
-    site.down("lab")
+        bare.up(fixed)
+        assert bare.address("lab", "head.grid") == "10.20.0.77"
+        bare.down("lab")
+    bare.up(LAB)
+    assert bare.address("lab", "head.grid") == "10.20.0.2"  # the lowest: nothing is left of what head had
 
 
-def test_same_addresses_in_two_playgrounds_never_meet(site: Site) -> None:
-    site.up(LAB)
-    site.up(LAB.replace("name: lab", "name: twin"))
+def test_same_addresses_in_two_playgrounds_never_meet(lab: Site) -> None:
+    lab.up(LAB.replace("name: lab", "name: twin"))
     try:
-        mine, other = ({k: p["addresses"] for k, p in site.ports(name).items()} for name in ("lab", "twin"))
+        mine, other = ({k: p["addresses"] for k, p in lab.ports(name).items()} for name in ("lab", "twin"))
         assert {k: v[0] for k, v in mine.items()} == {k: v[0] for k, v in other.items()}
-        site.assert_reachable("lab", 6)
-        site.assert_reachable("twin", 6)
+        lab.assert_reachable("lab", 6)
+        lab.assert_reachable("twin", 6)
         heard = subprocess.Popen(
-            site.enter("twin", "worker-0", "timeout", "20", "tcpdump", "-lni", "eth0", "-c", "1", "udp port 47999"),
+            lab.enter("twin", "worker-0", "timeout", "20", "tcpdump", "-lni", "eth0", "-c", "1", "udp port 47999"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         own = subprocess.Popen(
-            site.enter("lab", "worker-0", "timeout", "20", "tcpdump", "-lni", "eth0", "-c", "3", "udp port 47999"),
+            lab.enter("lab", "worker-0", "timeout", "20", "tcpdump", "-lni", "eth0", "-c", "3", "udp port 47999"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -161,28 +169,22 @@ def test_same_addresses_in_two_playgrounds_never_meet(site: Site) -> None:
             "s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1); "
             "[s.sendto(b'x', ('10.20.0.255', 47999)) for _ in range(3)]"
         )
-        site.within("lab", "head", "/usr/bin/env", "python3", "-c", shout)
+        lab.within("lab", "head", "/usr/bin/env", "python3", "-c", shout)
         assert len(own.communicate(timeout=20)[0].splitlines()) == 3
-        site.within("twin", "worker-0", "pkill", "tcpdump")
+        lab.within("twin", "worker-0", "pkill", "tcpdump")
         assert heard.communicate(timeout=20)[0].strip() == ""
     finally:
-        site.down("lab")
-        site.down("twin")
+        lab.down("twin")
 
 
-def test_a_host_without_a_network_holds_nothing_of_it(site: Site) -> None:
-    site.up(LAB)
-    try:
-        held = traces(site)
-        assert held["n3"]["dataplane"] == []
-        assert held["n3"]["namespaces"] == ["playground"]
-        assert len(held["n1"]["dataplane"]) == 4  # bridge, VXLAN device, leg, one port
-    finally:
-        site.down("lab")
+def test_a_host_without_a_network_holds_nothing_of_it(lab: Site) -> None:
+    held = traces(lab)
+    assert held["n3"]["dataplane"] == []
+    assert held["n3"]["namespaces"] == ["playground"]
+    assert len(held["n1"]["dataplane"]) == 4  # bridge, VXLAN device, leg, one port
 
 
-def test_a_terminal_in_a_workspace_has_a_name_a_size_and_its_interrupt(site: Site) -> None:
-    site.up(LAB)
+def test_a_terminal_in_a_workspace_has_a_name_a_size_and_its_interrupt(lab: Site) -> None:
     master, slave = pty.openpty()
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
     traps = "trap 'stty size' WINCH; trap 'echo stopped; exit 9' INT"
@@ -192,7 +194,7 @@ def test_a_terminal_in_a_workspace_has_a_name_a_size_and_its_interrupt(site: Sit
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env=site.environment,
+        env=lab.environment,
     )
     os.close(slave)
     said = b""
@@ -215,52 +217,43 @@ def test_a_terminal_in_a_workspace_has_a_name_a_size_and_its_interrupt(site: Sit
         shell.kill()
         shell.wait()
         os.close(master)
-        site.down("lab")
 
 
-def test_a_network_without_ipv4_has_names(site: Site) -> None:
+def test_a_network_without_ipv4_has_names(bare: Site) -> None:
     six = LAB.replace("10.20.0.0/24, ", "")
-    site.up(six)
+    bare.up(six)
     try:
-        wanted = site.address("lab", "worker-1.grid", 6)
+        wanted = bare.address("lab", "worker-1.grid", 6)
 
         def found(*words: str) -> set[str]:
-            return set(site.within("lab", "head", *words, check=False).split())
+            return set(bare.within("lab", "head", *words, check=False).split())
 
         for name in ("worker-1", "worker-1.grid.lab.internal"):
             eventually(lambda n=name: wanted in found("getent", "ahostsv6", n), 5.0, f"{name} by getent")
         assert found("dig", "+short", "+search", "AAAA", "worker-1") == {wanted}
         assert found("dig", "+short", "-x", wanted) == {"worker-1.grid.lab.internal."}
-        site.assert_reachable("lab", 6)
+        bare.assert_reachable("lab", 6)
     finally:
-        site.down("lab")
+        bare.down("lab")
 
 
-def test_a_stopped_workspace_keeps_its_addresses(site: Site) -> None:
-    site.up(LAB)
-    try:
-        before = site.ports("lab")["worker-0.grid"]
-        for verb, desired in (("stop", "stopped"), ("start", "running")):
-            done = site.cli(verb, "worker-0")
-            assert done.returncode == 0, done.stderr
-            assert (
-                site.client.get("status", {"playground": "lab"})["playgrounds"][0]["workspaces"][1]["state"] == desired
-            )
-        after = site.ports("lab")["worker-0.grid"]
-        assert {k: after[k] for k in ("mac", "addresses", "host")} == {
-            k: before[k] for k in ("mac", "addresses", "host")
-        }
-        site.assert_reachable("lab", 6)
-    finally:
-        site.down("lab")
+def test_a_stopped_workspace_keeps_its_addresses(lab: Site) -> None:
+    before = lab.ports("lab")["worker-0.grid"]
+    for verb, desired in (("stop", "stopped"), ("start", "running")):
+        done = lab.cli(verb, "worker-0")
+        assert done.returncode == 0, done.stderr
+        assert lab.client.get("status", {"playground": "lab"})["playgrounds"][0]["workspaces"][1]["state"] == desired
+    after = lab.ports("lab")["worker-0.grid"]
+    assert {k: after[k] for k in ("mac", "addresses", "host")} == {k: before[k] for k in ("mac", "addresses", "host")}
+    lab.assert_reachable("lab", 6)
 
 
-def test_of_two_people_who_bring_up_different_files_one_is_told_that_the_other_won(site: Site) -> None:
-    files = {name: site.write(text, name) for name, text in (("mine", LAB), ("yours", WIDER))}
+def test_of_two_people_who_bring_up_different_files_one_is_told_that_the_other_won(bare: Site) -> None:
+    files = {name: bare.write(text, name) for name, text in (("mine", LAB), ("yours", WIDER))}
     words = [sys.executable, "-m", "playground", "up"]
     both = {
         name: subprocess.Popen(
-            [*words, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=site.environment
+            [*words, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=bare.environment
         )
         for name, path in files.items()
     }
@@ -271,21 +264,17 @@ def test_of_two_people_who_bring_up_different_files_one_is_told_that_the_other_w
         winner, loser = sorted(codes, key=lambda name: codes[name])
         assert "lab: up, " in said[winner][0] and "lab: up, " not in said[loser][0]
         assert f"was replaced by another one, {files[winner]} (change " in said[loser][1]
-        assert len(site.ports("lab")) == {"mine": 3, "yours": 5}[winner]
-        site.assert_reachable("lab")
+        assert len(bare.ports("lab")) == {"mine": 3, "yours": 5}[winner]
+        bare.assert_reachable("lab")
     finally:
-        site.down("lab")
+        bare.down("lab")
 
 
-def test_two_sites_at_once_do_not_see_each_other(site: Site, a_site: Callable[..., Site]) -> None:
-    other = a_site(2, "west")
-    try:
-        for each in (site, other):
-            each.up(LAB)
-        assert other.address("lab", "head.grid") == site.address("lab", "head.grid")
-        other.client.post("stop", {"workspace": "head"})
-        eventually(lambda: other.ports("lab")["head.grid"]["state"] == "stopped", what="stopped there")
-        site.assert_reachable("lab", 6)
-        other.assert_reachable("lab", 2)
-    finally:
-        site.down("lab")
+def test_two_sites_at_once_do_not_see_each_other(lab: Site, a_site: MakeSite) -> None:
+    other = a_site("west", 2)
+    other.up(LAB)
+    assert other.address("lab", "head.grid") == lab.address("lab", "head.grid")
+    other.client.post("stop", {"workspace": "head"})
+    eventually(lambda: other.ports("lab")["head.grid"]["state"] == "stopped", what="stopped there")
+    lab.assert_reachable("lab", 6)
+    other.assert_reachable("lab", 2)

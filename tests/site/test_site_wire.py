@@ -7,11 +7,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import pytest
-from conftest import _make
-from site_lab import CLIENT_PYTHON, Site, eventually
+from site_lab import CLIENT_PYTHON, Site, emulated, eventually
 
 pytestmark = pytest.mark.system
 
@@ -34,8 +33,8 @@ def underlay(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def pair(underlay: str) -> Iterator[Site]:
     """Two hosts on either kind of underlay."""
-    with ExitStack() as stack:
-        yield _make(stack, "wire", 2, underlay=underlay)
+    with emulated("wire", 2, underlay=underlay) as made:
+        yield made
 
 
 @contextmanager
@@ -93,36 +92,39 @@ def test_address_delivery_and_resolution_never_cross_the_underlay(lab: Site) -> 
 
 
 def send(site: Site, size: int, version: int) -> tuple[str, bool]:
-    """One datagram of `size` bytes of IP packet from one to two with DF: what the sender heard, whether it arrived."""
-    ip, header, flag = (("IPv4", 28, (10, 2)), ("IPv6", 48, (23, 2)))[version == 6]
-    family = "AF_INET6" if version == 6 else "AF_INET"
-    level = "IPPROTO_IPV6" if version == 6 else "IPPROTO_IP"
+    """One datagram of `size` bytes of IP packet from one to two with DF: what the sender heard, whether it arrived.
+
+    A small one of the same flow follows, behind which nothing is on its way any more.
+    """
+    header, ip, discover, receive_errors = {4: (28, "IP", 10, 11), 6: (48, "IPV6", 23, 25)}[version]
+    family = f"AF_INET{'6' if version == 6 else ''}"
     take = (
         f"import socket; s = socket.socket(socket.{family}, socket.SOCK_DGRAM)\n"
-        "s.bind(('', 47997)); s.settimeout(1.5)\n"
+        "s.bind(('', 47997)); s.settimeout(10)\n"
         "print('ready', flush=True)\n"
-        "try: print(len(s.recv(65536)), flush=True)\n"
-        "except TimeoutError: print(0, flush=True)\n"
+        "print(len(s.recv(65536)), flush=True)\n"
     )
-    # IP_MTU_DISCOVER=10 / IPV6_MTU_DISCOVER=23; 3 (PROBE) sets DF and ignores what is known of the path
+    # <linux/in.h>, <linux/in6.h>: MTU_DISCOVER; PROBE (3) sets DF and ignores what is known of the path; RECVERR
     give = (
         f"import socket, time; s = socket.socket(socket.{family}, socket.SOCK_DGRAM)\n"
-        f"s.setsockopt(socket.{level}, {flag[0]}, 3)\n"
+        f"s.setsockopt(socket.IPPROTO_{ip}, {discover}, 3)\n"
         f"s.connect(('{site.address('lab', 'two.grid', version)}', 47997))\n"
-        f"s.setsockopt(socket.{level}, {11 if version == 4 else 25}, 1)\n"
-        f"heard = ''\n"
+        f"s.setsockopt(socket.IPPROTO_{ip}, {receive_errors}, 1)\n"
+        "heard = ''\n"
         f"try: s.send(b'x' * {size - header}); time.sleep(0.3)\n"
-        f"except OSError as error: heard = error.strerror\n"
-        f"try: s.recvmsg(1, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT); heard = heard or 'too big'\n"
-        f"except BlockingIOError: pass\n"
-        f"except OSError as error: heard = heard or error.strerror\n"
-        f"print(heard)\n"
+        "except OSError as error: heard = error.strerror\n"
+        "try: s.recvmsg(1, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT); heard = heard or 'too big'\n"
+        "except BlockingIOError: pass\n"
+        "except OSError as error: heard = heard or error.strerror\n"
+        "s.send(b'after')\n"
+        "print(heard)\n"
     )
-    assert ip
     taking = subprocess.Popen(site.enter("lab", "two", *CLIENT_PYTHON, "-c", take), stdout=subprocess.PIPE, text=True)
     assert taking.stdout is not None and taking.stdout.readline() == "ready\n"
     heard = site.within("lab", "one", *CLIENT_PYTHON, "-c", give).strip()
-    return heard, int(taking.communicate(timeout=10)[0]) == size - header
+    arrived = int(taking.communicate(timeout=20)[0])
+    assert arrived in (size - header, len("after"))
+    return heard, arrived == size - header
 
 
 @pytest.mark.parametrize("version", [4, 6])
