@@ -142,7 +142,7 @@ def test_a_move_aborted_while_it_is_measured_ends_whole(lab: Site) -> None:
 def test_an_abort_that_meets_the_flip_silences_nobody(lab: Site) -> None:
     with lab.stream("lab", "third", "rover", "grid") as result:
         for _ in range(6):
-            begun = lab.begin("rover", "n2")
+            begun = begin_soon(lab, "rover", "n2")  # who was called off late prepares n1 once more
             eventually(lambda: lab.migration("rover")["state"] not in ("requested", "prepared"), what="copying")
             try:
                 lab.client.post("abort", {"workspace": "rover"})
