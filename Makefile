@@ -12,7 +12,7 @@ RUN := sh .ci/owned
 PYTEST := $(VENV)/bin/python .ci/in_namespaces.py $(VENV)/bin/pytest
 SHARED := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long bench lock clean
+.PHONY: help demo test test-long fuzz bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -31,6 +31,9 @@ test: $(VENV)/.ready-test ## ruff, mypy, and the whole suite; as root or not
 
 test-long: $(VENV)/.ready-test ## what takes minutes
 	@$(RUN) $(PYTEST) -m long $(ARGS)
+
+fuzz: $(VENV)/.ready-test ## every door (files, API, agents, controllers) for SECONDS=600; what breaks one is kept in tests/fuzz/corpus
+	@$(RUN) $(VENV)/bin/python tests/fuzz/long.py --seconds $(or $(SECONDS),600) $(ARGS)
 
 bench: $(VENV)/.ready-test ## ratios against a peer in one run; nothing passes or fails
 	@for script in benchmarks/bench_*.py; do \

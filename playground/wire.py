@@ -7,6 +7,8 @@ after a reconnect is sent again whole; the agent diffs.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from playground.records import (
@@ -134,10 +136,20 @@ def encode(message: FromAgent | FromController) -> str:
 
 
 def decode_from_agent(text: str | bytes) -> FromAgent:
-    """Raises msgspec.ValidationError for what no agent says."""
-    return _from_agent.decode(text)
+    """Raises msgspec.DecodeError for what no agent says."""
+    return _decoded(_from_agent, text)
 
 
 def decode_from_controller(text: str | bytes) -> FromController:
-    """Raises msgspec.ValidationError for what no controller says."""
-    return _from_controller.decode(text)
+    """Raises msgspec.DecodeError for what no controller says."""
+    return _decoded(_from_controller, text)
+
+
+T = TypeVar("T")
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], text: str | bytes) -> T:
+    try:
+        return decoder.decode(text)
+    except RecursionError:
+        raise msgspec.DecodeError("it is nested too deeply") from None

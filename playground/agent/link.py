@@ -85,7 +85,7 @@ class Link:
                         beating.cancel()
             except (OSError, ConnectionClosed, InvalidHandshake, InvalidURI, TimeoutError) as error:
                 cause = f"{self.controller}: {_cause(error)}"
-            except msgspec.ValidationError as error:
+            except msgspec.DecodeError as error:
                 cause = f"{self.controller} speaks another version: {error}"
                 log.error("message not understood controller=%s error=%s", self.controller, error)
             finally:

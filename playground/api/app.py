@@ -116,6 +116,11 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
     async def on_refused(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 409)
 
+    @app.exception_handler(StoreError)
+    async def on_sick_store(request: Request, error: StoreError) -> JSONResponse:
+        """What was asked for may be asked again, once the cause is gone."""
+        return JSONResponse({"error": str(error)}, 503)
+
     @app.get("/v1/site")
     async def site() -> Json:
         world = controller.world
@@ -276,7 +281,7 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
                 cols=order.cols,
                 env=order.env,
             )
-        except (NotPossible, Unknown, msgspec.DecodeError) as error:
+        except (NotPossible, Unknown, msgspec.DecodeError, RecursionError) as error:
             await websocket.send_bytes(bytes([EXIT]) + msgspec.json.encode({"error": str(error)}))
             await websocket.close()
             return

@@ -14,6 +14,20 @@ import sys
 from pathlib import Path
 
 from playground import paths
+from playground.store.api import StoreError
+
+
+EXAMPLES = """\
+examples (docs/hosts.md goes through all of it):
+  playground controller --site lab --site-file site.yaml          commands on this machine only
+  playground controller --site lab --site-file site.yaml --listen 198.51.100.1:7470 \\
+    --admin-token-file admin.token --tls-cert tls.pem --tls-key tls.key
+  playground --site lab hosts                                     who is there
+
+exit codes:
+  0   ended as asked, by SIGTERM or SIGINT
+  1   it can't start; stderr says why
+  2   usage"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="playground controller",
         description="Serves the API, keeps the records, places workspaces, drives moves. One per store file.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--site", default=os.environ.get("PLAYGROUND_SITE", "local"), help="the site's name")
     made.add_argument("--site-file", type=Path, help="YAML: domain, resolvers, hosts (see docs/files.md)")
@@ -53,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection each agent, command, and waiting question
     try:
         asyncio.run(_serve(options))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StoreError) as error:
         print(f"playground controller: {error}", file=sys.stderr)
         return 1
     return 0
@@ -65,28 +81,25 @@ async def _serve(options: argparse.Namespace) -> None:
     from playground.controller.controller import Controller
     from playground.controller.hosts import admit_hosts
     from playground.spec import SpecErrors, load_site
-    from playground.store.api import Store, StoreError
+    from playground.store.api import Store
     from playground.store.memory import MemoryStore
     from playground.store.sqlite import SqliteStore
 
     try:
         if options.site_file is not None:
-            site = load_site(options.site_file.read_text(), str(options.site_file))
+            site = load_site(options.site_file.read_bytes(), str(options.site_file))
         else:
             site = load_site(f"name: {options.site}\nhosts: {{}}\n", "no site file")
     except SpecErrors as error:
         raise ValueError("\n".join(str(problem) for problem in error.problems)) from None
     tokens = json.loads(options.tokens.read_text()) if options.tokens else {}
-    try:
-        store: Store
-        if options.store == "memory":
-            store = MemoryStore()
-        else:
-            path = Path(options.store) if options.store else paths.state_dir(options.site) / "store.db"
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            store = await asyncio.to_thread(SqliteStore.open, path)
-    except StoreError as error:
-        raise ValueError(str(error)) from None
+    store: Store
+    if options.store == "memory":
+        store = MemoryStore()
+    else:
+        path = Path(options.store) if options.store else paths.state_dir(options.site) / "store.db"
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store = await asyncio.to_thread(SqliteStore.open, path)
     controller = Controller(store, site)
     await controller.world.load()
     await admit_hosts(store, controller.world, site, tokens)

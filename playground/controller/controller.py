@@ -21,7 +21,7 @@ from playground.controller.sessions import Sessions
 from playground.controller.world import Unreadable, World
 from playground.records import Desired, MigrationRecord, WorkspaceRecord, encode, key_of
 from playground.spec import PlaygroundSpec, SiteSpec, load_playground
-from playground.store.api import Conflict, Put, Store
+from playground.store.api import Conflict, Put, Store, StoreError
 from playground.workspaces.migration import ENDED, State
 
 log = logging.getLogger("controller")
@@ -197,6 +197,8 @@ async def _again(loop: Callable[[], Awaitable[None]]) -> None:
             await loop()
         except Unreadable:
             raise
+        except StoreError as error:
+            log.warning("pass failed, tried again loop=%s cause=%s", getattr(loop, "__qualname__", loop), error)
         except Exception:
             log.exception("pass failed, tried again loop=%s", getattr(loop, "__qualname__", loop))
         await asyncio.sleep(1)

@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+MAX_SHOWN = 600
+"""Characters of a path or message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -27,6 +30,10 @@ class Problem:
     path: str
     message: str
 
+    def __post_init__(self) -> None:
+        for name in ("path", "message"):
+            object.__setattr__(self, name, _shown(getattr(self, name)))
+
     @classmethod
     def at(cls, place: Place, message: str) -> Problem:
         """A problem at a place."""
@@ -35,6 +42,11 @@ class Problem:
     def __str__(self) -> str:
         path = f"{self.path}: " if self.path else ""
         return f"{self.file}:{self.line}:{self.column}: {path}{self.message}"
+
+
+def _shown(text: str) -> str:
+    """Its beginning and its end, where it is longer than anybody reads: what was read there may be a whole file."""
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN // 2]} … {text[-MAX_SHOWN // 2 :]}"
 
 
 class SpecErrors(Exception):

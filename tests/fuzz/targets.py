@@ -1,0 +1,12 @@
+"""All doors that are fuzzed, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fuzz_agents import AGENTS
+from fuzz_api import API
+from fuzz_files import FILE
+from fuzz_lab import Target
+
+TARGETS: dict[str, Target[Any]] = {target.name: target for target in (FILE, API, AGENTS)}
