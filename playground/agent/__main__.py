@@ -20,12 +20,27 @@ from pathlib import Path
 from playground import __version__, paths
 
 
+EXAMPLES = """\
+examples (docs/hosts.md goes through all of it):
+  playground --site lab hosts token n1 > n1.token      on the controller's machine, once; then bring it here
+  playground agent --site lab --name n1 --underlay 198.51.100.11 \\
+    --controller https://198.51.100.1:7470 --ca tls.pem --token-file n1.token
+  playground agent --site lab --name n1 --remove       take away all that an agent left here
+
+exit codes:
+  0   ended as asked, by SIGTERM or SIGINT
+  1   it can't start, or --remove could not end it all; stderr says why
+  2   usage"""
+
+
 def parser() -> argparse.ArgumentParser:
     """The agent's own flags."""
     made = argparse.ArgumentParser(
         prog="playground agent",
         description="Makes this machine a host of a site: converges it to what the controller says. Needs root, or a "
         "user namespace of its own.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--site", default=os.environ.get("PLAYGROUND_SITE", "local"), help="the site's name")
     made.add_argument("--name", required=True, help="this host's name in the site file")

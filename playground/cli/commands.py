@@ -78,7 +78,12 @@ run to it, and takes all down. Each line that it prints was measured. Ctrl-C at 
             ("playground demo", "watch it"),
             ("playground demo --keep", "leave it up to look around; prints the commands to go on with"),
         ),
-        (_DONE, (1, "a check failed, or this machine can't (`playground doctor` says why)")),
+        (
+            _DONE,
+            (1, "a check failed, or this machine can't (`playground doctor` says why)"),
+            (3, "the playground was not up, or not gone, in time; stderr names what is missing"),
+            (130, "ended by Ctrl-C; nothing is left"),
+        ),
         (_option("--keep", action="store_true", help="leave the site up at the end"),),
     ),
     Command(

@@ -6,6 +6,19 @@ from typing import Any, Literal
 
 from playground.spec.models import PlaygroundShape, Shape, SiteShape
 
+_TITLES = {
+    "PlaygroundShape": "playground",
+    "NetworkShape": "network",
+    "DhcpShape": "dhcp",
+    "DhcpOptionsShape": "dhcp options",
+    "WorkspaceShape": "workspace",
+    "NicShape": "network of a workspace",
+    "SiteShape": "site",
+    "HostShape": "host",
+    "CapacityShape": "capacity",
+}
+"""What an editor calls each shape. Keys are called by themselves."""
+
 _SHAPES: dict[str, type[Shape]] = {"playground": PlaygroundShape, "site": SiteShape}
 
 
@@ -13,8 +26,10 @@ def json_schema(kind: Literal["playground", "site"]) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a file, short forms and empty keys included."""
     schema = _SHAPES[kind].model_json_schema(by_alias=True)
     for shape in (schema, *schema.get("$defs", {}).values()):
+        shape["title"] = _TITLES[shape["title"]]
         required = shape.get("required", [])
         for key, value in shape.get("properties", {}).items():
+            value.pop("title", None)
             if key not in required:
                 shape["properties"][key] = _or_null(value)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
@@ -22,7 +37,7 @@ def json_schema(kind: Literal["playground", "site"]) -> dict[str, Any]:
 
 def _or_null(value: dict[str, Any]) -> dict[str, Any]:
     """A key without a value counts as absent, so an editor must not mark it."""
-    kept: dict[str, Any] = {key: value[key] for key in ("description", "title", "default") if key in value}
+    kept: dict[str, Any] = {key: value[key] for key in ("description", "default") if key in value}
     rest = {key: item for key, item in value.items() if key not in kept}
     choices = rest["anyOf"] if rest.keys() == {"anyOf"} else [rest]
     if {"type": "null"} in choices:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -134,3 +137,14 @@ def test_daemons_get_their_own_words_and_the_site(daemon: str, play: Play, monke
     assert play("--site", "campus", daemon, "--help", "--", "x").code == 7
     assert play(daemon, "--name", "n1").code == 7
     assert passed == [["--site", "campus", "--help", "--", "x"], ["--name", "n1"]]
+
+
+@pytest.mark.parametrize("daemon", ["agent", "controller"])
+def test_a_daemons_examples_are_lines_that_it_takes(daemon: str) -> None:
+    module = importlib.import_module(f"playground.{daemon}.__main__")
+    text = module.parser().format_help().partition("examples")[2].partition("exit codes")[0].replace("\\\n", " ")
+    lines = [re.split(r"  +(?=[a-z ]+$)", line.strip())[0] for line in text.splitlines()]
+    shown = [shlex.split(line) for line in lines if line.startswith(f"playground {daemon} ")]
+    assert len(shown) >= 2
+    for words in shown:
+        module.parser().parse_args(words[2:])

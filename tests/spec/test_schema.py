@@ -12,7 +12,8 @@ from playground.spec.models import PlaygroundShape, Shape, SiteShape
 
 
 def shapes(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {schema["title"]: schema, **schema.get("$defs", {})}
+    root = {"playground": PlaygroundShape, "site": SiteShape}[schema["title"]]
+    return {root.__name__: schema, **schema.get("$defs", {})}
 
 
 @pytest.mark.parametrize(("kind", "root"), [("playground", PlaygroundShape), ("site", SiteShape)])
@@ -26,6 +27,16 @@ def test_the_schema_has_exactly_the_keys_that_are_read(kind: Any, root: type[Sha
         assert set(entry["properties"]) == set(shape.keys())
         assert entry["additionalProperties"] is False
         assert entry["patternProperties"] == {"^x-": {}}
+
+
+@pytest.mark.parametrize("kind", ["playground", "site"])
+def test_titles_are_words_of_the_file(kind: Any) -> None:
+    schema = json_schema(kind)
+    assert schema["title"] == kind
+    titles = {shape["title"] for shape in schema["$defs"].values()}
+    assert len(titles) == len(schema["$defs"]) and not any("Shape" in title for title in titles)
+    for shape in shapes(schema).values():
+        assert not any("title" in value for value in shape["properties"].values())
 
 
 def test_short_forms_and_empty_keys_are_in_the_schema() -> None:
