@@ -67,8 +67,8 @@ class Lab:
     info: sandbox.SandboxInfo
     client: Client = field(init=False)
     ports: dict[str, Port] = field(default_factory=dict)
-    wanted: dict[str, str] = field(default_factory=dict)
-    """workspace → host, as the playground's file is to say."""
+    wanted: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """name → host and scale (0: a single one), as the playground's file is to say."""
 
     def __post_init__(self) -> None:
         self.client = Client(UnixAddress(self.info.run_dir / "controller.sock"), timeout=300)
@@ -133,11 +133,11 @@ class Lab:
     # the playground
 
     def text(self) -> str:
-        """The playground's file: every wanted workspace by itself."""
+        """The playground's file: each group at its host, by scale, and each single workspace."""
         lines = [f"name: {PLAYGROUND}", "networks:", f"  {NETWORK}: {{subnets: [10.64.0.0/16]}}", "workspaces:"]
         lines += [
-            f"  {workspace}: {{networks: [{NETWORK}], driver: external, host: {host}}}"
-            for workspace, host in self.wanted.items()
+            f"  {name}: {{networks: [{NETWORK}], driver: external, host: {host}{f', scale: {scale}' if scale else ''}}}"
+            for name, (host, scale) in self.wanted.items()
         ]
         return "\n".join(lines) + "\n"
 
@@ -145,13 +145,17 @@ class Lab:
         """The file is given to the controller, as `up` does; its answer says that all is committed."""
         return dict(self.client.put("playgrounds", {"file": "grid.yaml", "text": self.text()}))
 
-    def make_ends(self, workspaces: Sequence[str], host: str) -> None:
-        """The workspaces' taps exist in the host's namespace: the hypervisor's part is done."""
+    def make_ends(self, workspaces: Sequence[str], host: str, adopted: bool = False) -> None:
+        """The workspaces' taps exist: the hypervisor's part is done.
+
+        They are made in the data plane's namespace; adopted: in the host's, from where the agent has to move them, for
+        which the kernel takes some 20 ms each.
+        """
 
         ids = [port_id(PLAYGROUND, name, NETWORK) for name in workspaces]
 
-        with contextlib.closing(_Descriptor(self.namespace(host))) as namespace:
-            taps = namespaces.inside(namespace.number, lambda: [_make_tap(f"pg{id}") for id in ids])
+        with _closing(self.namespace(host) if adopted else self.dataplane(host)) as namespace:
+            taps = namespaces.inside(namespace, lambda: [_make_tap(f"pg{id}") for id in ids])
         for name, id, tap in zip(workspaces, ids, taps, strict=True):
             self.ports[name] = Port(name, host, derived_mac(id), tap)
 
@@ -160,12 +164,12 @@ class Lab:
             os.close(port.tap)
 
 
-class _Descriptor:
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def close(self) -> None:
-        os.close(self.number)
+@contextlib.contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def first_arrivals(
