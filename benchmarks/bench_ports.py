@@ -5,7 +5,8 @@
 `one_port`. Both count from the request that carries the file, so the reading of the whole file and its commits are in
 it, until a frame sent into a port of the other host is read from the new port's tap. `remote_fdb` is when the other
 host's tunnel entry was heard of by netlink: the calibration of the one against the other. `adopted` is the largest size
-once more, with taps that lie in the hosts' own namespaces and have to be moved.
+once more, with taps that lie in the hosts' own namespaces and have to be moved. Where OVN is installed (`make
+bench-peers`) it does the same after us at each size: logical ports and interfaces, in two chassis, three rules.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import threading
 import time
 
 import measure
+import ovn
 from lab import Lab, Port, emulated, first_arrivals, frame, frames_of
 from measure import Json
 
@@ -137,13 +139,59 @@ def measure_size(size: int, times: int, adopted: bool) -> Json:
     return {"ports": size, "load": load, "bulk": bound, "one_port": {**one, "cpu_ms_each": spent}}
 
 
+def measure_ovn(size: int, times: int) -> Json:
+    """Both rows by OVN: from the command until the port is up, and until every chassis has it."""
+    measure.note(f"{size} ports on two chassis of OVN")
+    with ovn.running(len(HOSTS)) as peer:
+        load = round(os.getloadavg()[0], 2)
+        start = time.perf_counter()
+        peer.add(range(size))
+        added = time.perf_counter()
+        peer.group_all()
+        peer.await_up(range(size), BULK_S)
+        up = time.perf_counter()
+        peer.sync()
+        synced = time.perf_counter()
+        ups, syncs = [], []
+        for port in range(size, size + times):
+            began = time.perf_counter()
+            peer.add([port])
+            peer.await_up([port], ONE_PORT_S)
+            ups.append((time.perf_counter() - began) * 1000)
+            peer.sync()
+            syncs.append((time.perf_counter() - began) * 1000)
+        memory = peer.memory_mib(1)
+    bound = {"ends_made_s": added - start, "all_up_s": up - start, "converged_s": synced - start}
+    return {
+        "ports": size,
+        "load": load,
+        "bulk": {what: round(seconds, 3) for what, seconds in bound.items()},
+        "one_port": {"up_ms": measure.of(ups, 1), "converged_ms": measure.of(syncs, 1)},
+        "memory_mib": {**memory, "all": round(sum(memory.values()), 1)},
+    }
+
+
+def compare(ours: Json, peer: Json | None) -> Json:
+    """Our figures over OVN's, at one size. Its interfaces are made in the bulk's time, so our ends are counted too."""
+    ours_one, ours_all = ours["one_port"]["forwarding_ms"]["median"], ours["bulk"]["with_ends_s"]
+    peer_one = peer["one_port"]["up_ms"]["median"] if peer else None
+    return {
+        "one_port": measure.ratio(ours_one, peer_one),
+        "bulk_with_ends": measure.ratio(ours_all, peer["bulk"]["all_up_s"] if peer else None),
+    }
+
+
 def main() -> None:
     options = measure.parser(__doc__)
     options.add_argument("--sizes", default="10,100,1000", help="ports (default: %(default)s)")
     options.add_argument("--times", type=int, default=10, help="ports added one by one at each size")
     asked = options.parse_args()
     began = measure.machine()
-    sizes = [measure_size(int(size), asked.times, adopted=False) for size in asked.sizes.split(",")]
+    sizes: list[Json] = []
+    for size in map(int, asked.sizes.split(",")):
+        ours = measure_size(size, asked.times, adopted=False)
+        peer = measure_ovn(size, asked.times) if ovn.is_installed() else None
+        sizes.append({**ours, "ovn": peer or measure.NO_PEER, "ratio_to_ovn": compare(ours, peer)})
     moved = measure_size(sizes[-1]["ports"], asked.times, adopted=True)
     flat = sizes[-1]["one_port"]["forwarding_ms"]["median"] / sizes[0]["one_port"]["forwarding_ms"]["median"]
     figures = {"sizes": sizes, "one_port_growth": float(f"{flat:.3g}"), "adopted": moved}
