@@ -37,6 +37,7 @@ _APPS = ("apps", "extensions")
 _MAX_NESTING = 8
 """Of lists in lists."""
 
+_WORD = re.compile(r"[\w./-]{1,253}", re.ASCII)
 _Object = PolicyObject | Namespace | Workload
 
 
@@ -85,7 +86,9 @@ class _File:
         version, kind = at.value.get("apiVersion"), at.value.get("kind")
         if version is None and kind is None and of:
             version, kind = of
-        if not isinstance(version, str) or not isinstance(kind, str) or not version or not kind:
+        if not (
+            isinstance(version, str) and isinstance(kind, str) and _WORD.fullmatch(version) and _WORD.fullmatch(kind)
+        ):
             self._say(at.line, "the document has no apiVersion and kind; skipped", Gravity.SKIPPED)
         elif not kind.endswith("List") or "items" not in at.value:
             self._object(at, version, kind)
@@ -149,5 +152,5 @@ def _title(at: At, kind: str) -> str:
     """For a message about an object that may be wrong in its very name."""
     metadata = at.value.get("metadata")
     words = [metadata.get(key) for key in ("namespace", "name")] if isinstance(metadata, dict) else []
-    named = "/".join(word for word in words if isinstance(word, str) and re.fullmatch(r"[\w.-]{1,253}", word))
+    named = "/".join(word for word in words if isinstance(word, str) and _WORD.fullmatch(word))
     return f"{kind} {named}" if named else kind

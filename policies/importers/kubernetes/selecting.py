@@ -50,6 +50,18 @@ def labels(at: At) -> dict[str, str]:
     return found
 
 
+def object_name(at: At, *, is_namespace: bool = False) -> str:
+    """A DNS subdomain (RFC 1123) of lower-case labels; a namespace's is one label."""
+    name = at.text()
+    if not _SUBDOMAIN.fullmatch(name) or len(name) > _MAX_SUBDOMAIN or (is_namespace and not _is_label(name)):
+        raise MisfitError(at, f"{name[:80]!r} is no name; allowed: lower-case letters, digits and inner hyphens")
+    return name
+
+
+def _is_label(name: str) -> bool:
+    return "." not in name and len(name) <= _MAX_NAME
+
+
 def block(at: At) -> BlockPeer:
     """An `ipBlock`. Bits behind the prefix are taken off; exceptions have to lie inside and be smaller."""
     known = at.fields(("cidr", "except"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from policies.importers.kubernetes.fields import At, MisfitError
 from policies.importers.kubernetes.objects import NAMESPACE_NAME, ContainerPort, Namespace, Workload
 from policies.importers.kubernetes.ports import PROTOCOLS
-from policies.importers.kubernetes.selecting import labels
+from policies.importers.kubernetes.selecting import labels, object_name
 from policies.model import Origin
 from policies.ports import Protocol
 
@@ -33,14 +33,15 @@ WORKLOAD_KINDS = tuple(_POD_OF)
 _VIRTUAL = ("VirtualMachine", "VirtualMachineInstance")
 
 
-def name_of(at: At) -> str:
+def name_of(at: At, *, is_namespace: bool = False) -> str:
     """metadata.name, or what a generated name begins with. Raises MisfitError if there is neither."""
     metadata = at.field("metadata")
     known = metadata.fields()
     if "name" in known:
-        return known["name"].text()
+        return object_name(known["name"], is_namespace=is_namespace)
     if "generateName" in known:
-        return known["generateName"].text().rstrip("-") or known["generateName"].text()
+        start = known["generateName"]
+        return object_name(At(start.text().rstrip("-."), start.line, start.path))
     raise MisfitError(metadata, "name is missing")
 
 
@@ -49,12 +50,12 @@ def namespace_of(at: At) -> str:
     known = at.field("metadata").fields()
     if "namespace" not in known or known["namespace"].value == "":
         return DEFAULT_NAMESPACE
-    return known["namespace"].text()
+    return object_name(known["namespace"], is_namespace=True)
 
 
 def namespace(at: At, origin: Origin) -> Namespace:
     """A Namespace document. Raises MisfitError."""
-    name = name_of(at)
+    name = name_of(at, is_namespace=True)
     return Namespace(name, {**labels(at.field("metadata").field("labels")), NAMESPACE_NAME: name}, origin)
 
 
@@ -126,5 +127,5 @@ def _owner(at: At) -> tuple[str, str] | None:
         known = reference.fields()
         if "controller" in known and known["controller"].truth() and "kind" in known and "name" in known:
             kind = known["kind"].text()
-            return None if kind == "Node" else (kind, known["name"].text())
+            return None if kind == "Node" else (kind, object_name(known["name"]))
     return None
