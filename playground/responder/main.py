@@ -23,7 +23,7 @@ import msgspec
 
 from playground.responder import memory
 from playground.responder.protocol import LINE_LIMIT, Problem, Report, Update, decode_update, encode_line
-from playground.responder.service import Service
+from playground.responder.service import Service, lease_key
 
 CHECK_S: Final = 0.5
 """How often namespaces are looked at: a lookup each."""
@@ -119,6 +119,10 @@ class Responder:
         for writer in list(self._agents):
             self._tell(writer, report)
         if report.leased is not None:
+            try:
+                memory.note(self._file, lease_key(report.leased), report.leased)
+            except OSError as error:
+                _log.warning("lease not noted path=%s cause=%s", self._file, error)
             self._save_soon()
 
     def _tell(self, writer: asyncio.StreamWriter, report: Report) -> None:

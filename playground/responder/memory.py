@@ -1,7 +1,12 @@
-"""The responder's file: what it was told and what its clients were told, so that a restart needs no agent."""
+"""The responder's file: what it was told and what its clients were told, so that a restart needs no agent.
+
+The file is written a little later, whole; what a client is told meanwhile is noted at once in a journal beside it. A
+client asks again only when half its lease is over: what nobody remembers of it, nobody hears for so long.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -20,28 +25,54 @@ class Memory(msgspec.Struct, kw_only=True):
     leases: dict[str, Leased] = {}
 
 
+class _Note(msgspec.Struct):
+    """One line of the journal."""
+
+    key: str
+    leased: Leased
+
+
 class Unreadable(Exception):
     """The file holds something else; the text says what. Starting empty is safe: the agent tells all again."""
 
 
 def load(file: Path) -> Memory:
-    """What the file holds; empty when there is none. Raises Unreadable."""
+    """What the file and its journal hold; empty when there is neither. Raises Unreadable."""
     try:
         memory = msgspec.json.decode(file.read_bytes(), type=Memory)
     except FileNotFoundError:
-        return Memory()
+        memory = Memory()
     except (OSError, msgspec.MsgspecError) as error:
         raise Unreadable(f"{file}: {error}") from error
     if memory.schema > SCHEMA:
         raise Unreadable(f"{file}: written by a newer version (schema {memory.schema}, this one reads {SCHEMA})")
+    with contextlib.suppress(OSError, msgspec.MsgspecError):  # its last line may be torn
+        for line in _journal(file).read_bytes().splitlines():
+            note = msgspec.json.decode(line, type=_Note)
+            memory.leases[note.key] = note.leased
     return memory
 
 
+def note(file: Path, key: str, leased: Leased) -> None:
+    """Adds one lease to what the next `load` tells. One small write, not synced. Raises OSError."""
+    descriptor = os.open(_journal(file), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(msgspec.json.encode(_Note(key, leased)) + b"\n")
+
+
+def _journal(file: Path) -> Path:
+    return file.with_name(file.name + ".journal")
+
+
 def save(file: Path, memory: Memory) -> None:
-    """Replaces the file whole. Raises OSError. Not synced: what a power cut loses, the agent tells again."""
+    """Replaces the file whole, and ends its journal. Raises OSError.
+
+    Not synced: what a power cut loses, the agent tells again.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(file.name + ".new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as out:
         out.write(msgspec.json.encode(memory))
     fresh.replace(file)
+    _journal(file).unlink(missing_ok=True)

@@ -27,6 +27,11 @@ REPEAT_S: Final = 10.0
 _log = logging.getLogger(__name__)
 
 
+def lease_key(leased: Leased) -> str:
+    """A port has one lease a family."""
+    return f"{leased.port}/{'v6' if leased.kind is LeaseKind.FORMED else 'v4'}"
+
+
 class Service:
     """Answers by the map that `apply` was given. report: called for leases and problems, never for acks."""
 
@@ -132,7 +137,7 @@ class Service:
         leased = Leased(
             port=port, address=heard.address, mac=heard.mac, at_utc_s=round(self._now_utc_s(), 3), kind=heard.kind
         )
-        key = f"{port}/{'v6' if heard.kind is LeaseKind.FORMED else 'v4'}"
+        key = lease_key(leased)
         last = self.leases.get(key)
         is_same = last is not None and msgspec.structs.replace(last, at_utc_s=leased.at_utc_s) == leased
         if last is not None and is_same and 0 <= leased.at_utc_s - last.at_utc_s < REPEAT_S:

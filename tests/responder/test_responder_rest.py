@@ -97,6 +97,21 @@ def test_the_file_is_read_back_and_replaced_whole(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+def test_what_a_client_was_told_is_known_before_the_file_is_written_again(tmp_path: Path) -> None:
+    """Killed in between, and the agent after it, nobody else would know for half the lease."""
+    file = tmp_path / "r.json"
+    first, second = (Leased(port=p, address="10.0.0.1", mac="m", at_utc_s=1.0, kind=LeaseKind.BOUND) for p in "ab")
+    memory.note(file, "a/v4", first)
+    assert memory.load(file).leases == {"a/v4": first}
+    memory.save(file, memory.Memory(leases={"a/v4": first}))
+    memory.note(file, "b/v4", second)
+    with (tmp_path / "r.json.journal").open("ab") as journal:
+        journal.write(b'{"key": "c/v4", "leas')
+    assert memory.load(file).leases == {"a/v4": first, "b/v4": second}
+    memory.save(file, memory.Memory())
+    assert memory.load(file) == memory.Memory()
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": 2}', b'{"document": 3}'])
 def test_a_file_of_something_else_is_unreadable(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "r.json"
