@@ -7,7 +7,6 @@ machine may run.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -90,7 +89,7 @@ def running() -> Iterator[tuple[str, str]]:
     """Names of two namespaces whose FRRs speak EVPN to each other; nothing of them is left afterwards."""
     started: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="pgf-", dir="/tmp") as folder:
-        os.chmod(folder, 0o755)
+        Path(folder).chmod(0o755)
         try:
             _wire()
             for number in (1, 2):
