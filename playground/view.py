@@ -145,11 +145,15 @@ class View:
         """A new connection starts: scopes that it does not enter before `Complete` are void."""
         self._entered = set()
 
+    def entered(self, scope: str) -> None:
+        """A scope stays when the view is said to be complete."""
+        self._entered.add(scope)
+
     def take(self, message: Enter | Changed | Leave | Complete) -> None:
         """Applies one message."""
         match message:
             case Enter():
-                self._entered.add(message.scope)
+                self.entered(message.scope)
                 self.scopes.setdefault(message.scope, Scope()).replace(message.records)
                 self.revision = max(self.revision, message.revision)
             case Changed():
@@ -221,6 +225,7 @@ def thaw(data: bytes) -> tuple[View, Cached]:
         scope = Scope()
         scope.replace(records)
         view.scopes[name] = scope
+        view.entered(name)
     view.revision = cached.revision
     view.complete = True
     return view, cached

@@ -2,7 +2,7 @@
 interrupted.
 
 A pass: derive → data plane → responder → guests → report. It runs after each change of the view, of a guest, or of the
-kernel, and every few seconds to find drift that no event told of.
+kernel, and costs what changed; every few seconds, and after whatever went wrong, it looks at everything.
 """
 
 from __future__ import annotations
@@ -11,25 +11,40 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from dhcp.scope import PortScope
 from dhcp.server import LeaseKind
 from overlay.kernel.converge import Outcome, PortState
-from overlay.state import HostState, PortId
+from overlay.kernel.monitor import Heard
+from overlay.parts import Focus, Part, between
+from overlay.state import HostState, NetworkId, PortId
 from playground import __version__, wire
+from playground.agent.cache import Cache, Said
 from playground.agent.execute import execute
 from playground.agent.guests import Guests
 from playground.agent.link import Link
+from playground.agent.reports import Reports
+from playground.agent.standing import StandingFile
 from playground.derive import Derivation, Derived, Role, Setting, Want
-from playground.records import ObservedHost, ObservedPort, ObservedWorkspace, key_of
+from playground.records import (
+    BindingRecord,
+    MigrationRecord,
+    ObservedHost,
+    ObservedPort,
+    ObservedWorkspace,
+    WorkspaceRecord,
+    key_of,
+    workspace_id,
+)
 from playground.responder.client import Client
 from playground.responder.protocol import Leased, Problem, port_key
-from playground.view import View, freeze, host_scope, thaw
+from playground.view import View, host_scope
 from playground.workspaces.drivers.api import Driver, GuestState
 from policies.kernel.nft import NftError
 
@@ -40,17 +55,11 @@ PERIOD_S = 3.0
 
 RETRY_S = 1.0
 
-RENEW_S = 3.0
-"""How often a guest whose address has changed is asked to ask for it."""
-
 WATCH_S = 0.5
 """How long one wait for a kernel event is: an agent that is told to end waits it out."""
 
 GUARD_S = 10.0
 """How often the rules that keep address delivery at the port are read back, though nothing told of a change."""
-
-VOUCH_S = 30.0
-"""How often the cache notes that a controller still vouches for it."""
 
 
 class Plane(Protocol):
@@ -60,7 +69,11 @@ class Plane(Protocol):
 
     def converge(self, desired: HostState) -> Outcome: ...
 
+    def converge_changes(self, desired: HostState, changes: Focus) -> Outcome: ...
+
     def wait_event(self, timeout_s: float | None = None) -> bool: ...
+
+    def heard(self) -> Heard: ...
 
 
 class Guard(Protocol):
@@ -92,6 +105,7 @@ class Agent:
         link: Link,
         cache: Path,
         max_stale_s: float = 3600.0,
+        standing: StandingFile | None = None,
     ) -> None:
         self._host = host
         self._underlay = underlay
@@ -104,8 +118,9 @@ class Agent:
         self._drivers = drivers
         self._responder = responder
         self._link = link
-        self._cache = cache
+        self._cache = Cache(cache)
         self._max_stale_s = max_stale_s
+        self._standing = standing or StandingFile()
         self._view = View()
         self._incoming: list[wire.Enter | wire.Changed | wire.Leave] = []
         self._derivation = Derivation()
@@ -116,19 +131,23 @@ class Agent:
         self._connected, self._lost = False, ""
         self._synced = False
         self._vouched_utc_s = 0.0
-        self._saved_utc_s = 0.0
-        self._saved_revision = -1
+        self._unsaved: list[Said] | None = None
+        """What was said since the cache was written; None when only the whole view will do."""
+        self._forgetful = ""
         self._applied = 0
         self._repaired: Counter[str] = Counter()
-        self._reported: dict[str, wire.Observation] = {}
-        self._report_whole = True
+        self._reports = Reports()
+        self._named: dict[str, str] = {}
+        """Keys of what has been said of guests, by id."""
         self._leased: dict[str, dict[str, bool]] = {}
         self._problems: dict[str, str] = {}
         self._errors: set[str] = set()
         self._broken = ""
-        self._renewed_at: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._look = True
+        self._look_at: set[str] = set()
+        self._touched: set[PortId] = set()
+        """Ports of which something is to be said anew, though nothing has changed in the data plane."""
         self._started = 0
         self._finished = 0
         self._passed = asyncio.Condition()
@@ -160,14 +179,18 @@ class Agent:
         """Takes what was said since the last `Complete` in one go: a pass must never see half of a change."""
         if not self._synced:
             self._view.begin()
+            self._unsaved = None
         for message in self._incoming:
             self._view.take(message)
             if message.scope == host_scope(self._host):
-                self._look = True  # a move that began or ended elsewhere may have changed who carries a guest
-        self._incoming.clear()
+                self._look_at |= _guests_in(message)  # what began or ended elsewhere may have changed who carries them
         self._view.take(complete)
+        if self._unsaved is not None:
+            self._unsaved += [*self._incoming, complete]
+        self._incoming.clear()
         self._synced = True
         self._vouched_utc_s = time.time()
+        self._standing.connected(self._vouched_utc_s)
         self._again()
 
     async def connection_changed(self, connected: bool, cause: str) -> None:
@@ -177,10 +200,18 @@ class Agent:
         elif self._connected or cause != self._lost:
             log.warning("controller not connected, tried again cause=%r", cause)
         self._connected, self._lost = connected, cause
-        self._report_whole = True
+        if self._synced:
+            self._vouched_utc_s = time.time()  # till now there was a controller, however quiet: the view was its word
+        if not connected:
+            self._tell_alone(cause)
+        self._reports.begin()
         self._synced = False
         self._incoming.clear()
         self._again()
+
+    def _tell_alone(self, cause: str) -> None:
+        since = self._vouched_utc_s or time.time()
+        self._standing.alone(since, cause, self._vouched_utc_s + self._max_stale_s if self._view.complete else 0.0)
 
     def leased(self, leased: Leased) -> None:
         """Notes what the responder told a client, or saw it form."""
@@ -189,6 +220,7 @@ class Agent:
             for address in [a for a in held if ":" not in a]:
                 del held[address]
         held[leased.address] = leased.kind in (LeaseKind.BOUND, LeaseKind.FORMED)
+        self._touched.add(PortId(leased.port))
         self._again()
 
     def problem(self, problem: Problem) -> None:
@@ -197,6 +229,8 @@ class Agent:
             self._problems[problem.key] = problem.cause
         else:
             self._problems.pop(problem.key, None)
+        if (port := problem.key.removeprefix("port/")) != problem.key:
+            self._touched.add(PortId(port))
         self._again()
 
     def answering(self) -> None:
@@ -208,7 +242,8 @@ class Agent:
     async def run(self) -> None:
         """Converges for ever."""
         await asyncio.to_thread(self._dataplane.ensure)
-        self._thaw()
+        self._recall()
+        self._tell_alone("")
         watcher = asyncio.create_task(self._watch_kernel())
         link = asyncio.create_task(self._link.run())
         answers = asyncio.create_task(self._responder.run())
@@ -230,6 +265,7 @@ class Agent:
             for task in (watcher, link, answers):
                 task.cancel()
             await asyncio.gather(watcher, link, answers, return_exceptions=True)
+            self._cache.close()
 
     async def _watch_kernel(self) -> None:
         while True:
@@ -260,53 +296,96 @@ class Agent:
                 self._again()
         except Exception as error:
             log.exception("pass failed, tried again")
+            self._look = True
             self._broken = f"a pass failed: {type(error).__name__}: {error}"
             await self._report_broken()
             await asyncio.sleep(RETRY_S)
 
     async def _report_broken(self) -> None:
-        """What the last whole pass found, and that the present one failed."""
+        """What the last pass that ended found, and that the present one failed."""
         try:
+            self._reports.note(self._observed_host())
             await self._report()
         except Exception:
             log.exception("report failed too")
 
     async def _pass(self) -> None:
         self._started += 1
-        if self._look:
-            self._look = False
-            await self._guests.observe()
+        is_whole, self._look = self._look, False
+        look_at, self._look_at = self._look_at, set()
+        if is_whole or look_at:
+            await self._guests.observe(None if is_whole else look_at)
         if self._view.complete:
-            self._save()  # first: an agent that dies now goes on from what it has begun, never from what was before
-            revision = self._view.revision
-            setting = Setting(
-                host=self._host,
-                underlay=self._underlay,
-                domain=self._domain,
-                resolvers=self._resolvers,
-                dataplane=self._dataplane_name,
-                arrived=self._guests.arrived(),
-            )
+            self._remember()  # first: an agent that dies now goes on from what it has begun, never from what was before
             await self._ensure_guard()
-            derived = self._derived = self._derivation.derive(self._view, setting)
-            outcome = self._outcome = await asyncio.to_thread(self._dataplane.converge, derived.state)
-            # after the data plane: the responder finds the namespaces and ports that it is told of
-            self._responder.replace(derived.services)
-            said, self._errors = self._errors, {str(error) for error in outcome.errors}
-            for error in sorted(self._errors - said):
-                log.warning("data plane error=%s", error)
-            if outcome.repaired:
-                log.warning("drift repaired %s", " ".join(f"{k}={n}" for k, n in outcome.repaired.items()))
-                self._repaired.update(outcome.repaired)
-                self._guard_due = True
-                self._again()
-            if not outcome.errors:
-                self._applied = revision
-            self._guests.step(derived.wants, self._may_open() and not self._unguarded, may_end=True)
+            await self._follow(is_whole)
         async with self._passed:
             self._finished = self._started
             self._passed.notify_all()
         await self._report()
+
+    async def _follow(self, is_whole: bool) -> None:
+        """Has the host follow the view: where that differs from what was followed before, or everywhere."""
+        setting = Setting(
+            host=self._host,
+            underlay=self._underlay,
+            domain=self._domain,
+            resolvers=self._resolvers,
+            dataplane=self._dataplane_name,
+            arrived=self._guests.arrived(),
+        )
+        revision = self._view.revision
+        before, derived = self._derived, self._derivation.derive(self._view, setting)
+        touched, self._touched = self._touched, set()
+        self._derived = derived
+        ports = await self._converge(before, derived, is_whole) | touched
+        # after the data plane: the responder finds the namespaces and ports that it is told of
+        if before is None or derived.services is not before.services:
+            self._responder.replace(derived.services)
+        if self._outcome is not None and not self._outcome.errors:
+            self._applied = revision
+        changed = self._changed_guests(before, derived, ports, is_whole)
+        guests = self._guests.step(derived.wants, changed, self._may_open() and not self._unguarded)
+        self._note(derived, ports, guests, is_whole)
+
+    async def _converge(self, before: Derived | None, derived: Derived, is_whole: bool) -> set[PortId]:
+        """Brings the data plane to what was derived: all of it, or where that differs from before and where the kernel
+        told of something. Returns the ports of which something is to be said."""
+        heard = self._dataplane.heard()
+        if is_whole or before is None or self._outcome is None or self._outcome.errors or heard.everything:
+            outcome = await asyncio.to_thread(self._dataplane.converge, derived.state)
+            ports = {*derived.bound, *(before.bound if before is not None else ())}
+        else:
+            focus = between(before.state, derived.state)
+            _widen(focus, heard, derived.state)
+            ports = {id for id, _ in _differing(before.bound, derived.bound)}
+            outcome = Outcome()
+            if focus:
+                outcome = await asyncio.to_thread(self._dataplane.converge_changes, derived.state, focus)
+            ports |= {id for id, status in outcome.ports.items() if self._outcome.ports.get(id) != status}
+            known = {**self._outcome.ports, **outcome.ports}
+            outcome = replace(outcome, ports={id: status for id, status in known.items() if id in derived.bound})
+        self._outcome = outcome
+        said, self._errors = self._errors, {str(error) for error in outcome.errors}
+        for error in sorted(self._errors - said):
+            log.warning("data plane error=%s", error)
+        if outcome.repaired:
+            log.warning("drift repaired %s", " ".join(f"{k}={n}" for k, n in outcome.repaired.items()))
+            self._repaired.update(outcome.repaired)
+            self._guard_due = True
+            self._again()
+        return ports
+
+    def _changed_guests(
+        self, before: Derived | None, derived: Derived, ports: Iterable[PortId], is_whole: bool
+    ) -> set[str]:
+        """Ids of guests that may have something to do now, beside those that have not done what they are to do."""
+        if is_whole or before is None:
+            return derived.wants.keys() | self._guests.observed.keys()
+        found = {id for id, _ in _differing(before.wants, derived.wants)}
+        told = (key.removeprefix("port/") for key, _ in _differing(before.services, derived.services))
+        bindings = (derived.bound.get(port) for port in {*ports, *map(PortId, told)})
+        return found | {workspace_id(b.playground, b.workspace) for b in bindings if b is not None}
 
     async def _ensure_guard(self) -> None:
         now = time.monotonic()
@@ -343,15 +422,11 @@ class Agent:
         """Whether a client holds an IPv4 address that is not its port's any more, and would be told the new one."""
         if self._derived is None or not self._is_ready(want):
             return False
-        now = time.monotonic()
-        if now - self._renewed_at.get(want.id, 0.0) < RENEW_S:
-            return False
         for port in want.ports:
             scope = self._derived.services.get(port_key(port))
             address = scope.v4.address if isinstance(scope, PortScope) and scope.v4 is not None else None
             held = [a for a, is_held in self._leased.get(port, {}).items() if is_held and ":" not in a]
             if address is not None and held and address not in held:
-                self._renewed_at[want.id] = now
                 return True
         return False
 
@@ -359,6 +434,7 @@ class Agent:
         """Whatever comes up at these ports next has asked for nothing yet."""
         for port in want.ports:
             self._leased.pop(port, None)
+            self._touched.add(PortId(port))
         self._responder.forget(port_key(port) for port in want.ports)
 
     # observations
@@ -366,57 +442,65 @@ class Agent:
     async def _report(self) -> None:
         if not self._synced or self._derived is None or self._outcome is None:
             return
-        observations = {key_of(o): o for o in self._observations(self._derived, self._outcome)}
-        whole = self._report_whole
-        fresh = [o for key, o in observations.items() if whole or self._reported.get(key) != o]
-        gone = [] if whole else [key for key in self._reported if key not in observations]
-        if not (fresh or gone or whole):
-            return
-        if await self._link.say(wire.Report(whole, fresh, gone)):
-            self._reported = observations
-            self._report_whole = False
+        report = self._reports.due()
+        if report is not None and await self._link.say(report):
+            self._reports.said(report)
 
-    def _observations(self, derived: Derived, outcome: Outcome) -> list[wire.Observation]:
-        found: list[wire.Observation] = []
-        bindings = {b.port: b for s in self._view.playgrounds().values() for b in s.bindings.values()}
-        for network in derived.state.networks.values():
-            for port in network.ports:
-                status = outcome.ports.get(port)
-                binding = bindings[port]
-                held = dict.fromkeys(binding.leased, True) | self._leased.get(port, {})
-                found.append(
-                    ObservedPort(
-                        port=port,
-                        host=self._host,
-                        generation=binding.generation,
-                        programmed=status.state.value if status else "waiting",
-                        cause=(status.cause if status else "") or self._problems.get(port_key(port), ""),
-                        leased=tuple(sorted(address for address, is_held in held.items() if is_held)),
-                    )
-                )
-        for want in derived.wants.values():
-            if want.role is not Role.AWAY or self._guests.state(want.id) is not GuestState.ABSENT:
-                found.append(self._observed_workspace(want))
-        for guest, (_, seen) in self._guests.observed.items():
-            if guest not in derived.wants and seen.name:
-                found.append(
-                    ObservedWorkspace(
-                        playground=seen.playground, workspace=seen.name, host=self._host, generation=0, state="leaving"
-                    )
-                )
-        guard = [f"guard: {self._unguarded}"] if self._unguarded else []
-        guard += [self._broken] if self._broken else []
-        problems = [f"{key}: {cause}" for key, cause in sorted(self._problems.items()) if not key.startswith("port/")]
-        found.append(
-            ObservedHost(
-                host=self._host,
-                version=__version__,
-                applied=self._applied,
-                repaired=dict(self._repaired),
-                problems=tuple([*guard, *(str(e) for e in outcome.errors), *problems][:20]),
-            )
+    def _note(self, derived: Derived, ports: Iterable[PortId], guests: Iterable[str], is_whole: bool) -> None:
+        """Takes down what is so now of these ports and guests, and of the host; of a whole pass, that no more is."""
+        found: list[wire.Observation] = [self._observed_host()]
+        for port in ports:
+            if port in derived.bound:
+                found.append(self._observed_port(port, derived.bound[port]))
+            else:
+                self._reports.drop(f"observed/port/{port}/{self._host}")
+        for guest in guests:
+            workspace = self._observed_guest(guest, derived.wants.get(guest))
+            if workspace is not None:
+                found.append(workspace)
+                self._named[guest] = key_of(workspace)
+            elif guest in self._named:
+                self._reports.drop(self._named.pop(guest))
+        for observation in found:
+            self._reports.note(observation)
+        if is_whole:
+            self._reports.keep(key_of(observation) for observation in found)
+
+    def _observed_port(self, port: PortId, binding: BindingRecord) -> ObservedPort:
+        status = self._outcome.ports.get(port) if self._outcome is not None else None
+        held = dict.fromkeys(binding.leased, True) | self._leased.get(port, {})
+        return ObservedPort(
+            port=port,
+            host=self._host,
+            generation=binding.generation,
+            programmed=status.state.value if status else "waiting",
+            cause=(status.cause if status else "") or self._problems.get(port_key(port), ""),
+            leased=tuple(sorted(address for address, is_held in held.items() if is_held)),
         )
-        return found
+
+    def _observed_host(self) -> ObservedHost:
+        errors = self._outcome.errors if self._outcome is not None else ()
+        own = [f"guard: {self._unguarded}" if self._unguarded else "", self._broken, self._forgetful]
+        problems = [f"{key}: {cause}" for key, cause in sorted(self._problems.items()) if not key.startswith("port/")]
+        return ObservedHost(
+            host=self._host,
+            version=__version__,
+            applied=self._applied,
+            repaired=dict(self._repaired),
+            problems=tuple([*filter(None, own), *(str(error) for error in errors), *problems][:20]),
+        )
+
+    def _observed_guest(self, guest: str, want: Want | None) -> ObservedWorkspace | None:
+        """What is to be said of a guest; None for nothing."""
+        if want is not None:
+            is_here = want.role is not Role.AWAY or self._guests.state(guest) is not GuestState.ABSENT
+            return self._observed_workspace(want) if is_here else None
+        _, seen = self._guests.observed.get(guest, ("", None))
+        if seen is None or not seen.name:
+            return None
+        return ObservedWorkspace(
+            playground=seen.playground, workspace=seen.name, host=self._host, generation=0, state="leaving"
+        )
 
     def _observed_workspace(self, want: Want) -> ObservedWorkspace:
         state = self._guests.state(want.id)
@@ -450,26 +534,70 @@ class Agent:
 
     # the cache
 
-    def _thaw(self) -> None:
+    def _recall(self) -> None:
+        """Goes on from what was remembered."""
         try:
-            view, cached = thaw(self._cache.read_bytes())
-        except FileNotFoundError:
+            found = self._cache.read()
+        except msgspec.DecodeError as error:
+            log.error("cache not readable, waiting for a controller file=%s error=%s", self._cache.path, error)
             return
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
-            log.error("cache not readable, waiting for a controller file=%s error=%s", self._cache, error)
+        if found is None:
             return
-        self._view, self._domain, self._resolvers = view, cached.domain, tuple(cached.resolvers)
-        self._vouched_utc_s = cached.at_utc_s
-        log.info("view read from cache age_s=%.0f revision=%d", time.time() - cached.at_utc_s, cached.revision)
+        self._view, self._domain, self._resolvers = found.view, found.domain, found.resolvers
+        self._vouched_utc_s = found.at_utc_s
+        age_s = time.time() - found.at_utc_s
+        log.info("view read from cache age_s=%.0f revision=%d", age_s, found.view.revision)
 
-    def _save(self) -> None:
+    def _remember(self) -> None:
+        """Has the cache follow the view. Where that can't be written, the host goes on, and says so."""
         if not self._synced:
             return
-        now = time.time()
-        if self._saved_revision == self._view.revision and now - self._saved_utc_s < VOUCH_S:
-            return
-        data = freeze(self._view, now, self._domain, list(self._resolvers))
-        part = self._cache.with_suffix(".part")
-        part.write_bytes(data)
-        part.replace(self._cache)
-        self._saved_revision, self._saved_utc_s = self._view.revision, now
+        said, self._unsaved = self._unsaved, []
+        try:
+            is_kept = said is not None and (self._cache.add(said) if said else self._cache.vouch())
+            if not is_kept:
+                self._cache.replace(self._view, self._domain, self._resolvers)
+            self._forgetful = ""
+        except OSError as error:
+            self._unsaved = None
+            if not self._forgetful:
+                log.error("cache not written file=%s error=%s", self._cache.path, error)
+            self._forgetful = f"what this host was shown is not remembered: {error.strerror}: {self._cache.path}"
+
+
+def _guests_in(message: wire.Enter | wire.Changed | wire.Leave) -> set[str]:
+    """Ids of the guests that a message of the host's own scope speaks of."""
+    found = set()
+    records = message.records if isinstance(message, wire.Enter) else ()
+    for record in message.puts if isinstance(message, wire.Changed) else records:
+        if isinstance(record, WorkspaceRecord):
+            found.add(record.id)
+        elif isinstance(record, MigrationRecord):
+            found.add(workspace_id(record.playground, record.workspace))
+    if isinstance(message, wire.Changed):
+        found.update(workspace_id(*key.split("/")[1:3]) for key in message.deletes)
+    return found
+
+
+def _widen(focus: dict[NetworkId, Part | None], heard: Heard, state: HostState) -> None:
+    """Adds to a focus what the kernel has told of. Devices that no network has are left to the look at everything."""
+    focus.update(dict.fromkeys(heard.networks))
+    for port in heard.ports:
+        for id, network in state.networks.items():
+            if port in network.ports and (part := focus.get(id, Part())) is not None:
+                focus[id] = part | Part(ports=frozenset({port}))
+
+
+K = TypeVar("K")
+
+
+def _differing(before: Mapping[K, object], after: Mapping[K, object]) -> Iterator[tuple[K, object]]:
+    """Keys and values of what came, went or is another object; what is kept is the same one."""
+    if before is after:
+        return
+    for key, value in after.items():
+        if before.get(key) is not value:
+            yield key, value
+    for key, value in before.items():
+        if key not in after:
+            yield key, value

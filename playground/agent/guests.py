@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import time
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,16 +17,21 @@ log = logging.getLogger("agent")
 GRACE_S = 5.0
 RETRY_S = 2.0
 
+RENEW_S = 3.0
+"""How often a guest whose address has changed is asked to ask for it."""
+
 
 @dataclass(slots=True)
 class Guests:
     """What runs here and what is being done about it.
 
     ready: whether all ports of a guest are programmed and answered for. stale: whether a client of it holds an address
-    that is no longer its own. anew: hears of a guest that is about to be made from nothing.
+    that is no longer its own, and would be told the new one. anew: hears of a guest that is about to be made from
+    nothing.
 
-    opening: guests whose ports may open because their traffic is about to come here. causes: why the last action on a
-    guest failed. pauses: how long an arriving guest stood still, in ms.
+    due: guests of which something has changed since the last step. opening: guests whose ports may open because their
+    traffic is about to come here. causes: why the last action on a guest failed. pauses: how long an arriving guest
+    stood still, in ms.
     """
 
     drivers: Mapping[str, Driver]
@@ -35,6 +41,7 @@ class Guests:
     passed: Callable[[], Awaitable[None]]
     again: Callable[[], None]
     observed: dict[str, tuple[str, Observed]] = field(default_factory=dict)
+    due: set[str] = field(default_factory=set)
     opening: set[str] = field(default_factory=set)
     causes: dict[str, str] = field(default_factory=dict)
     pauses: dict[str, float] = field(default_factory=dict)
@@ -42,21 +49,36 @@ class Guests:
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: int = 0
     _answered: int = 0
+    _to_see: set[str] | None = field(default_factory=set)
     _wants: Mapping[str, Want] = field(default_factory=dict)
+    _unsettled: set[str] = field(default_factory=set)
+    _could_open: bool = False
+    _renewed_at: dict[str, float] = field(default_factory=dict)
 
-    async def observe(self) -> None:
-        """Reads what every driver finds, by a look that starts after this call; calls that wait share one."""
+    async def observe(self, guests: Collection[str] | None = None) -> None:
+        """Reads what every driver finds, of all guests or of these, by a look that starts after this call; calls that
+        wait share one."""
         self._asked += 1
         asked = self._asked
+        self._to_see = None if guests is None or self._to_see is None else self._to_see.union(guests)
         async with self._looking:
             if self._answered >= asked:
                 return
-            covers = self._asked
+            covers, these = self._asked, self._to_see
+            self._to_see = set()
             found: dict[str, tuple[str, Observed]] = {}
             for name, driver in self.drivers.items():
-                for guest, seen in (await driver.observe()).items():
+                for guest, seen in (await driver.observe(these)).items():
                     found[guest] = (name, seen)
-            self.observed, self._answered = found, covers
+            looked_at = self.observed.keys() | found.keys() if these is None else these
+            for guest in looked_at:
+                if self.observed.get(guest) != (now := found.get(guest)):
+                    self.due.add(guest)
+                    if now is None:
+                        del self.observed[guest]
+                    else:
+                        self.observed[guest] = now
+            self._answered = covers
 
     def state(self, guest: str) -> GuestState:
         """What was found of a guest last."""
@@ -76,22 +98,42 @@ class Guests:
         running = {g for g, (_, seen) in self.observed.items() if seen.state is GuestState.RUNNING}
         return frozenset(running | self.opening)
 
-    def step(self, wants: Mapping[str, Want], may_open: bool, may_end: bool) -> None:
-        """Starts what should be done next for each guest that nothing is being done for.
+    def step(self, wants: Mapping[str, Want], changed: Iterable[str], may_open: bool) -> set[str]:
+        """Starts what should be done next for guests that nothing is being done for; returns those it has considered:
+        whose wants have changed, who are due, or who are not yet what they should be.
 
-        may_open: records are fresh enough to make and start guests. may_end: the view is whole, so a guest without a
-        role here really has none.
+        may_open: records are fresh enough to make and start guests. wants is all there is, so a guest without one
+        really has no role here.
         """
         before, self._wants = self._wants, wants
-        for guest in [g for g in self.causes if _aim(before.get(g)) != _aim(wants.get(g))]:
-            del self.causes[guest]  # it failed at something else
-        for guest, want in wants.items():
-            if guest not in self._busy and (action := self._action(want, may_open)) is not None:
+        considered = self.due | self._unsettled | set(changed)
+        if may_open != self._could_open:
+            considered.update(wants)
+        self._could_open = may_open
+        self.due = set()
+        for guest in sorted(considered):
+            want = wants.get(guest)
+            if guest in self.causes and _aim(before.get(guest)) != _aim(want):
+                del self.causes[guest]  # it failed at something else
+            self._unsettled.add(guest)
+            if guest in self._busy:
+                continue
+            action = self._action(want, may_open) if want is not None else self._end(guest)
+            if action is not None:
                 self._begin(guest, action)
-        if may_end:
-            for guest, (driver, seen) in self.observed.items():
-                if guest not in wants and guest not in self._busy:
-                    self._begin(guest, self._end(guest, driver, seen.state))
+            elif want is None or self._is_settled(want):
+                self._unsettled.discard(guest)
+        return considered
+
+    def _is_settled(self, want: Want) -> bool:
+        """Whether a guest is what it should be, so that only a change makes it worth another look."""
+        match want.role, self.state(want.id):
+            case Role.RUN, GuestState.RUNNING:
+                return self.ready(want) and not self.stale(want) and not self.differs(want)
+            case ((Role.STOP | Role.AWAY), GuestState.ABSENT):
+                return True
+            case _:
+                return False
 
     def _action(self, want: Want, may_open: bool) -> Coroutine[Any, Any, object] | None:
         driver = self.drivers.get(want.driver)
@@ -108,7 +150,7 @@ class Guests:
             case Role.RUN, GuestState.RUNNING if self.observed[want.id][1].move < want.concluded == want.move:
                 # called off: said where the target finds it, as its flip may be under way and would be seen only later
                 return driver.reclaim(want.guest, want.move)
-            case Role.RUN, GuestState.RUNNING if self.stale(want):
+            case Role.RUN, GuestState.RUNNING if self.stale(want) and self._may_renew(want.id):
                 return driver.renew(want.id)
             case Role.RUN, GuestState.ABSENT | GuestState.FAILED if may_open:
                 self.anew(want)
@@ -128,8 +170,20 @@ class Guests:
             case _:
                 return None
 
-    def _end(self, guest: str, driver: str, state: GuestState) -> Coroutine[Any, Any, None]:
-        if state is GuestState.ELSEWHERE:
+    def _may_renew(self, guest: str) -> bool:
+        """Whether it is time to ask a guest, again, to ask for its address."""
+        now = time.monotonic()
+        if now - self._renewed_at.get(guest, -RENEW_S) < RENEW_S:
+            return False
+        self._renewed_at[guest] = now
+        return True
+
+    def _end(self, guest: str) -> Coroutine[Any, Any, None] | None:
+        self._renewed_at.pop(guest, None)
+        if guest not in self.observed:
+            return None
+        driver, seen = self.observed[guest]
+        if seen.state is GuestState.ELSEWHERE:
             return self.drivers[driver].depart(guest)
         return self.drivers[driver].stop(guest, GRACE_S)
 
@@ -144,7 +198,7 @@ class Guests:
                 return  # called off, or over, while the gate was opened
             take = driver.reclaim if want.move == want.concluded else driver.activate
             self.pauses[want.id] = await take(want.guest, want.move)
-            await self.observe()
+            await self.observe({want.id})
         finally:
             self.opening.discard(want.id)
 
@@ -163,11 +217,13 @@ class Guests:
                 log.warning("guest action failed guest=%s cause=%s", guest, error)
             if _aim(self._wants.get(guest)) == aim:
                 self.causes[guest] = str(error)
+            self.due.add(guest)
             self.again()
             await asyncio.sleep(RETRY_S)
         finally:
-            await self.observe()
+            await self.observe({guest})
             del self._busy[guest]
+            self.due.add(guest)
             self.again()
 
 

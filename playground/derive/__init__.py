@@ -79,16 +79,15 @@ class Derivation:
             stale |= view.playgrounds().keys()
         for name in self._stale_wants(view, setting.host, stale, changed):
             self._renew_want(view, setting.host, name, changed)
-        for guest in setting.arrived ^ self._arrived:
-            if (want := self._wants.get(guest)) is not None:
-                changed.setdefault(want.playground, set()).update(want.ports)
-        self._arrived = setting.arrived
+        arrived = setting.arrived & self._wants.keys()
+        for guest in arrived ^ self._arrived & self._wants.keys():
+            want = self._wants[guest]
+            changed.setdefault(want.playground, set()).update(want.ports)
+        self._arrived = arrived
         before = self._sections
         self._sections = {}
         for playground, scope in view.playgrounds().items():
-            place = Place(
-                setting.host, self._vteps, setting.arrived, self._adopted, f"{setting.dataplane}-{playground}"
-            )
+            place = Place(setting.host, self._vteps, arrived, self._adopted, f"{setting.dataplane}-{playground}")
             surroundings = Surroundings(playground, place, setting.domain, setting.resolvers)
             section: Section | None = before.get(playground)
             if section is not None and playground in stale:
@@ -179,6 +178,8 @@ class Derivation:
             self._wants[after.id] = after
             self._names[name] = after.id
             self._owners.update(dict.fromkeys(after.ports, name))
+        if before is not None and before.id in self._arrived:
+            changed.setdefault(name[0], set()).update(before.ports)
         for want, note in ((before, self._adopted.discard), (after, self._adopted.add)):
             if want is not None and want.adopt:
                 changed.setdefault(name[0], set()).update(want.ports)
@@ -195,7 +196,8 @@ def derive_whole(view: View, setting: Setting) -> Derived:
     services: dict[str, Service] = {}
     bound: dict[PortId, BindingRecord] = {}
     for playground, scope in view.playgrounds().items():
-        place = Place(setting.host, vteps, setting.arrived, adopted, f"{setting.dataplane}-{playground}")
+        arrived = setting.arrived & guests.keys()
+        place = Place(setting.host, vteps, arrived, adopted, f"{setting.dataplane}-{playground}")
         section = section_of(scope, Surroundings(playground, place, setting.domain, setting.resolvers))
         networks.update(section.networks)
         services.update(section.services)

@@ -164,7 +164,9 @@ class Client:
         if told is None:
             changed = wanted
         else:
-            changed = {k: v for k, v in wanted.items() if told.get(k) != v or k in self._forgotten}
+            changed = {
+                k: v for k, v in wanted.items() if ((was := told.get(k)) is not v and was != v) or k in self._forgotten
+            }
             gone += [key for key in told if key not in wanted and key not in self._forgotten]
             if not changed and not gone:
                 return None

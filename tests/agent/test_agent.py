@@ -19,9 +19,10 @@ from overlay.state import HostState, port_device
 from playground import wire
 from playground.agent import agent as agent_module
 from playground.agent.agent import Agent
+from playground.agent.cache import Cache
 from playground.records import HostRecord, ObservedPort, ObservedWorkspace, workspace_id
 from playground.responder.protocol import Leased, Value, port_key
-from playground.view import host_scope, playground_scope, thaw
+from playground.view import freeze, host_scope, playground_scope
 from playground.workspaces.drivers.api import Guest
 from playground.workspaces.drivers.memory import Machine, MemoryDriver
 from tests.derive.test_derive import GRID, P0, P1, UNDERLAY, a_binding, a_move, a_workspace, in_move
@@ -393,10 +394,11 @@ def test_drift_is_repaired_and_counted(tmp_path: Path, damage: str) -> None:
             await host.shown([GRID, P0, P1, a_binding(P0, "n1"), a_binding(P1, "n2")], [a_workspace(P0, "n1")])
             await host.link.until(lambda: host.forwards(P0.id))
             await host.agent._pass_done()
-            host.plane.unplug(("vx" if "tunnel" in damage else "br") + GRID.id)
-            await host.agent._pass_done()
+            device = ("vx" if "tunnel" in damage else "br") + GRID.id
+            host.plane.unplug(device)
+            await host.link.until(lambda: sum(host.link.repaired.values()) > 0)
             await host.link.until(lambda: host.forwards(P0.id))
-            assert sum(host.agent._repaired.values()) > 0
+            assert device in host.plane.links
 
     run(work())
 
@@ -414,9 +416,9 @@ def test_without_a_controller_a_workspace_is_made_anew_only_from_a_fresh_cache(
         machine.die(W0)
         machine.calls.clear()
         cache = tmp_path / "n1.json"
-        _, cached = thaw(cache.read_bytes())
-        cached.at_utc_s = time.time() - age_s
-        cache.write_bytes(msgspec.json.encode(cached))
+        remembered = Cache(cache).read()
+        assert remembered is not None
+        cache.write_bytes(freeze(remembered.view, time.time() - age_s, "internal", []))
         second = Host("n1", machine, tmp_path)
         async with running(second):
             await second.agent._pass_done()

@@ -51,7 +51,7 @@ class Host:
 
     async def turn(self, want: Want) -> None:
         await self.guests.observe()
-        self.guests.step({want.id: want}, may_open=True, may_end=True)
+        self.guests.step({want.id: want}, {want.id}, may_open=True)
         await asyncio.gather(*self.guests._busy.values())
 
 
@@ -136,10 +136,10 @@ def test_a_cause_ends_with_what_it_was_the_cause_of() -> None:
         host = Host("n2", machine)
         first, second = a_want(Role.ARRIVE, 7, 6), a_want(Role.ARRIVE, 8, 7)
         await host.guests.observe()
-        host.guests.step({GUEST.id: first}, may_open=True, may_end=True)
+        host.guests.step({GUEST.id: first}, {GUEST.id}, may_open=True)
         while GUEST.id not in host.guests.causes:  # there is no such guest on this machine
             await asyncio.sleep(0)
-        host.guests.step({GUEST.id: second}, may_open=True, may_end=True)
+        host.guests.step({GUEST.id: second}, {GUEST.id}, may_open=True)
         assert GUEST.id not in host.guests.causes
         for task in host.guests._busy.values():
             task.cancel()
