@@ -27,6 +27,15 @@ T = TypeVar("T")
 Json = dict[str, Any]
 STREAM = str(Path(sandbox.__file__).parents[1] / "workspaces" / "stream.py")
 CLIENT_PYTHON = (sys.executable, "-I", "-S")
+CAPTURE = """
+import select, socket, sys
+heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+heard.bind((sys.argv[1], 3))
+print("ready", flush=True)
+while sys.stdin not in (ready := select.select([heard, sys.stdin], [], [])[0]) or heard in ready:
+    if heard in ready: print(heard.recv(65536).hex(), flush=True)
+"""
+"""Every frame of a device as a line, until its input ends. tcpdump wants a user of its own, which sandboxes lack."""
 
 
 def eventually(look: Callable[[], T], seconds: float = 15.0, what: str = "") -> T:
@@ -220,6 +229,34 @@ class Site:
         return f"pg{port_id(playground, workspace, network)}"
 
     # measuring
+
+    @contextmanager
+    def capture(self, enter: Callable[..., list[str]], device: str = "eth0") -> Iterator[Callable[[], list[bytes]]]:
+        """While the body runs, a device is listened to; what is yielded tells all frames so far, also afterwards.
+
+        enter: turns a command line into one that runs where the device is.
+        """
+        with tempfile.TemporaryFile("w+") as heard:
+            command = enter(*CLIENT_PYTHON, "-c", CAPTURE, device)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=heard)
+
+            def lines() -> list[str]:
+                heard.flush()
+                return os.pread(heard.fileno(), 1 << 26, 0).decode().splitlines(keepends=True)
+
+            frames: list[bytes] = []
+
+            def told() -> list[bytes]:
+                if not heard.closed:
+                    frames[:] = [bytes.fromhex(line) for line in lines()[1:] if line.endswith("\n")]
+                return frames
+
+            try:
+                eventually(lines, what=f"a socket on {device}")
+                yield told
+            finally:
+                process.communicate(timeout=20)
+                told()
 
     @contextmanager
     def stream(self, playground: str, source: str, target: str, network: str, rate: int = 1000) -> Iterator[Json]:

@@ -14,6 +14,8 @@ import sys
 import termios
 
 import pytest
+from scapy.layers.inet import UDP
+from scapy.layers.l2 import Ether
 from site_lab import MakeSite, Site, eventually
 
 pytestmark = pytest.mark.system
@@ -142,6 +144,11 @@ def test_what_one_playground_leaves_another_can_have(bare: Site) -> None:
     assert bare.address("lab", "head.grid") == "10.20.0.2"  # the lowest: nothing is left of what head had
 
 
+def shouted(frames: list[bytes]) -> list[bytes]:
+    """Those to UDP port 47999."""
+    return [frame for frame in frames if UDP in (read := Ether(frame)) and read[UDP].dport == 47999]
+
+
 def test_same_addresses_in_two_playgrounds_never_meet(lab: Site) -> None:
     lab.up(LAB.replace("name: lab", "name: twin"))
     try:
@@ -149,30 +156,19 @@ def test_same_addresses_in_two_playgrounds_never_meet(lab: Site) -> None:
         assert {k: v[0] for k, v in mine.items()} == {k: v[0] for k, v in other.items()}
         lab.assert_reachable("lab", 6)
         lab.assert_reachable("twin", 6)
-        heard = subprocess.Popen(
-            lab.enter("twin", "worker-0", "timeout", "20", "tcpdump", "-lni", "eth0", "-c", "1", "udp port 47999"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        own = subprocess.Popen(
-            lab.enter("lab", "worker-0", "timeout", "20", "tcpdump", "-lni", "eth0", "-c", "3", "udp port 47999"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for capture in (heard, own):
-            assert capture.stderr is not None
-            eventually(lambda c=capture: "listening" in c.stderr.readline(), what="tcpdump")
         shout = (
             "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
             "s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1); "
             "[s.sendto(b'x', ('10.20.0.255', 47999)) for _ in range(3)]"
         )
-        lab.within("lab", "head", "/usr/bin/env", "python3", "-c", shout)
-        assert len(own.communicate(timeout=20)[0].splitlines()) == 3
-        lab.within("twin", "worker-0", "pkill", "tcpdump")
-        assert heard.communicate(timeout=20)[0].strip() == ""
+        with (
+            lab.capture(lambda *argv: lab.enter("twin", "worker-0", *argv)) as theirs,
+            lab.capture(lambda *argv: lab.enter("lab", "worker-0", *argv)) as own,
+        ):
+            lab.within("lab", "head", "/usr/bin/env", "python3", "-c", shout)
+            eventually(lambda: len(shouted(own())) == 3, what="all three are heard")
+        assert len(shouted(own())) == 3
+        assert shouted(theirs()) == []
     finally:
         lab.down("twin")
 
