@@ -137,6 +137,10 @@ class Moves:
         seen = self._world.observed_workspaces.get((workspace.playground, workspace.name), {}).get(workspace.host)
         if seen is None or seen.state != "running":
             raise Refused(f"{name} is not running on {workspace.host} yet ({seen.state if seen else 'not reported'})")
+        last = grid.migrations.get(workspace.name)
+        arrived = last.generation if last is not None and last.target == workspace.host else workspace.generation
+        if seen.generation not in (workspace.generation, arrived):
+            raise Refused(f"{name} is about to be restarted on {workspace.host} by an edit; try again in a moment")
 
     def _bindings(self, grid: Grid, workspace: WorkspaceRecord) -> list[BindingRecord]:
         return [grid.bindings[p] for p in workspace.ports if p in grid.bindings]
@@ -271,6 +275,8 @@ class Moves:
                 await self._world.reached(outcome)
                 break
         text = f"{move.state} at {move.target if move.state == State.SETTLED else move.source}"
+        if move.cause:
+            text += f": {move.cause}"
         if result[0] is not None:
             text += f": gap {result[0]:.1f} ms, lost {result[1]}, duplicated {result[2]}"
         self._events.add(f"move-{move.state}", f"workspace {move.playground}/{move.workspace}", text)

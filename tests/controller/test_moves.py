@@ -285,6 +285,34 @@ def test_a_move_by_hand_outranks_the_file_until_the_file_says_otherwise(by_hand:
     run(work())
 
 
+def test_a_workspace_that_an_edit_is_about_to_restart_is_not_moved_before() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            edited = msgspec.structs.replace(site.workspace, generation=2)
+            await site.say(edited)
+            with pytest.raises(Refused, match="about to be restarted on n1"):
+                await site.moves.request(site.workspace, "n2", measure=False)
+            await site.say(said("n1", 2, "running"))
+            assert (await site.moves.request(site.workspace, "n2", measure=False)).target == "n2"
+
+    run(work())
+
+
+def test_why_a_move_was_aborted_is_an_event(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "events")
+
+    async def work() -> None:
+        async with a_site() as site:
+            move = await site.moves.request(site.workspace, "n2", measure=False)
+            await site.say(said("n2", move.generation, "failed", cause="no memory"))
+            await site.until("aborted")
+            while site.move.finished_utc_s is None:
+                await site.world.moved(site.world.revision)
+
+    run(work())
+    assert "move-aborted object='workspace atlas/w' text='aborted at n1: no memory'" in caplog.text
+
+
 def test_a_second_move_waits_for_the_first() -> None:
     async def work() -> None:
         async with a_site() as site:
