@@ -4,7 +4,8 @@
 (taps) are made, then one file binds half of the ports to each host: `bulk`. Then ports are added one at a time:
 `one_port`. Both count from the request that carries the file, so the reading of the whole file and its commits are in
 it, until a frame sent into a port of the other host is read from the new port's tap. `remote_fdb` is when the other
-host's tunnel entry was heard of by netlink: the calibration of the one against the other. `adopted` is the largest size
+host's tunnel entry was heard of by netlink: the calibration of the one against the other. `memory_mib` is that of one
+host's processes at the end. `adopted` is the largest size
 once more, with taps that lie in the hosts' own namespaces and have to be moved. Where OVN is installed (`make
 bench-peers`) it does the same after us at each size: logical ports and interfaces, in two chassis, three rules.
 """
@@ -85,7 +86,7 @@ def one_port(site: Lab, name: str, host: str, source: Port) -> dict[str, float]:
             if "forwarding" not in times:
                 os.write(source.tap, wire)
             time.sleep(EVERY_S)
-            if "remote_fdb" not in times and _hears(heard, told):
+            if "remote_fdb" not in times and hears(heard, told):
                 times["remote_fdb"] = time.perf_counter()
             if "forwarding" not in times and wire in frames_of(port):
                 times["forwarding"] = time.perf_counter()
@@ -108,7 +109,7 @@ def hear_neighbours(site: Lab, host: str) -> Netlink:
     return heard
 
 
-def _hears(heard: Netlink, mac: bytes) -> bool:
+def hears(heard: Netlink, mac: bytes) -> bool:
     """Whether an FDB entry for this MAC was told of since the last look."""
     while True:
         try:
@@ -118,6 +119,12 @@ def _hears(heard: Netlink, mac: bytes) -> bool:
         for kind, _, _, body in split(data):
             if kind == m.RTM_NEWNEIGH and bytes(parse(body, 12).get(m.NDA_LLADDR, b"")) == mac:
                 return True
+
+
+def memory_of(smaps: dict[str, str]) -> Json:
+    """Of one host's processes: proportional (pss) of each and of all, resident (rss) of all, MiB."""
+    each = {name: measure.pss_mib(text) for name, text in smaps.items()}
+    return {**each, "pss": round(sum(each.values()), 1), "rss": round(sum(map(measure.rss_mib, smaps.values())), 1)}
 
 
 def measure_size(size: int, times: int, adopted: bool) -> Json:
@@ -135,8 +142,9 @@ def measure_size(size: int, times: int, adopted: bool) -> Json:
             source = site.ports[("b-0", "a-0")[number % 2]]
             steps.append(one_port(site, name, HOSTS[number % 2], source))
         spent = {name: round((now - before[name]) / times * 1000) for name, now in site.cpu_s(HOSTS).items()}
+        memory = memory_of(site.smaps(HOSTS[0]))
     one = {f"{what}_ms": measure.of((step[what] for step in steps), 1) for what in steps[0]}
-    return {"ports": size, "load": load, "bulk": bound, "one_port": {**one, "cpu_ms_each": spent}}
+    return {"ports": size, "load": load, "bulk": bound, "one_port": {**one, "cpu_ms_each": spent}, "memory_mib": memory}
 
 
 def measure_ovn(size: int, times: int) -> Json:
@@ -160,14 +168,14 @@ def measure_ovn(size: int, times: int) -> Json:
             ups.append((time.perf_counter() - began) * 1000)
             peer.sync()
             syncs.append((time.perf_counter() - began) * 1000)
-        memory = peer.memory_mib(1)
+        memory = memory_of(peer.smaps(1))
     bound = {"ends_made_s": added - start, "all_up_s": up - start, "converged_s": synced - start}
     return {
         "ports": size,
         "load": load,
         "bulk": {what: round(seconds, 3) for what, seconds in bound.items()},
         "one_port": {"up_ms": measure.of(ups, 1), "converged_ms": measure.of(syncs, 1)},
-        "memory_mib": {**memory, "all": round(sum(memory.values()), 1)},
+        "memory_mib": memory,
     }
 
 
@@ -177,6 +185,7 @@ def compare(ours: Json, peer: Json | None) -> Json:
     peer_one = peer["one_port"]["up_ms"]["median"] if peer else None
     return {
         "one_port": measure.ratio(ours_one, peer_one),
+        "memory": measure.ratio(ours["memory_mib"]["rss"], peer["memory_mib"]["rss"] if peer else None),
         "bulk_with_ends": measure.ratio(ours_all, peer["bulk"]["all_up_s"] if peer else None),
     }
 

@@ -120,6 +120,11 @@ class Lab:
             pids |= {f"agent-{host}": self.program(f"agent-{host}"), f"responder-{host}": self.responder(host)}
         return {name: measure.cpu_s((self.proc(pid) / "stat").read_text()) for name, pid in pids.items()}
 
+    def smaps(self, host: str) -> dict[str, str]:
+        """/proc/PID/smaps_rollup of a host's agent and responder, which has DHCP and DNS."""
+        pids = {"agent": self.program(f"agent-{host}"), "responder": self.responder(host)}
+        return {name: (self.proc(pid) / "smaps_rollup").read_text() for name, pid in pids.items()}
+
     def namespace(self, host: str) -> int:
         """A descriptor of a host's own network namespace; the caller closes it."""
         held = next(h["namespaces"] for h in sandbox.ask(self.info, "status")["hosts"] if h["name"] == host)

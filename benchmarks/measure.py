@@ -74,6 +74,16 @@ def cpu_s(stat: str) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def pss_mib(smaps: str) -> float:
+    """Proportional set size out of the text of a /proc/PID/smaps_rollup, MiB: what is shared counts in parts."""
+    return round(int(next(line.split()[1] for line in smaps.splitlines() if line.startswith("Pss:"))) / 1024, 1)
+
+
+def rss_mib(smaps: str) -> float:
+    """Resident set size out of the text of a /proc/PID/smaps_rollup, MiB."""
+    return round(int(next(line.split()[1] for line in smaps.splitlines() if line.startswith("Rss:"))) / 1024, 1)
+
+
 def publish(name: str, figures: Mapping[str, Any], began: Json, folder: Path = RESULTS) -> None:
     """Writes FOLDER/NAME.json, and prints it. began: `machine()` from before the work."""
     whole = {

@@ -94,9 +94,9 @@ class Ovn:
         found = self.nb("--bare", "--no-heading", "--columns=_uuid", "list", "Logical_Switch_Port").split()
         self.nb("set", "Port_Group", "pg0", f"ports={','.join(found)}")
 
-    def memory_mib(self, chassis: int) -> dict[str, float]:
-        """Proportional memory of a chassis' daemons, MiB."""
-        return {name: pss_mib(pid) for name, pid in self._daemons(chassis).items()}
+    def smaps(self, chassis: int) -> dict[str, str]:
+        """/proc/PID/smaps_rollup of a chassis' daemons."""
+        return {name: Path(f"/proc/{pid}/smaps_rollup").read_text() for name, pid in self._daemons(chassis).items()}
 
     def _daemons(self, chassis: int) -> dict[str, int]:
         names = ("ovsdb-server", "ovs-vswitchd", "ovn-controller")
@@ -224,12 +224,6 @@ class Ovn:
                     os.kill(pid, signal.SIGKILL)
         for name in [*map(_host, range(1, self.chassis + 1)), CENTRAL]:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
-
-
-def pss_mib(pid: int) -> float:
-    """Proportional set size of a process, MiB: what is shared counts in parts."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return round(int(next(line.split()[1] for line in lines if line.startswith("Pss:"))) / 1024, 1)
 
 
 def _host(chassis: int) -> str:
