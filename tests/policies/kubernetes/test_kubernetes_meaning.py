@@ -12,7 +12,7 @@ from policies.importers.kubernetes.resources import read_cluster
 from policies.ports import Protocol
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(clusters.clusters())
 def test_every_connection_is_judged_as_the_documentation_judges_it(objects: list[clusters.Object]) -> None:
     scene, _ = lower(read_cluster([("cluster.json", clusters.text(objects))]))
