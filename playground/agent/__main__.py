@@ -61,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="end what an agent left here (workspaces, responder, data plane, files) instead of being one",
     )
+    made.add_argument(
+        "--status", action="store_true", help="say how this host stands with its controllers instead of being one"
+    )
     made.add_argument("--log-level", default="INFO")
     return made
 
@@ -69,13 +72,15 @@ TAKEOVER_S = 2.0
 """How long an agent of this host that was told to end has for it."""
 
 NEEDED = ("controller", "token_file", "underlay")
-"""Options that an agent can't do without; a removal can."""
+"""Options that an agent can't do without; a removal and a question can."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; 1 when it can't start."""
     options = parser().parse_args(argv)
     missing = [f"--{name.replace('_', '-')}" for name in NEEDED if not getattr(options, name)]
+    if options.status:
+        return _say_status(options)
     if missing and not options.remove:
         parser().error(f"the following arguments are required: {', '.join(missing)}")
     logging.basicConfig(
@@ -88,6 +93,16 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
+def _say_status(options: argparse.Namespace) -> int:
+    """0 while a controller is in charge."""
+    from playground.agent.standing import told
+
+    run = options.run_dir or paths.host_run_dir(options.site, options.name)
+    sentence, is_connected = told(options.name, run, time.time())
+    print(sentence)
+    return 0 if is_connected else 1
+
+
 async def _run(options: argparse.Namespace) -> int:
     from overlay.kernel import namespaces
     from overlay.kernel.apply import DataPlane
@@ -97,6 +112,7 @@ async def _run(options: argparse.Namespace) -> int:
     from playground.agent.link import Link
     from playground.agent.removal import remove, tidy
     from playground.agent.responding import keep_responder
+    from playground.agent.standing import FILE, StandingFile
     from playground.records import Driver as DriverRecord
     from playground.responder.client import Client
     from playground.workspaces.drivers.api import Driver
@@ -174,6 +190,7 @@ async def _run(options: argparse.Namespace) -> int:
         responder=responder,
         link=link,
         cache=state / "view.json",
+        standing=StandingFile(run / FILE),
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -8,6 +8,7 @@ kernel, and costs what changed; every few seconds, and after whatever went wrong
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -199,6 +200,7 @@ class Agent:
             log.info("controller connected")
         elif self._connected or cause != self._lost:
             log.warning("controller not connected, tried again cause=%r", cause)
+        is_news = connected or self._connected
         self._connected, self._lost = connected, cause
         if self._synced:
             self._vouched_utc_s = time.time()  # till now there was a controller, however quiet: the view was its word
@@ -207,7 +209,8 @@ class Agent:
         self._reports.begin()
         self._synced = False
         self._incoming.clear()
-        self._again()
+        if is_news:
+            self._again()
 
     def _tell_alone(self, cause: str) -> None:
         since = self._vouched_utc_s or time.time()
@@ -248,18 +251,19 @@ class Agent:
         link = asyncio.create_task(self._link.run())
         answers = asyncio.create_task(self._responder.run())
         asyncio.get_running_loop().add_reader(self._guard.fileno(), self._hear_guard)
+        looked_s = time.monotonic()
         try:
             while True:
                 self._wake.clear()
+                if self._look or time.monotonic() - looked_s >= PERIOD_S:  # also when something else woke us in between
+                    self._look, looked_s = True, time.monotonic()
                 await self._guarded_pass()
                 for task in (watcher, link, answers):
                     if task.done():
                         task.result()
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PERIOD_S):
                         await self._wake.wait()
-                except TimeoutError:
-                    self._look = True
         finally:
             asyncio.get_running_loop().remove_reader(self._guard.fileno())
             for task in (watcher, link, answers):

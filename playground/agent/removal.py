@@ -25,7 +25,10 @@ GRACE_S = 5.0
 _KILL_S = 5.0
 
 _STATE_FILES = ("view.json", "view.part", "responder.log")
-_RUN_FILES = ("responder.sock", "responder.json", "responder.sock.lock", "agent.lock")
+_RUN_FILES = (
+    *("responder.sock", "responder.json", "responder.json.journal", "responder.sock.lock"),
+    *("agent.json", "agent.draft", "agent.lock"),
+)
 
 
 async def remove(host: str, dataplane: str, state: Path, run: Path, workspaces: Path) -> list[str]:

@@ -68,20 +68,25 @@ def _next_events(client: Client, last: int) -> list[Row]:
 def _event_lines(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
-        at = time.strftime("%H:%M:%S", time.localtime(row["at"]))
+        at = _clock(row["at"])
         said = "  ".join(render.word(row, key) for key in ("object", "kind", "text"))
         lines.append(f"{at}  {said}".rstrip())
     return "\n".join(lines)
 
 
+def _clock(utc_s: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(utc_s))
+
+
 def hosts_table(rows: Sequence[Row], ink: render.Ink) -> str:
-    """NAME STATE UNDERLAY PORTS, labels and problems where there are any."""
+    """NAME STATE UNDERLAY PORTS, since when where it is not up, labels and problems where there are any."""
     return render.table(
-        ("HOST", "STATE", "UNDERLAY", "PORTS", "LABELS", "REPAIRED", "PROBLEMS"),
+        ("HOST", "STATE", "SINCE", "UNDERLAY", "PORTS", "LABELS", "REPAIRED", "PROBLEMS"),
         (
             (
                 render.word(row, "name"),
                 ink.state(render.word(row, "state")),
+                _clock(row["since"]) if row.get("since") and row["state"] != "up" else "",
                 render.word(row, "underlay"),
                 render.word(row, "ports"),
                 _pairs(row.get("labels")),

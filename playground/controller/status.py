@@ -37,6 +37,11 @@ def hosts(world: World) -> list[Json]:
     for grid in world.grids.values():
         for binding in grid.bindings.values():
             counts[binding.active] = counts.get(binding.active, 0) + 1
+    came_or_went = {
+        event.object: event.at_utc_s
+        for _, event in sorted(world.events.items())
+        if event.what in ("host-up", "host-gone")
+    }
     found = []
     for name, record in sorted(world.hosts.items()):
         seen = world.observed_hosts.get(name)
@@ -45,6 +50,7 @@ def hosts(world: World) -> list[Json]:
                 "name": name,
                 "site": record.site,
                 "state": host_state(world, name),
+                "since": came_or_went.get(f"host {name}"),
                 "underlay": record.underlay,
                 "ports": counts.get(name, 0),
                 "labels": record.labels,

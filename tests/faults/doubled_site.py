@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
-from virtual_time import VirtualLoop, run
+from virtual_time import EPOCH_S, VirtualLoop, run
 
 from dhcp.server import LeaseKind
 from overlay.kernel.converge import OpError
@@ -33,6 +33,7 @@ from playground.agent.agent import Agent
 from playground.controller import changes as changes_module
 from playground.controller import events as events_module
 from playground.controller import moves as moves_module
+from playground.controller import sessions as sessions_module
 from playground.controller import status
 from playground.controller.controller import Controller
 from playground.controller.hosts import admit_hosts
@@ -352,11 +353,12 @@ class Link:
 
     async def run(self) -> None:
         while True:
-            if (life := self._site.life) is not None:
+            if (life := self._site.life) is not None and self._host.name not in self._site.cut_off:
                 up: asyncio.Queue[str | None] = asyncio.Queue()
                 down: asyncio.Queue[str | None] = asyncio.Queue()
                 life.process.spawn(life.serve(self._host, up, down))
                 self._site.on_end(self._process, lambda up=up: up.put_nowait(None))
+                self._site.connections[self._host.name] = (up, down)
                 beating = asyncio.create_task(self._beat(up))
                 while (text := await down.get()) is not None:
                     if self._up is None:
@@ -491,6 +493,9 @@ class Site:
         self.life: Life | None = None
         self.lost = 0
         self.broken: list[str] = []
+        self.cut_off: set[str] = set()
+        """Hosts that reach no controller."""
+        self.connections: dict[str, tuple[asyncio.Queue[str | None], asyncio.Queue[str | None]]] = {}
         self._decoded: dict[str, tuple[int, Record]] = {}
         self._folder = folder
         self._ends: dict[Process, list[Callable[[], object]]] = {}
@@ -566,10 +571,34 @@ class Site:
             responder=responder,  # type: ignore[arg-type]
             link=link,  # type: ignore[arg-type]
             cache=cache(self._folder / f"{host.name}.json"),
+            max_stale_s=sessions_module.MAX_STALE_S,
         )
         responder.leased, responder.effect = made.leased, made.answering
         link.said, link.changed = made.said, made.connection_changed
         self._watched(process, made.run())
+
+    # what befalls a host
+
+    def cut(self, name: str) -> None:
+        """From now on the host reaches no controller, nor is it reached."""
+        self.cut_off.add(name)
+        for end in self.connections.pop(name, ()):
+            end.put_nowait(None)
+
+    def join(self, name: str) -> None:
+        self.cut_off.discard(name)
+
+    def reboot(self, name: str) -> None:
+        """What is in memory is lost: the kernel's state, guests that go by this host, answers. The cache stays."""
+        host = self.hosts[name]
+        if host.process is not None:
+            host.process.kill()
+        host.kernel, host.answers, host.is_guarded = MemoryDataPlane(), _Map(), False
+        host.leases.clear()
+        for id, guest in list(self.machine.guests.items()):
+            guest.ends.discard(name)
+            if guest.host == name:
+                del self.machine.guests[id]
 
     # what people do
 
@@ -656,6 +685,11 @@ class Site:
         """Keys in the store that are of this playground."""
         kept = {key: r for key, r in self.items().items() if not key.startswith(("event/", "observed/"))}
         return [key for key, record in kept.items() if getattr(record, "playground", key.partition("/")[2]) == name]
+
+    @staticmethod
+    def wall_s() -> float:
+        """Seconds since the epoch, in virtual time."""
+        return EPOCH_S + asyncio.get_running_loop().time()
 
     def addresses(self, port: str) -> tuple[str, ...]:
         for record in self.items().values():
