@@ -6,6 +6,7 @@ cheap as a /24.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,9 @@ Version = Literal[4, 6]
 
 _CHUNK_BITS = 12
 _CHUNK = 1 << _CHUNK_BITS
+
+REMEMBERED = 65536
+"""Texts whose reading is kept, about 20 MB at most: the same addresses are read again with every change of a file."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,6 +46,7 @@ class Span:
         return self.last - self.first + 1
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
 def parse_address(text: str) -> tuple[Version, int]:
     """(4 or 6, integer) of an address without zone. Raises ValueError."""
     address = ipaddress.ip_address(text)
@@ -52,6 +57,7 @@ def parse_address(text: str) -> tuple[Version, int]:
     return 6, int(address)
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
 def address_text(version: Version, address: int) -> str:
     """Canonical text of an address: dotted quad, or compressed lower-case IPv6 (RFC 5952)."""
     return str(ipaddress.IPv4Address(address) if version == 4 else ipaddress.IPv6Address(address))

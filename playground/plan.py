@@ -38,6 +38,8 @@ def steps(before: Grid, after: Grid) -> tuple[Step, ...]:
     for name, network in after.networks.items():
         _add(found, f"network {name}", _network_facts(before.networks.get(name)), _network_facts(network))
     for name, workspace in after.workspaces.items():
+        if _is_same(before, after, workspace):
+            continue
         facts = _workspace_facts(before, name), _workspace_facts(after, workspace.name)
         _add(found, f"workspace {name}", *facts, "restarts it" if _restarts(before, after, name) else "")
     for name in before.workspaces.keys() - after.workspaces.keys():
@@ -47,6 +49,12 @@ def steps(before: Grid, after: Grid) -> tuple[Step, ...]:
         found.append(Step("remove", f"network {name}", f"VNI {before.networks[name].vni}"))
     removed = [step for step in found if step.action == "remove"]
     return (*(step for step in found if step.action != "remove"), *sorted(removed, key=_removal_order))
+
+
+def _is_same(before: Grid, after: Grid, workspace: WorkspaceRecord) -> bool:
+    return before.workspaces.get(workspace.name) == workspace and all(
+        before.ports.get(port) == after.ports.get(port) for port in workspace.ports
+    )
 
 
 def _removal_order(step: Step) -> tuple[bool, str]:

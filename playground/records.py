@@ -7,6 +7,7 @@ newer one by name (`RecordTooNew`) instead of guessing.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Literal
 
@@ -336,6 +337,7 @@ def vni_claim(vni: int) -> str:
     return f"claim/vni/{vni}"
 
 
+@functools.lru_cache(maxsize=65536)
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -46,7 +46,10 @@ def admit(spec: PlaygroundSpec, known: Known, change: str) -> Admission:
     if problems:
         raise SpecErrors(problems)
     ports = {port.id: port for port in _ports(spec, assigned)}
-    workspaces = {workspace.name: _workspace(spec, workspace, known, ports) for workspace in spec.workspaces.values()}
+    written = {port.id: port for port in known.ports.values()}
+    workspaces = {
+        name: _workspace(spec, workspace, known, ports, written) for name, workspace in spec.workspaces.items()
+    }
     return _difference(spec, known, Grid(networks, workspaces, ports), change)
 
 
@@ -217,9 +220,13 @@ def _ports(spec: PlaygroundSpec, assigned: Mapping[str, Assigned]) -> Iterable[P
 
 
 def _workspace(
-    spec: PlaygroundSpec, workspace: WorkspaceSpec, known: Known, ports: Mapping[str, PortRecord]
+    spec: PlaygroundSpec,
+    workspace: WorkspaceSpec,
+    known: Known,
+    ports: Mapping[str, PortRecord],
+    written: Mapping[str, PortRecord],
 ) -> WorkspaceRecord:
-    """The workspace's record; where it is and whether it should run stays as it was."""
+    """The workspace's record; where it is and whether it should run stays as it was. written: known ports by id."""
     old = known.workspaces.get(workspace.name)
     host = workspace.host
     declared = WorkspaceRecord(
@@ -235,10 +242,9 @@ def _workspace(
     )
     if old is None:
         return declared
-    known_ports = {port.id: port for port in known.ports.values()}
     # compared with ports that exist: one not written yet (a crash after the flip) is no reason to restart the guest
     is_rebuilt = (old.driver, old.ports) != (declared.driver, declared.ports) or any(
-        port in known_ports and known_ports[port].mac != ports[port].mac for port in declared.ports
+        port in written and written[port].mac != ports[port].mac for port in declared.ports
     )
     return replace(
         declared,
