@@ -139,6 +139,7 @@ class _Builder:
     def __init__(self, observed: ObservedState) -> None:
         self._observed = observed
         self.create: list[Op] = []
+        self.down: list[Op] = []
         self.attach: list[Op] = []
         self.open: list[Op] = []
         self.up: list[Op] = []
@@ -150,6 +151,7 @@ class _Builder:
         """All steps, in the order that the module promises."""
         return [
             *self.create,
+            *self.down,
             *self.attach,
             *add.paths,
             *self.open,
@@ -225,7 +227,7 @@ class _Builder:
         if want.flags and not attached:
             if up and want.flags == CLOSED:
                 # A new port floods and learns until told not to. An open one's guest would see the carrier go.
-                self.attach.append(do.SetDown(name))
+                self.down.append(do.SetDown(name))
                 up = False
             self.attach.append(do.Attach(name, want.master, want.flags))
         elif want.flags and have.flags != want.flags:

@@ -13,7 +13,7 @@ from pathlib import Path
 from overlay import ops as do
 from overlay.kernel import messages as m
 from overlay.kernel import namespaces
-from overlay.kernel.batch import Batch
+from overlay.kernel.batch import Batch, fresh_group
 from overlay.kernel.converge import Convergence, OpError
 from overlay.kernel.drift import Left
 from overlay.kernel.monitor import Heard, Monitor, resolve
@@ -183,8 +183,9 @@ class DataPlane(Convergence):
             if errors:
                 raise OSError(errors[0].errno, str(errors[0]))
             # A namespace ends some time after its last user; these are gone when the call returns.
-            doomed = [m.doom_link(raw.index) for raw in read_links(self._plane) if raw.link.kind]
-            self._plane.send([*doomed, m.delete_doomed()])
+            group = fresh_group()
+            doomed = [m.doom_link(raw.index, group) for raw in read_links(self._plane) if raw.link.kind]
+            self._plane.send([*doomed, m.delete_doomed(group)])
             self._remove_services()
             namespaces.remove(self.name, self._directory)
             self._forget()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 
 from overlay import ops as do
 from overlay.kernel import messages as m
@@ -11,20 +12,13 @@ from overlay.kernel import namespaces
 from overlay.kernel.converge import OpError
 from overlay.kernel.netlink import Message, Netlink
 from overlay.kernel.observe import Reader, read_link
-from overlay.kernel.services import ForeignNamespaceError, Services
+from overlay.kernel.refusals import GUARDS, Refusals
+from overlay.kernel.services import Services
 from overlay.ops import Op
 from overlay.topology import ADOPTED
 
 Place = tuple[int, Netlink]
 """A namespace's descriptor, and a socket in it."""
-
-_ABSENT = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
-"""What the kernel says when the thing to remove, or the device it was on, is gone."""
-
-_DROPS = (
-    do.RemoveNamespace | do.DeleteLink | do.Detach | do.DropAddress | do.DropTunnelEntry | do.DropForwarding
-    | do.DropNeighbour | do.DropFlood | do.DropChase
-)  # fmt: skip
 
 
 class Batch:
@@ -37,8 +31,15 @@ class Batch:
         self._services = services
         self._waiting: list[tuple[Op, Message]] = []
         self._doomed: do.DeleteLink | None = None
+        self._group = 0
         self._raised: list[str] = []
-        self.errors: list[OpError] = []
+        self._refusals = Refusals()
+        self._kinds: set[type[Op]] = set()
+        """What kinds of steps wait."""
+
+    @property
+    def errors(self) -> list[OpError]:
+        return self._refusals.errors
 
     def __enter__(self) -> Batch:
         return self
@@ -51,10 +52,14 @@ class Batch:
 
     def add(self, op: Op) -> None:
         """Takes one step, now or with the next batch."""
+        if self._kinds.intersection(GUARDS.get(type(op), ())):
+            self._flush()  # so that what is refused is known
+        if self._refusals.bars(op):
+            return
         try:
             self._take(op)
         except OSError as error:
-            self._note(op, error)
+            self._refusals.note(op, error)
 
     def _take(self, op: Op) -> None:
         match op:
@@ -103,7 +108,8 @@ class Batch:
                     self._raised.append(op.name)
             case do.DeleteLink(namespace=""):
                 index = self._index(op.name)
-                self._waiting.append((op, m.doom_link(index)))
+                self._group = self._group or fresh_group()
+                self._waiting.append((op, m.doom_link(index, self._group)))
                 self._doomed = op
             case do.SetUp() | do.SetMtu() | do.DeleteLink() | do.SetMac() | do.PutAddress() | do.DropAddress():
                 self._flush()
@@ -198,32 +204,28 @@ class Batch:
 
     def _queue(self, op: Op, *messages: Message) -> None:
         self._bury()
+        self._kinds.add(type(op))
         self._waiting += [(op, message) for message in messages]
 
     def _bury(self) -> None:
         """Deletions that follow each other are one message, before anything else is done."""
         if self._doomed is not None:
-            self._waiting.append((self._doomed, m.delete_doomed()))
-            self._doomed = None
+            self._waiting.append((self._doomed, m.delete_doomed(self._group)))
+            self._doomed, self._group = None, 0
 
     def _flush(self) -> None:
         self._bury()
         waiting, self._waiting = self._waiting, []
+        self._kinds.clear()
         for at, error in self._plane.send([message for _, message in waiting]):
             op, message = waiting[at]
             if not (error.errno == errno.EEXIST and message[0] == m.RTM_NEWQDISC):
-                self._note(op, error)
+                self._refusals.note(op, error)
 
-    def _note(self, op: Op, error: OSError) -> None:
-        number = error.errno or 0
-        if isinstance(op, _DROPS) and number in _ABSENT:
-            return
-        if number == errno.EEXIST and not isinstance(error, ForeignNamespaceError | FileExistsError):
-            return
-        if any(earlier.op == op for earlier in self.errors[-1:]):
-            return  # the second message of a step fails because the first did
-        name = errno.errorcode.get(number, str(number))
-        self.errors.append(OpError(op, number, f"{error.strerror or error} ({name})"))
+
+def fresh_group() -> int:
+    """A device group for one deletion, which nothing else is in."""
+    return 1 + secrets.randbelow((1 << 31) - 1)
 
 
 def _simple(op: do.SetUp | do.SetMtu | do.DeleteLink, index: int) -> Message:

@@ -216,6 +216,11 @@ def _port_states(
     errors: Sequence[OpError],
 ) -> dict[PortId, PortStatus]:
     causes = {error.op: error.cause for error in errors}
+    own: dict[str | tuple[str, str], list[Op]] = {}
+    for op in remaining:
+        own.setdefault(op.name, []).append(op)
+        if isinstance(op, do.PutForwarding):  # while it does not lead elsewhere, a MAC leads to its port, gate or no
+            own.setdefault((op.name, op.mac), []).append(op)
     states: dict[PortId, PortStatus] = {}
     for network in _chosen(desired, focus):
         base = {bridge_device(network.id), vxlan_device(network.id)}
@@ -223,10 +228,9 @@ def _port_states(
         present = arrivals(network, observed)
         for port_id, port in network.ports.items():
             name = port_device(port_id)
-            own = [op for op in remaining if getattr(op, "name", "") == name]
             if name not in present:
                 states[port_id] = PortStatus(PortState.WAITING, f"no device {name} yet")
-            elif left := own or shared:
+            elif left := own.get(name) or own.get((vxlan_device(network.id), port.mac)) or shared:
                 cause = next((f"{describe(op)}: {causes[op]}" for op in left if op in causes), describe(left[0]))
                 states[port_id] = PortStatus(PortState.FAILED, cause)
             else:
@@ -236,4 +240,4 @@ def _port_states(
 
 def _is_of_base(op: Op, base: Collection[str]) -> bool:
     """Whether a step makes the bridge or the VXLAN device what it should be; without that no port of theirs works."""
-    return getattr(op, "name", "") in base and op.subject in ("bridge", "vxlan", "link", "port")
+    return op.name in base and op.subject in ("bridge", "vxlan", "link", "port")

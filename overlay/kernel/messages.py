@@ -58,9 +58,6 @@ ETH_P_ALL = 0x0003
 CHASE_PRIORITY = 0x7067
 """Priority of our filters on a VXLAN device; those of others are left alone."""
 
-DOOMED_GROUP = 0x7067
-"""Device group of what is about to be deleted."""
-
 Word = tuple[bytes, bytes, int]
 """Four bytes of a frame: mask, value, and offset from the network header. u32 reads words at multiples of 4 only, so
 the destination MAC is the last two bytes at −16 and all four at −12."""
@@ -191,14 +188,18 @@ def delete_link(index: int) -> Message:
     return RTM_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0)
 
 
-def doom_link(index: int) -> Message:
-    """Puts a device among those that `delete_doomed` deletes."""
-    return RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + u32(IFLA_GROUP, DOOMED_GROUP)
+def doom_link(index: int, group: int) -> Message:
+    """Puts a device among those that `delete_doomed` deletes.
+
+    group: not 0, where all others are, and never the same twice: what a deletion that did not happen left in its group,
+    and what is wanted again since, must not go with a later one.
+    """
+    return RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + u32(IFLA_GROUP, group)
 
 
-def delete_doomed() -> Message:
+def delete_doomed(group: int) -> Message:
     """Deletes the whole group at once: each deletion by itself waits some 20 ms for readers (RCU), a group once."""
-    return RTM_DELLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + u32(IFLA_GROUP, DOOMED_GROUP)
+    return RTM_DELLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + u32(IFLA_GROUP, group)
 
 
 def move_link(index: int, namespace: int, alias: str, *, up: bool) -> Message:

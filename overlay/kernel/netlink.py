@@ -6,10 +6,12 @@ docs/decisions/0003-netlink.md for why no library does this.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 from overlay.kernel import namespaces
@@ -36,6 +38,12 @@ BATCH = 256
 
 QUESTIONS = 32
 """Requests in one `send`: so few that all answers fit into the default receive buffer (the kernel drops the rest)."""
+
+DUMPS = 24
+"""How often a list that changes while it is read is read; with more and more time between, 0.2 s in all."""
+
+_RECEIVE = 1 << 16
+"""Bytes of one `recv`. The kernel puts at most 32 KiB of a list into one (NLMSG_GOODSIZE, netlink_dump)."""
 
 Message = tuple[int, int, bytes]
 """Type, flags beyond REQUEST, and all that follows the netlink header."""
@@ -160,12 +168,18 @@ class Netlink:
         return answers
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """Every object that the kernel lists, each without its netlink header; read again while it changes."""
-        for _ in range(10):
+        """Every object that the kernel lists, each without its netlink header; read again while it changes.
+
+        Raises NetlinkError: EINTR when it never stops changing. What then was read may lack objects that are there,
+        and whoever took it for the truth would remove what depends on them.
+        """
+        for attempt in range(DUMPS):
             objects, consistent = self._dump(kind, body)
             if consistent:
-                break
-        return objects
+                return objects
+            if attempt >= DUMPS // 2:
+                time.sleep(0.001 * attempt)
+        raise NetlinkError(errno.EINTR, f"the list kept changing while it was read, {DUMPS} times")
 
     def _dump(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
         self._sequence += 1
@@ -196,7 +210,7 @@ class Netlink:
                         return
 
     def _receive(self) -> list[tuple[int, int, int, bytes]]:
-        return list(split(self.socket.recv(1 << 20)))
+        return list(split(self.socket.recv(_RECEIVE)))
 
 
 def split(datagram: bytes) -> Iterator[tuple[int, int, int, bytes]]:

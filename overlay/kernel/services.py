@@ -22,7 +22,7 @@ _SYSCTLS = {
 }
 
 
-class ForeignNamespaceError(OSError):
+class ForeignNamespaceError(FileExistsError):
     """A network namespace of the name that we need exists and does not carry our mark."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
-from overlay_lab import NET, OTHER_NET, mac, port_id
+from overlay_lab import NET, OTHER_NET, a_port, a_remote, mac, port_id
 
 from overlay.state import Gate, HostState, Leg, LocalPort, Network, NetworkId, RemotePort
 
@@ -59,3 +59,48 @@ def networks(draw: st.DrawFn, network: NetworkId) -> Network:
 def host_states(draw: st.DrawFn) -> HostState:
     chosen = draw(st.sets(st.sampled_from([NET, OTHER_NET])))
     return HostState("192.0.2.1", {network: draw(networks(network)) for network in chosen})
+
+
+UNDERLAY = "192.0.2.1"
+PRESENT = (1, 2, ADOPTED, 4)
+"""Numbers of the ports whose devices exist in the named states' world; port 5's never comes."""
+
+
+def a_host(*networks: Network) -> HostState:
+    return HostState(UNDERLAY, {network.id: network for network in networks})
+
+
+def a_network(*ports: LocalPort, **changes: object) -> Network:
+    return Network(NET, vni=7, mtu=1450, ports={port.id: port for port in ports}, **changes)  # type: ignore[arg-type]
+
+
+def _remotes(*numbers: int) -> dict[str, RemotePort]:
+    return {mac(number): a_remote(number, VTEPS[number % len(VTEPS)]) for number in numbers}
+
+
+_LEG = Leg("service", ("10.0.0.254/24", "fd00::1/64"))
+_OTHER = Network(OTHER_NET, vni=8, mtu=1450, ports={port_id(4): a_port(4)}, leg=Leg("service", ("10.1.0.1/24",)))
+
+NAMED: dict[str, HostState] = {
+    "empty": a_host(),
+    "bare": a_host(a_network()),
+    "peers": a_host(a_network(remotes=_remotes(20, 21), vteps=frozenset(VTEPS))),
+    "ports": a_host(a_network(a_port(1), a_port(2), a_port(5), leg=_LEG)),
+    "adopted": a_host(a_network(a_port(1), a_port(ADOPTED, adopt=True))),
+    "leaving": a_host(
+        a_network(
+            a_port(1),
+            a_port(2, gate=Gate.CLOSED),
+            remotes=_remotes(2, 20),
+            vteps=frozenset(VTEPS[:2]),
+            leg=_LEG,
+            chase={mac(2): VTEPS[2]},
+        )
+    ),
+    "settled": a_host(a_network(a_port(1), remotes=_remotes(2, 20), vteps=frozenset(VTEPS), leg=_LEG)),
+    "two": a_host(a_network(a_port(1), remotes=_remotes(20), vteps=frozenset(VTEPS[:1]), leg=_LEG), _OTHER),
+    "renumbered": a_host(
+        Network(NET, vni=9, mtu=1430, ports={port_id(1): a_port(1, addresses=("10.0.0.77",))}, leg=Leg("spare", ()))
+    ),
+}
+"""States that one host goes through: nothing, a network alone, with others' ports, with its own, a move, and more."""
