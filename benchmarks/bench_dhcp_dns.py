@@ -1,6 +1,6 @@
 """Rates and CPU of names and address delivery, each beside a plain implementation in the same run.
 
-`python benchmarks/bench_dhcp_dns.py` prints one JSON object. DNS: a server process on loopback, asked in a loop of 64
+`python benchmarks/bench_dhcp_dns.py`. DNS: a server process on loopback, asked in a loop of 64
 queries in flight, ours against a loop of dnslib's parse and reply. DHCP: the work per frame, a frame in to a frame out,
 ours against scapy. The ratios are of CPU a query or frame, above 1 when ours is better; the rate is often the client's.
 """
@@ -8,7 +8,6 @@ ours against scapy. The ratios are of CPU a query or frame, above 1 when ours is
 from __future__ import annotations
 
 import asyncio
-import json
 import multiprocessing
 import os
 import random
@@ -18,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import measure
 from dnslib import QTYPE, RR, A, DNSRecord
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
@@ -156,13 +156,16 @@ def measure_dhcp(answer: Callable[[bytes], bytes], count: int) -> dict[str, floa
 
 
 def main() -> None:
+    asked = measure.parser(__doc__).parse_args()
+    began = measure.machine()
+    measure.note("DHCP and DNS")
     dns = {"ours": measure_dns(serve_ours, QUERIES), "dnslib": measure_dns(serve_dnslib, QUERIES // 5)}
     dhcp = {"ours": measure_dhcp(answer_ours, 5000), "scapy": measure_dhcp(answer_scapy, 200)}
-    result = {
-        "dns": {**dns, "ratio": round(dns["dnslib"]["cpu_us"] / dns["ours"]["cpu_us"], 1)},
-        "dhcp": {**dhcp, "ratio": round(dhcp["scapy"]["cpu_us"] / dhcp["ours"]["cpu_us"], 1)},
+    figures = {
+        "dns": {**dns, "ratio": measure.ratio(dns["dnslib"]["cpu_us"], dns["ours"]["cpu_us"])},
+        "dhcp": {**dhcp, "ratio": measure.ratio(dhcp["scapy"]["cpu_us"], dhcp["ours"]["cpu_us"])},
     }
-    print(json.dumps(result, indent=2))
+    measure.publish("dhcp_dns", figures, began, asked.results)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,25 @@
-"""Measures the SQLite store beside what it is compared with, in one run, interleaved; prints one JSON object.
+"""Measures the SQLite store beside what it is compared with, in one run, by turns.
 
-All puts and claims counted are on the disk.
-`python benchmarks/bench_store.py [--rounds N] [--folder FOLDER]`; the folder
-decides which disk is measured. Rates are per second, times in milliseconds, medians over the rounds.
+`python benchmarks/bench_store.py [--rounds N] [--folder FOLDER]`; the folder decides which disk is measured. All puts
+and claims counted are on the disk. Rates are per second, times in milliseconds, medians over the rounds. Where etcd and
+Python's gRPC are installed (`make bench-peers`), three members on the same disk tell a watcher of the same puts: put to
+one, watched at another.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
+import contextlib
 import os
 import sqlite3
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import etcd
+import measure as bench
 from netaddr import IPAddress, IPNetwork, IPSet
 
 from playground.store.api import LIMIT_OPS, Compare, Conflict, Put
@@ -114,7 +115,27 @@ def fsync_ms(folder: Path) -> float:
     return statistics.median(took) * 1000
 
 
-async def measure(folder: Path, rounds: int) -> dict[str, float]:
+async def etcd_put_to_event_ms(members: Sequence[int]) -> float:
+    """From the call of put at one member until a watcher at another holds the event, median."""
+    one, other = etcd.Member(members[0]), etcd.Member(members[1])
+    watch = other.watch("event/")
+    await anext(watch)
+    took = []
+    for number in range(EVENTS):
+        waiting = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0)
+        start_s = time.perf_counter()
+        put = asyncio.ensure_future(one.put(f"event/{number}", VALUE))
+        await waiting
+        took.append(time.perf_counter() - start_s)
+        await put
+    await watch.aclose()
+    for member in (one, other):
+        await member.close()
+    return statistics.median(took) * 1000
+
+
+async def measure(folder: Path, rounds: int, members: Sequence[int]) -> dict[str, float]:
     """The medians of all measures."""
     seen: dict[str, list[float]] = {}
 
@@ -129,6 +150,8 @@ async def measure(folder: Path, rounds: int) -> dict[str, float]:
         note("claims_batch_per_s", await claims_in_batches(store, turn))
         note("ipset_allocations_per_s", ipset_allocations())
         note("put_to_event_ms", await put_to_event_ms(store))
+        if members:
+            note("etcd_put_to_event_ms", await etcd_put_to_event_ms(members))
         note("put_to_event_1000_watchers_ms", await put_to_event_ms(store, 1000))
         start_s = time.perf_counter()
         items, _ = await store.list("")
@@ -142,16 +165,20 @@ async def measure(folder: Path, rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
+    options = bench.parser(__doc__)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument(
         "--folder", type=Path, default=None, help="where the files are made (default: the temporary one)"
     )
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        result = asyncio.run(measure(Path(folder), arguments.rounds))
-    versions = {"python": sys.version.split()[0], "sqlite": sqlite3.sqlite_version, "cores": os.cpu_count()}
-    print(json.dumps({"benchmark": "store", "rounds": arguments.rounds, **versions, **result}, indent=2))
+    asked = options.parse_args()
+    began = bench.machine()
+    bench.note("store")
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=asked.folder))
+        members = stack.enter_context(etcd.running(asked.folder)) if etcd.is_installed() else []
+        figures: bench.Json = dict(asyncio.run(measure(Path(folder), asked.rounds, members)))
+    figures["put_to_event_ratio_to_etcd"] = bench.ratio(figures["put_to_event_ms"], figures.get("etcd_put_to_event_ms"))
+    bench.publish("store", {"rounds": asked.rounds, "sqlite": sqlite3.sqlite_version, **figures}, began, asked.results)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,15 @@ router bgp 65000
 
 
 def is_installed() -> bool:
-    return all((DAEMONS / name).exists() for name in ("zebra", "bgpd"))
+    """Its daemons, and their user: in an ordinary user's namespace there is no other user to become."""
+    if not all((DAEMONS / name).exists() for name in ("zebra", "bgpd")):
+        return False
+    with tempfile.NamedTemporaryFile() as file:
+        try:
+            shutil.chown(file.name, "frr", "frr")
+        except (OSError, LookupError):
+            return False
+    return True
 
 
 def _ip(*lines: str) -> None:
