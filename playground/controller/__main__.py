@@ -16,7 +16,6 @@ from pathlib import Path
 from playground import paths
 from playground.store.api import StoreError
 
-
 EXAMPLES = """\
 examples (docs/hosts.md goes through all of it):
   playground controller --site lab --site-file site.yaml          commands on this machine only
@@ -98,7 +97,6 @@ async def _serve(options: argparse.Namespace) -> None:
         store = MemoryStore()
     else:
         path = Path(options.store) if options.store else paths.state_dir(options.site) / "store.db"
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         store = await asyncio.to_thread(SqliteStore.open, path)
     controller = Controller(store, site)
     await controller.world.load()

@@ -155,6 +155,7 @@ _CAUSES = {
     "SQLITE_LOCKED": "another program keeps it locked; end that program",
     "SQLITE_CORRUPT": "it is damaged; look with `playground store check`, and put a backup in its place",
     "SQLITE_NOTADB": "it is no SQLite database; name another file, or put a backup in its place",
+    "SQLITE_IOERR_SHMSIZE": "the disk is full; free some room, the store then goes on by itself",
     "SQLITE_IOERR": "the disk fails; look at the kernel's log (dmesg) before you trust it further",
     "SQLITE_NOMEM": "memory is short; free some, the store then goes on by itself",
 }
@@ -165,6 +166,10 @@ def explain(error: sqlite3.Error | OSError, path: Path) -> StoreError:
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return StoreError(f"{path}: {_CAUSES['SQLITE_FULL']} ({error.strerror})")
+        if error.errno == errno.EISDIR:
+            return StoreError(f"{path} is a folder; name a file in it")
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            return StoreError(f"{path} lies in a file, not a folder; name another file")
         return StoreError(f"{path}: {error.strerror}; check that its folder exists and that this user may write there")
     name: str = getattr(error, "sqlite_errorname", None) or ""
     for prefix, cause in _CAUSES.items():

@@ -69,7 +69,7 @@ class SqliteStore:
         """
         file = Path(path).resolve()
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise explain(error, file) from error
         lock = FileLock(file)
