@@ -12,7 +12,7 @@ RUN := sh .ci/owned
 PYTEST := $(VENV)/bin/python .ci/in_namespaces.py $(VENV)/bin/pytest
 SHARED := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long fuzz bench lock clean
+.PHONY: help demo test test-long fuzz soak bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,6 +34,9 @@ test-long: $(VENV)/.ready-test ## what takes minutes
 
 fuzz: $(VENV)/.ready-test ## every door (files, API, agents, controllers) for SECONDS=600; what breaks one is kept in tests/fuzz/corpus
 	@$(RUN) $(VENV)/bin/python tests/fuzz/long.py --seconds $(or $(SECONDS),600) $(ARGS)
+
+soak: $(VENV)/.ready-test ## a site worked, killed and made to drift under traffic for HOURS=2
+	@$(RUN) env SOAK_S=$$(awk 'BEGIN {print $(or $(HOURS),2) * 3600}') $(PYTEST) tests/soak $(ARGS)
 
 bench: $(VENV)/.ready-test ## ratios against a peer in one run; nothing passes or fails
 	@for script in benchmarks/bench_*.py; do \
