@@ -289,7 +289,8 @@ class Agent:
             await self._passed.wait_for(lambda: self._finished >= wanted)
 
     def _may_open(self) -> bool:
-        return self._synced or time.time() - self._vouched_utc_s <= self._max_stale_s
+        # abs: to a clock that went back, as of a machine without one of its own, nothing would ever be old
+        return self._synced or abs(time.time() - self._vouched_utc_s) <= self._max_stale_s
 
     async def _guarded_pass(self) -> None:
         """A bug costs a pass, not the agent: it is said in the log and in `hosts`, and the next pass tries again."""

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +29,14 @@ from overlay.state import port_device
 from overlay.topology import ObservedState
 from playground import wire
 from playground.agent import agent as agent_module
+from playground.agent import cache as cache_module
+from playground.agent import guests as guests_module
 from playground.agent.agent import Agent
 from playground.controller import changes as changes_module
 from playground.controller import events as events_module
 from playground.controller import moves as moves_module
 from playground.controller import sessions as sessions_module
-from playground.controller import status
+from playground.controller import progress
 from playground.controller.controller import Controller
 from playground.controller.hosts import admit_hosts
 from playground.records import Driver, Record, decode
@@ -187,7 +189,7 @@ class Plane(MemoryDataPlane):
 
     def __init__(self, kernel: MemoryDataPlane, process: Process, effects: Effects) -> None:
         super().__init__()
-        for name in ("links", "host", "services", "foreign", "applied", "_entries", "_legs"):
+        for name in ("links", "host", "services", "foreign", "applied", "_entries", "_legs", "_doomed"):
             setattr(self, name, getattr(kernel, name))
         self._process = process
         self._effects = effects
@@ -217,10 +219,10 @@ class GuestDriver(MemoryDriver):
         self._effects.take(self._process, f"{what}, its devices", then)
         return result
 
-    async def observe(self) -> dict[str, Observed]:
+    async def observe(self, guests: Collection[str] | None = None) -> dict[str, Observed]:
         for guest in self._double.cut_off():
             self._machine.lose_ends(guest, self._host)
-        return await super().observe()
+        return await super().observe(guests)
 
     async def prepare(self, guest: Guest) -> None:
         verb = super().prepare
@@ -336,8 +338,29 @@ class _CacheFile(type(Path())):  # type: ignore[misc]
         self.effects.after(self.process, number)
         return size
 
+    def open(self, mode: str = "r", *words: Any, **named: Any) -> Any:
+        file = super().open(mode, *words, **named)
+        return _Appended(file, self) if mode == "ab" else file
+
     def replace(self, target: Path) -> Path:
         return self.effects.take(self.process, "cache replaced", lambda: super(_CacheFile, self).replace(target))
+
+
+class _Appended:
+    """The cache, open for what is said next."""
+
+    def __init__(self, file: Any, path: _CacheFile) -> None:
+        self._file = file
+        self._path = path
+        self.close = file.close
+
+    def write(self, data: bytes) -> int:
+        half = len(data) // 2
+        self._file.write(data[:half])
+        number = self._path.effects.before(self._path.process, "cache line")  # killed here, the line is torn
+        self._file.write(data[half:])
+        self._path.effects.after(self._path.process, number)
+        return len(data)
 
 
 class Link:
@@ -493,6 +516,7 @@ class Site:
         self.life: Life | None = None
         self.lost = 0
         self.broken: list[str] = []
+        self.clock_s = EPOCH_S
         self.cut_off: set[str] = set()
         """Hosts that reach no controller."""
         self.connections: dict[str, tuple[asyncio.Queue[str | None], asyncio.Queue[str | None]]] = {}
@@ -560,11 +584,12 @@ class Site:
         host.process = process
         responder = host.responder = Responder(host, process, self.effects)
         link = Link(self, host, process)
+        plane = host.kernel = Plane(host.kernel, process, self.effects)
         cache = type("CacheFile", (_CacheFile,), {"process": process, "effects": self.effects})
         made = Agent(
             host=host.name,
             underlay=HOSTS[host.name],
-            dataplane=Plane(host.kernel, process, self.effects),
+            dataplane=plane,
             dataplane_name="playground",
             guard=Guard(host, process, self.effects),
             drivers={"netns": GuestDriver(host, process, self.effects)},
@@ -587,6 +612,10 @@ class Site:
 
     def join(self, name: str) -> None:
         self.cut_off.discard(name)
+
+    def set_clock_back(self, seconds: float) -> None:
+        """The clock on every wall, as of a machine that forgets it while it is off."""
+        self.clock_s -= seconds
 
     def reboot(self, name: str) -> None:
         """What is in memory is lost: the kernel's state, guests that go by this host, answers. The cache stays."""
@@ -641,7 +670,7 @@ class Site:
         if self.life is None:
             return "no controller"
         world = self.life.controller.world
-        return [status.progress(world, name) for name in [*world.playgrounds(), "lab"]]
+        return [progress.whole(world, name) for name in [*world.playgrounds(), "lab"]]
 
     async def converged(self, name: str) -> None:
         """All of the playground is as asked for, every host is up, no move is open."""
@@ -651,7 +680,7 @@ class Site:
             moves = [move for grid in world.grids.values() for move in grid.migrations.values()]
             return (
                 len(world.alive) == len(HOSTS)
-                and bool(status.progress(world, name)["converged"])
+                and bool(progress.whole(world, name)["converged"])
                 and not world.changes
                 and all(State(m.state) in ENDED and m.finished_utc_s is not None for m in moves)
                 and self._is_tidy()
@@ -662,7 +691,7 @@ class Site:
     async def removed(self, name: str) -> None:
         """Nothing of the playground is left in the store or on a host."""
         await self.until(
-            lambda c: status.progress(c.world, name)["removed"] and not self.records(name), f"{name} removed"
+            lambda c: progress.whole(c.world, name)["removed"] and not self.records(name), f"{name} removed"
         )
 
     def _is_tidy(self) -> bool:
@@ -686,10 +715,9 @@ class Site:
         kept = {key: r for key, r in self.items().items() if not key.startswith(("event/", "observed/"))}
         return [key for key, record in kept.items() if getattr(record, "playground", key.partition("/")[2]) == name]
 
-    @staticmethod
-    def wall_s() -> float:
+    def wall_s(self) -> float:
         """Seconds since the epoch, in virtual time."""
-        return EPOCH_S + asyncio.get_running_loop().time()
+        return self.clock_s + asyncio.get_running_loop().time()
 
     def addresses(self, port: str) -> tuple[str, ...]:
         for record in self.items().values():
@@ -729,12 +757,12 @@ class Site:
 def play(folder: Path, patch: pytest.MonkeyPatch, scene: Callable[[Site], Coroutine[Any, Any, T]]) -> T:
     """Runs a scene on a site of its own, in virtual time."""
     loop = VirtualLoop()
-    clock = SimpleNamespace(time=loop.clock.time, monotonic=loop.clock.monotonic)
-    for module in (agent_module, changes_module, events_module, moves_module):
+    site = Site(folder)
+    clock = SimpleNamespace(time=lambda: site.clock_s + loop.time(), monotonic=loop.time)
+    for module in (agent_module, cache_module, guests_module, changes_module, events_module, moves_module):
         patch.setattr(module, "time", clock)
     patch.setattr(asyncio, "to_thread", _in_loop)
     loop.set_task_factory(_task_factory)
-    site = Site(folder)
     loop.set_exception_handler(lambda _, said: _note(site, said))
 
     async def whole() -> T:

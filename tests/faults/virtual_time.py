@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Coroutine
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -31,12 +30,9 @@ class _Selector(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """`time` is the virtual clock; `clock` stands in for the module `time` in code under test."""
-
     def __init__(self) -> None:
         self._virtual = _Selector()
         super().__init__(self._virtual)
-        self.clock = SimpleNamespace(time=lambda: EPOCH_S + self.time(), monotonic=self.time)
 
     def time(self) -> float:
         return self._virtual.now_s
