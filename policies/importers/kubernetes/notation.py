@@ -7,11 +7,11 @@ NAMESPACE-NAME, namespaces the label `namespace`, their labels `namespace/KEY`, 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
+from policies.importers.kubernetes.block_yaml import scalar
 from policies.importers.kubernetes.findings import Finding, Gravity, KubernetesError
 from policies.importers.kubernetes.lower import NAMESPACE, NAMESPACE_KEY, NETWORK, PORT, WORLD
 from policies.importers.kubernetes.wording import Wording, dns_label, label_word
@@ -22,8 +22,6 @@ from policies.selector import Operator, Term
 BUILT_IN = ("workspace", "network", "playground", "index")
 """Labels that every workspace has by itself, so that none of these may be taken."""
 
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
-_WORDS = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
 _PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
 _UNIQUE_LOCAL = IPv6Network("fd00::/48")
 _WIDEST = 24
@@ -81,14 +79,14 @@ class _Writer:
             name = self._workspaces[one.workspace if one.workspace not in names else f"{one.workspace} {number}"]
             names.setdefault(one.workspace, []).append(name)
             labels = ", ".join(
-                f"{_scalar(self._key(key))}: {_scalar(self._value(key, value))}"
+                f"{scalar(self._key(key))}: {scalar(self._value(key, value))}"
                 for key, value in sorted(one.labels.items(), key=lambda item: self._key(item[0]))
             )
             workspaces.append(f"  {name}: {{labels: {{{labels}}}, networks: [{NETWORK}]}}")
-        subnets = ", ".join(_scalar(str(one)) for one in self._subnets())
+        subnets = ", ".join(scalar(str(one)) for one in self._subnets())
         text = [
             "# Imported from Kubernetes documents.",
-            f"name: {_scalar(self._name)}",
+            f"name: {scalar(self._name)}",
             "networks:",
             f"  {NETWORK}: {{subnets: [{subnets}]}}",
             "gateways:",
@@ -100,7 +98,7 @@ class _Writer:
         tiers = [one for one in self._scene.policies if one.tier is not Tier.OWNER]
         site = [
             f"# Imported from Kubernetes documents, beside the playground {self._name}.",
-            f"name: {_scalar(self._name)}",
+            f"name: {scalar(self._name)}",
             *self._listed(tiers),
         ]
         return Notation(
@@ -122,7 +120,7 @@ class _Writer:
             if one.tier is not Tier.OWNER:
                 yield f"    tier: {one.tier.value}"
                 yield f"    priority: {one.priority}"
-            yield f"    subject: {_scalar(self._selector(subject, one.tier))}"
+            yield f"    subject: {scalar(self._selector(subject, one.tier))}"
             for way, rules, key in (("ingress", one.ingress, "from"), ("egress", one.egress, "to")):
                 if rules is not None:
                     said = [self._rule(rule, key, one.tier) for rule in rules if rule.ports and rule.peers]
@@ -141,14 +139,14 @@ class _Writer:
     def _peer(self, peer: Peer, tier: Tier) -> str:
         match peer:
             case EndpointPeer():
-                return _scalar(self._selector(peer, tier))
+                return scalar(self._selector(peer, tier))
             case WorldPeer():
-                return _scalar("@world")
+                return scalar("@world")
             case BlockPeer() if peer.excepted:
-                excepted = ", ".join(_scalar(str(one)) for one in peer.excepted)
-                return f"{{cidr: {_scalar(str(peer.cidr))}, except: [{excepted}]}}"
+                excepted = ", ".join(scalar(str(one)) for one in peer.excepted)
+                return f"{{cidr: {scalar(str(peer.cidr))}, except: [{excepted}]}}"
             case BlockPeer():
-                return _scalar(str(peer.cidr))
+                return scalar(str(peer.cidr))
             case _:
                 raise AssertionError(f"Kubernetes has no {peer}")
 
@@ -220,8 +218,3 @@ def _ports(ports: Ports) -> Iterator[str]:
                 yield word
             else:
                 yield f"{word}/{first}" if first == last else f"{word}/{first}-{last}"
-
-
-def _scalar(text: str) -> str:
-    """As YAML reads it back: plain where it can only be a text."""
-    return text if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else json.dumps(text)

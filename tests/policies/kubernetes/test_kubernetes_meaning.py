@@ -5,6 +5,7 @@ from __future__ import annotations
 import kubernetes_clusters as clusters
 import kubernetes_naive as naive
 import kubernetes_verdicts as verdicts
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from policies.importers.kubernetes.lower import lower
@@ -12,9 +13,20 @@ from policies.importers.kubernetes.resources import read_cluster
 from policies.ports import Protocol
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(clusters.clusters())
 def test_every_connection_is_judged_as_the_documentation_judges_it(objects: list[clusters.Object]) -> None:
+    assert_judged_alike(objects)
+
+
+@pytest.mark.long
+@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(clusters.clusters())
+def test_every_connection_of_many_clusters_is_judged_so(objects: list[clusters.Object]) -> None:
+    assert_judged_alike(objects)
+
+
+def assert_judged_alike(objects: list[clusters.Object]) -> None:
     scene, _ = lower(read_cluster([("cluster.json", clusters.text(objects))]))
     pods = clusters.ends(objects)
     endpoints = {one.workspace: one for one in scene.endpoints}

@@ -222,7 +222,7 @@ def test_what_no_document_can_hold_is_refused(text: str | bytes) -> None:
         documents(text)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="{}[]:,-&*!|>'\"\n \tapiVersonkdPNtwl%<#?@01~", max_size=60) | st.text() | st.binary())
 def test_any_text_is_read_or_refused_as_declared(text: str | bytes) -> None:
     read_cluster([("x", text)])
@@ -235,7 +235,7 @@ JUNK: st.SearchStrategy[object] = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(clusters(), st.data())
 def test_any_misfit_in_an_object_is_read_or_refused_as_declared(objects: list[Object], data: st.DataObject) -> None:
     at: object = objects
