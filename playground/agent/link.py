@@ -71,6 +71,7 @@ class Link:
                     open_timeout=5,
                     ping_interval=2,
                     ping_timeout=6,
+                    close_timeout=1,  # of a peer that answers no ping: it will not say goodbye, either
                     compression=None,
                 ) as connection:
                     await connection.send(wire.encode(await self._hello()))

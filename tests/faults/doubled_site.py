@@ -35,8 +35,8 @@ from playground.agent.agent import Agent
 from playground.controller import changes as changes_module
 from playground.controller import events as events_module
 from playground.controller import moves as moves_module
-from playground.controller import sessions as sessions_module
 from playground.controller import progress
+from playground.controller import sessions as sessions_module
 from playground.controller.controller import Controller
 from playground.controller.hosts import admit_hosts
 from playground.records import Driver, Record, decode
