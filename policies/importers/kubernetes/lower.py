@@ -138,6 +138,9 @@ class _Lowering:
     def __init__(self, endpoints: list[tuple[Pod, dict[str, str]]], names: frozenset[str]) -> None:
         self.findings: list[Finding] = []
         self._labels = [labels for _, labels in endpoints]
+        self._labels_of: dict[str, list[dict[str, str]]] = defaultdict(list)  # by namespace
+        for pod, labels in endpoints:
+            self._labels_of[pod.namespace].append(labels)
         # port name → label value → what it stands for
         self._values: dict[str, dict[str, frozenset[ContainerPort]]] = {name: {} for name in names}
         for pod, labels in endpoints:
@@ -157,7 +160,7 @@ class _Lowering:
         if one.ingress is None:
             parts[None] = [()]
         else:
-            for own, terms in self._namings(one.ingress, subject):
+            for own, terms in self._namings(one.ingress, subject, one.namespace):
                 parts[tuple(self._ingress(rule, own, one, file) for rule in one.ingress)].append(terms)
         for ingress, extras in parts.items():
             alone = len(parts) == 1
@@ -195,11 +198,12 @@ class _Lowering:
         return any(all(term.matches(labels) for term in terms) for labels in self._labels)
 
     def _namings(
-        self, rules: tuple[Rule, ...], subject: LabelSelector
+        self, rules: tuple[Rule, ...], subject: LabelSelector, namespace: str
     ) -> Iterator[tuple[dict[str, frozenset[ContainerPort]], LabelSelector]]:
         """Each way in which the subject's pods name the ports that ingress asks for, with the terms that tell it."""
         names = sorted({port.name for rule in rules for port in rule.ports or () if isinstance(port, NamedPort)})
-        chosen = [labels for labels in self._labels if names and all(term.matches(labels) for term in subject)]
+        asked = () if not names else self._labels_of[namespace] if namespace else self._labels
+        chosen = [labels for labels in asked if all(term.matches(labels) for term in subject)]
         ways = sorted({tuple(labels.get(PORT + name, "") for name in names) for labels in chosen})
         for way in ways or [()]:
             own = {name: self._values[name][value] for name, value in zip(names, way, strict=False) if value}

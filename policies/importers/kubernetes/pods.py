@@ -43,12 +43,13 @@ def pods_of(workloads: Iterable[Workload]) -> tuple[list[Pod], list[Finding]]:
         for key in sorted(keys):
             shown = _shown(members[key], key)
             workspace = name if len(keys) == 1 else f"{name}[{key[1]}]"
-            distinct: list[Pod] = []
-            for one in shown:
-                pod = Pod(workspace, one.namespace, one.labels, one.ports, one.is_on_host_network)
-                if pod not in distinct:
-                    distinct.append(pod)
-            pods.extend(distinct)
+            distinct = {
+                (frozenset(one.labels.items()), one.ports, one.is_on_host_network): Pod(
+                    workspace, one.namespace, one.labels, one.ports, one.is_on_host_network
+                )
+                for one in reversed(shown)
+            }
+            pods.extend(reversed(distinct.values()))
             first = shown[0].origin
             if len(keys) > 1:
                 kinds = ", ".join(kind for _, kind, _ in sorted(keys))
