@@ -181,17 +181,43 @@ class Gateway:
 
 
 @dataclass(frozen=True, slots=True)
+class Subnet:
+    """Addresses that a playground's network owns: no part of the world as that playground sees it."""
+
+    playground: str
+    network: str
+    prefix: IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
 class Scene:
     """All that verdicts depend on: who is there, how they are joined, and what the policies say.
 
     Endpoints of one (playground, network) reach each other by topology, and the world through its gateways; others
-    don't meet. hidden: endpoints by (playground, workspace) that are judged but not listed.
+    don't meet. hidden: endpoints by (playground, workspace) that are judged but not listed. subnets: an endpoint's
+    address outside all of them is owned by itself.
     """
 
     endpoints: tuple[Endpoint, ...]
     policies: tuple[Policy, ...]
     gateways: tuple[Gateway, ...] = ()
     hidden: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+    subnets: tuple[Subnet, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A line of `tests:`: what holds for every pair of different ends of sources and destinations, on all of ports.
+
+    text: the line as people wrote it, for messages.
+    """
+
+    sources: tuple[Peer, ...]
+    destinations: tuple[Peer, ...]
+    ports: Ports
+    is_allowed: bool
+    origin: Origin
+    text: str = ""
 
 
 ALL_PORTS = EVERYTHING
