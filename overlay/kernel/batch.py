@@ -122,13 +122,11 @@ class Batch:
         """Steps that make, move or remove whole things; the batch before them is in the kernel."""
         match op:
             case do.CreateBridge():
-                self._plane.do(m.create_bridge(op.name), ignore=(errno.EEXIST,))
-                index = self._renew(op.name)
+                index = self._created(self._plane, op.name, m.create_bridge(op.name))
                 # The MTU of a bridge counts as chosen only when it is changed, not when it is made with it.
                 self._queue(op, m.set_mtu(index, op.mtu), m.quieten(index))
             case do.CreateVxlan():
-                self._host.do(m.create_vxlan(op.name, op.mtu, op.tunnel, self._fd), ignore=(errno.EEXIST,))
-                index = self._renew(op.name)
+                index = self._created(self._host, op.name, m.create_vxlan(op.name, op.mtu, op.tunnel, self._fd))
                 # For chases, and now while nothing passes: the kernel stops a device that is up for as long as it puts
                 # a qdisc on it (dev_deactivate in qdisc_graft, ingress or not), and what is sent meanwhile is lost.
                 self._queue(op, m.quieten(index), m.ensure_clsact(index))
@@ -136,10 +134,10 @@ class Batch:
                 target = self._services.open(op.namespace)
                 try:
                     pair = m.create_veth(op.name, op.mtu, op.peer, op.mtu, target, op.mac)
-                    self._plane.do(pair, ignore=(errno.EEXIST,))
+                    index = self._created(self._plane, op.name, pair)
                 finally:
                     os.close(target)
-                self._queue(op, m.quieten(self._renew(op.name)))
+                self._queue(op, m.quieten(index))
             case do.Adopt():
                 found = read_link(self._host, op.name)
                 if found is None:
@@ -201,6 +199,21 @@ class Batch:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
         self._reader.indexes[name] = found.index
         return found.index
+
+    def _created(self, link: Netlink, name: str, message: Message) -> int:
+        """Makes a device and returns its index, also when it is there already.
+
+        What is there already may be another thing: a VXLAN device of this VNI and port in the host's namespace, the
+        other end of a pair. Then there is no device of this name, and the kernel's first refusal says why.
+        """
+        refused = [error for _, error in link.send([message])]
+        try:
+            if not refused or refused[0].errno == errno.EEXIST:
+                return self._renew(name)
+        except OSError:
+            if not refused:
+                raise
+        raise OSError(refused[0].errno, f"{refused[0].strerror}")
 
     def _queue(self, op: Op, *messages: Message) -> None:
         self._bury()

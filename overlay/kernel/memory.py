@@ -251,6 +251,13 @@ class MemoryDataPlane(Convergence):
                     ("set_master", op.name, lambda: self._attach(op.name, op.bridge)),
                     ("set_flags", op.name, lambda: self._set_flags(op.name, op.flags)),
                 )
+            case do.PutChase():
+                if op.mac not in self._holding(op.name).chases:
+                    self._send(refusals, op, ("ensure_clsact", op.name, lambda: self._link(op.name)))
+                    self._send(refusals, op, ("put_chase", op.name, lambda: self._change(op)))
+            case do.DropChase():
+                if op.mac in self._holding(op.name).chases:
+                    self._send(refusals, op, ("drop_chase", op.name, lambda: self._change(op)))
             case do.DeleteLink(namespace=""):
                 self._send(refusals, op, ("doom_link", op.name, lambda: self._doom(op.name)))
             case do.SetUp() | do.SetMtu() | do.DeleteLink() | do.SetMac() | do.PutAddress() | do.DropAddress() if (
