@@ -19,7 +19,6 @@ from pathlib import Path
 
 from playground import __version__, paths
 
-
 EXAMPLES = """\
 examples (docs/hosts.md goes through all of it):
   playground --site lab hosts token n1 > n1.token      on the controller's machine, once; then bring it here
