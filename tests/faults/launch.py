@@ -100,6 +100,23 @@ def _file(path: Path, *_: object) -> str | None:
     return {"view.part": "cache", "guest.json.new": "entry"}.get(path.name)
 
 
+class _Appended:
+    """The cached view, open for what is said next: who dies before a line's end leaves it torn."""
+
+    def __init__(self, file: Any, effects: Effects) -> None:
+        self._file = file
+        self._effects = effects
+        self.close = file.close
+
+    def write(self, data: bytes) -> int:
+        half = len(data) // 2
+        self._file.write(data[:half])
+        number = self._effects.before("cache")
+        self._file.write(data[half:])
+        self._effects.after("cache", number)
+        return len(data)
+
+
 def hook(effects: Effects) -> None:
     """Wraps the production classes of this process."""
     import asyncio
@@ -120,6 +137,13 @@ def hook(effects: Effects) -> None:
     patch(Netlink, "send", effects.sync, lambda *_: "batch")
     patch(Path, "write_bytes", effects.sync, _file)
     patch(Path, "replace", effects.sync, _file)
+    opening = Path.open
+
+    def opened(path: Path, mode: str = "r", *words: Any, **named: Any) -> Any:
+        file = opening(path, mode, *words, **named)
+        return _Appended(file, effects) if path.name == "view.json" and mode == "ab" else file
+
+    Path.open = opened  # type: ignore[method-assign]
     patch(Link, "say", effects.wait, lambda _, said: "report" if isinstance(said, wire.Report) else None)
     patch(asyncio.StreamWriter, "write", effects.sync, lambda *_: "answers")
     patch(NetnsDriver, "_run", effects.wait, lambda _, work, *__: None if work.__name__ == "_observe" else "guest")

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 from conftest import a_site
-from launch import KINDS
 from site_lab import Json, Site, eventually
 
 from playground.client import Refused, Unreachable
@@ -271,41 +270,40 @@ def test_whoever_dies_at_an_effect_the_site_comes_out_as_asked_and_no_other_pack
     assert result["lost"] == 0 and result["duplicated"] == 0, result
 
 
-def every_death(before: dict[str, list[str]], now: dict[str, list[str]]) -> list[Death]:
-    """Each boundary of what was counted in between, the programs in turn: each has time to be steady again."""
-    found: list[list[Death]] = []
+def every_death(before: dict[str, list[str]], now: dict[str, list[str]]) -> list[tuple[Death, ...]]:
+    """Each boundary of what was counted in between, one of each program at a time. After an effect is before the next
+    of its process, so only its first has a boundary before it."""
+    turns: list[list[Death]] = []
     for program in PROGRAMS:
         fresh = now[program][len(before[program]) :]
-        found.append(
-            [
-                (program, kind, n, side)
-                for kind in KINDS
-                for n in range(fresh.count(kind))
-                for side in ("before", "after")
-            ]
-        )
-    return [deaths[n] for n in range(max(map(len, found))) for deaths in found if n < len(deaths)]
+        counted = [(kind, fresh[:at].count(kind)) for at, kind in enumerate(fresh)]
+        boundaries = [(*counted[0], "before"), *((*effect, "after") for effect in counted)] if counted else []
+        for turn, boundary in enumerate(boundaries):
+            if turn == len(turns):
+                turns.append([])
+            turns[turn].append((program, *boundary))
+    return [tuple(deaths) for deaths in turns]
 
 
 @pytest.mark.long
 def test_each_boundary_that_there_is_may_be_somebodys_last(site: Site) -> None:
-    deaths: dict[str, list[Death]] = {}
+    turns: dict[str, list[tuple[Death, ...]]] = {}
     for phase, do in PHASES.items():
         before = effects(site)
         do(site)
         time.sleep(1.0)  # what is late counts, too
-        deaths[phase] = every_death(before, effects(site))
+        turns[phase] = every_death(before, effects(site))
     wrong = []
-    for turn in range(max(map(len, deaths.values()))):
+    for turn in range(max(map(len, turns.values()))):
+        dying = {phase: deaths[turn] if turn < len(deaths) else () for phase, deaths in turns.items()}
         with site.stream("still", "one", "two", "calm") as result:
             for phase in PHASES:
-                dying = deaths[phase][turn : turn + 1]
                 try:
-                    struck(site, phase, dying)
+                    struck(site, phase, dying[phase])
                 except AssertionError as error:
-                    wrong.append(f"{phase}, {dying}: {error}")
+                    wrong.append(f"{phase}, {dying[phase]}: {error}")
                     down(site)
                     break
         if result["lost"] or result["duplicated"]:
-            wrong.append(f"turn {turn}: {result}")
+            wrong.append(f"turn {turn}, {dying}: {result}")
     assert not wrong, "\n".join(wrong)
