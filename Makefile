@@ -38,11 +38,16 @@ fuzz: $(VENV)/.ready-test ## every door (files, API, agents, controllers) for SE
 soak: $(VENV)/.ready-test ## a site worked, killed and made to drift under traffic for HOURS=2
 	@$(RUN) env SOAK_S=$$(awk 'BEGIN {print $(or $(HOURS),2) * 3600}') $(PYTEST) tests/soak $(ARGS)
 
-bench: $(VENV)/.ready-test ## ratios against a peer in one run; nothing passes or fails
+bench: $(VENV)/.ready-test ## every figure of docs/performance.md, and the page itself; some 15 minutes on a quiet machine
 	@for script in benchmarks/bench_*.py; do \
-		[ -e "$$script" ] || { echo "no benchmark yet"; break; }; \
-		$(RUN) $(VENV)/bin/python "$$script" $(ARGS) || exit 1; \
+		$(RUN) $(VENV)/bin/python .ci/in_namespaces.py $(VENV)/bin/python "$$script" $(ARGS) || exit 1; \
 	done
+	@$(RUN) $(VENV)/bin/python benchmarks/page.py
+
+bench-peers: $(VENV)/.ready-test ## as root: OVN, FRR and etcd from Debian, none of them started; then bench, with them beside us
+	@sh benchmarks/install-peers
+	@$(VENV)/bin/pip install --quiet grpcio
+	@$(MAKE) --no-print-directory bench
 
 lock: $(VENV)/.ready-test ## resolve the lock files anew, from PyPI alone
 	@sh .ci/lock

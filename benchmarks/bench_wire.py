@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -112,6 +113,8 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--seconds", type=float, default=2.0, help="of one flow (default: %(default)s)")
     asked = options.parse_args()
+    if shutil.which("iperf3") is None:
+        raise SystemExit("bench_wire needs iperf3; `make bench-peers` gets it, and the others, from Debian")
     began = measure.machine()
     seen: dict[str, list[float]] = {}
     measure.note("flows, by turns")

@@ -1,0 +1,277 @@
+"""Writes the figures of benchmarks/results into docs/performance.md, and its plots. Measures nothing, adds no figure.
+
+`python benchmarks/page.py`. The prose of the page is written by hand; what lies between `<!-- NAME -->` and
+`<!-- end -->` is replaced. The same results give the same page, byte by byte.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import plot
+from measure import NO_PEER, RESULTS, Json
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "performance.md"
+PLOTS = DOCS / "performance"
+
+Results = Mapping[str, Json]
+"""Name of a benchmark → what it wrote."""
+
+
+Cells = tuple[str, str, str, bool | None]
+"""Ours; what ran beside it, or ""; their ratio, or ""; whether the goal is met, None where that can't be told."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. goal: "" where none was set. told: a result → the cells."""
+
+    work: str
+    script: str
+    goal: str
+    told: Callable[[Json], Cells]
+
+
+def _number(value: float) -> str:
+    """Three significant digits, and all of larger whole numbers."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _ratio(value: float | str, limit: float) -> tuple[str, bool | None]:
+    """The ratio, and whether it is at most `limit`; nothing can be said without a peer."""
+    return (value, None) if isinstance(value, str) else (f"{value:.2g}×", value <= limit)
+
+
+def _size(result: Json, ports: int) -> Json:
+    return next(size for size in result["sizes"] if size["ports"] == ports)
+
+
+def _peer(size: Json, *path: str) -> float | None:
+    found: Any = size["ovn"]
+    if found == NO_PEER:
+        return None
+    for word in path:
+        found = found[word]
+    return float(found)
+
+
+def _beside(name: str, value: float | None, unit: str) -> str:
+    return NO_PEER if value is None else f"{name} {_number(value)} {unit}"
+
+
+def _one_port(ports: int) -> Callable[[Json], Cells]:
+    def told(result: Json) -> Cells:
+        size = _size(result, ports)
+        ratio, met = _ratio(size["ratio_to_ovn"]["one_port"], 0.3)
+        ours = f"{_number(size['one_port']['forwarding_ms']['median'])} ms"
+        return (
+            ours,
+            _beside("OVN", _peer(size, "one_port", "up_ms", "median"), "ms"),
+            ratio,
+            met if ports == 1000 else None,
+        )
+
+    return told
+
+
+def _growth(result: Json) -> Cells:
+    growth = result["one_port_growth"]
+    return f"{growth:.2g}×", "", "", growth <= 1.5
+
+
+def _bulk(result: Json) -> Cells:
+    size = _size(result, 1000)
+    ours = f"{_number(size['bulk']['all_forwarding_s'])} s; with ends {_number(size['bulk']['with_ends_s'])} s"
+    ratio, met = _ratio(size["ratio_to_ovn"]["bulk_with_ends"], 0.3)
+    return ours, _beside("OVN, with ends", _peer(size, "bulk", "all_up_s"), "s"), ratio, met
+
+
+def _adopted(result: Json) -> Cells:
+    return f"{_number(result['adopted']['bulk']['all_forwarding_s'])} s", "", "", None
+
+
+def _memory(result: Json) -> Cells:
+    size = _size(result, 1000)
+    ratio, met = _ratio(size["ratio_to_ovn"]["memory"], 0.5)
+    ours = size["memory_mib"]
+    text = f"{_number(ours['rss'])} MiB resident ({_number(ours['pss'])} proportional)"
+    return text, _beside("OVN's chassis", _peer(size, "memory_mib", "rss"), "MiB"), ratio, met
+
+
+def _repointed(result: Json) -> Cells:
+    peer = None if result["frr"] == NO_PEER else result["frr"]["repointed_ms"]["median"]
+    ratio, met = _ratio(result["repointed_ratio_to_frr"], 0.3)
+    return f"{_number(result['repointed_ms']['median'])} ms", _beside("FRR EVPN", peer, "ms"), ratio, met
+
+
+def _stream(result: Json) -> Cells:
+    lost, bare = result["stream"]["lost"], result["bare"]["lost"]
+    beyond = result["lost_beyond_bare"]
+    return f"at most {lost['max']} lost in {lost['n']} moves", f"bare flip: {bare['max']}", "", beyond <= 1
+
+
+def _restart(result: Json) -> Cells:
+    lost, took = result["lost"]["max"], result["converged_s"]["median"]
+    return f"{lost} lost, converged in {_number(took)} s", NO_PEER, "", lost == 0 and took < 2
+
+
+def _claims(result: Json) -> Cells:
+    ours, peer = result["claims_batch_per_s"], result["ipset_allocations_per_s"]
+    text = f"netaddr IPSet, not durable: {_number(peer)} a second"
+    return f"{_number(ours)} a second", text, f"{result['claims_to_ipset_ratio']:.2g}×", ours >= 20_000
+
+
+def _watch(result: Json) -> Cells:
+    ratio, met = _ratio(result["put_to_event_ratio_to_etcd"], 0.3)
+    peer = result.get("etcd_put_to_event_ms")
+    return f"{_number(result['put_to_event_ms'])} ms", _beside("etcd, 3 members", peer, "ms"), ratio, met
+
+
+def _flow(kind: str, unit: str) -> Callable[[Json], Cells]:
+    def told(result: Json) -> Cells:
+        found = result[kind]
+        ratio = found["ratio"]["median"]
+        peer = f"by hand {_number(found['by_hand']['median'])} {unit}"
+        return f"{_number(found['ours']['median'])} {unit}", peer, f"{ratio:.3g}×", ratio >= 0.97
+
+    return told
+
+
+def _atlas(result: Json) -> Cells:
+    took = result["atlas"]["command_s"]["median"]
+    return f"{_number(took)} s", "", "", took <= 8
+
+
+def _help(result: Json) -> Cells:
+    found = result["help"]
+    beyond = found["beyond_ms"]["median"]
+    bare = f"bare Python {_number(found['bare_ms']['median'])} ms"
+    return f"{_number(found['help_ms']['median'])} ms", bare, f"+{_number(beyond)} ms", beyond <= 100
+
+
+def _cpu(part: str, peer: str) -> Callable[[Json], Cells]:
+    def told(result: Json) -> Cells:
+        found = result[part]
+        ours, theirs = found["ours"]["cpu_us"], found[peer]["cpu_us"]
+        return f"{_number(ours)} µs of CPU", f"{peer} {_number(theirs)} µs", f"{ours / theirs:.2g}×", None
+
+    return told
+
+
+ROWS = (
+    Row("one port added → frames from the other host, 10 ports", "bench_ports", "", _one_port(10)),
+    Row("the same, 100 ports", "bench_ports", "", _one_port(100)),
+    Row("the same, 1000 ports", "bench_ports", "≤ 0.3× OVN", _one_port(1000)),
+    Row("the same, 1000 ports over 10", "bench_ports", "≤ 1.5×", _growth),
+    Row("1000 ports bound in bulk on 2 hosts", "bench_ports", "≤ 0.3× OVN", _bulk),
+    Row("the same, ends adopted from the hosts' namespaces", "bench_ports", "", _adopted),
+    Row("memory of a host's agent, DHCP and DNS at 1000 ports", "bench_ports", "≤ 0.5× OVN", _memory),
+    Row("MAC moved → the third host re-pointed", "bench_moves", "≤ 0.3× FRR", _repointed),
+    Row("move under 1000 datagrams a second", "bench_moves", "≤ 1 beyond a bare flip", _stream),
+    Row("agent killed at 1000 ports under traffic", "bench_restart", "0 lost, < 2 s", _restart),
+    Row("addresses claimed durably, in batches", "bench_store", "≥ 20,000 a second", _claims),
+    Row("put in the store → event at a watcher", "bench_store", "≤ 0.3× etcd", _watch),
+    Row("TCP through the overlay", "bench_wire", "≥ 0.97×", _flow("tcp_mbps", "Mb/s")),
+    Row("packets of 64 bytes through the overlay", "bench_wire", "≥ 0.97×", _flow("small_packets_per_s", "a second")),
+    Row("`up examples/atlas.yaml --emulate 3`, cold", "bench_start", "≤ 8 s", _atlas),
+    Row("`playground --help`", "bench_start", "≤ +100 ms", _help),
+    Row("a DNS query answered", "bench_dhcp_dns", "", _cpu("dns", "dnslib")),
+    Row("a DHCP frame answered", "bench_dhcp_dns", "", _cpu("dhcp", "scapy")),
+)
+
+
+def result_name(row: Row) -> str:
+    """The name of the file a row's script writes, without its ending."""
+    return row.script.removeprefix("bench_")
+
+
+def _table(results: Results) -> str:
+    lines = ["| work | ours | beside it, same run | ratio | goal | met |", "|---|---|---|---|---|---|"]
+    words = {True: "yes", False: "**no**", None: ""}
+    for row in ROWS:
+        ours, peer, ratio, met = row.told(results[result_name(row)])
+        lines.append(f"| {row.work} | {ours} | {peer} | {ratio} | {row.goal} | {words[met] if row.goal else ''} |")
+    return "\n".join(lines)
+
+
+def _runs(results: Results) -> str:
+    lines = ["| script | commit | load average before / after |", "|---|---|---|"]
+    for name, result in sorted(results.items()):
+        machine = result["machine"]
+        lines.append(f"| `bench_{name}` | {result['commit']} | {machine['load']} / {machine['load_after']} |")
+    return "\n".join(lines)
+
+
+def _machine(results: Results) -> str:
+    machine = results["ports"]["machine"]
+    return (
+        f"{machine['cores']} × {machine['processor']}, {machine['memory_gib']} GiB, Linux {machine['kernel']}, "
+        f"Python {machine['python']}; {results['ports']['at']}."
+    )
+
+
+def _phases(results: Results) -> str:
+    atlas = results["start"]["atlas"]
+    names = {
+        "sandbox_s": "sandbox made, controller answers",
+        "hosts_s": "three agents heard",
+        "accepted_s": "file accepted",
+        "served_s": "all run, all addresses taken",
+        "converged_s": "every host converged",
+    }
+    lines = ["| phase | seconds |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {words} | {_number(atlas[name]['median'])} |" for name, words in names.items())])
+
+
+BLOCKS: Mapping[str, Callable[[Results], str]] = {
+    "machine": _machine,
+    "figures": _table,
+    "phases": _phases,
+    "runs": _runs,
+}
+
+
+def plots(results: Results) -> dict[str, str]:
+    """File name → SVG."""
+    sizes = results["ports"]["sizes"]
+    one = {"playground": [(s["ports"], s["one_port"]["forwarding_ms"]["median"]) for s in sizes]}
+    bulk = {"playground": [(s["ports"], s["bulk"]["with_ends_s"]) for s in sizes]}
+    if peers := [s for s in sizes if s["ovn"] != NO_PEER]:
+        one["OVN"] = [(s["ports"], s["ovn"]["one_port"]["up_ms"]["median"]) for s in peers]
+        bulk["OVN"] = [(s["ports"], s["ovn"]["bulk"]["all_up_s"]) for s in peers]
+    return {
+        "one-port.svg": plot.draw("One port added", "ports that are there", "ms", one),
+        "bulk.svg": plot.draw("All ports bound in one change, ends included", "ports", "s", bulk),
+    }
+
+
+def read(folder: Path = RESULTS) -> dict[str, Json]:
+    """What the benchmarks wrote last."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def render(text: str, results: Results) -> str:
+    """The page with the figures of `results`. Raises KeyError for a block or a result that there is not."""
+
+    def fill(match: re.Match[str]) -> str:
+        return f"<!-- {match[1]} -->\n{BLOCKS[match[1]](results)}\n<!-- end -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    results = read()
+    PAGE.write_text(render(PAGE.read_text(), results))
+    PLOTS.mkdir(exist_ok=True)
+    for name, text in plots(results).items():
+        (PLOTS / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
