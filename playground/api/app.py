@@ -147,13 +147,13 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
 
     @app.get("/v1/playgrounds/{name}/progress")
     async def progress(name: str) -> Json:
-        return status.progress(controller.world, name) | _accepted(controller, name)
+        return controller.progress.of(name) | _accepted(controller, name)
 
     @app.get("/v1/status")
     async def show_status(playground: str | None = None) -> Json:
         if playground is not None:
             controller.known(playground)
-        return status.status(controller.world, controller.site, time.time(), playground)
+        return status.status(controller.world, controller.site, time.time(), controller.progress.of, playground)
 
     @app.get("/v1/hosts")
     async def hosts() -> list[Json]:

@@ -17,6 +17,7 @@ from playground.controller.execution import Execution
 from playground.controller.moves import Moves
 from playground.controller.placing import Placing
 from playground.controller.probing import Probing
+from playground.controller.progress import Progress
 from playground.controller.sessions import Sessions
 from playground.controller.world import Unreadable, World
 from playground.records import Desired, MigrationRecord, WorkspaceRecord, encode, key_of
@@ -43,6 +44,7 @@ class Controller:
         self.site = site.name
         self.world = World(store)
         self.events = EventLog(store, self.world)
+        self.progress = Progress(self.world)
         self.sessions = Sessions(store, self.world, self.events, site.domain, list(site.resolvers), site.name)
         self.execution = Execution(self.world, self.sessions)
         self.probing = Probing(store, self.world, self.execution)

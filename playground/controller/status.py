@@ -5,20 +5,18 @@ Every function reads a `World` and changes nothing; the shapes are those of `doc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from overlay.state import PortId, port_device
 from playground.controller.world import Grid, World
-from playground.placement import may_be_on
 from playground.records import (
     BindingRecord,
     NetworkRecord,
     ObservedPort,
     PortRecord,
     ProbeRecord,
-    Record,
     WorkspaceRecord,
-    key_of,
 )
 
 Json = dict[str, Any]
@@ -81,24 +79,24 @@ def port_state(world: World, grid: Grid, port: PortRecord) -> tuple[str | None, 
         return host, "unknown", f"host {host} is gone"
     if workspace.desired == "stopped":
         return host, "stopped", ""
-    seen = _seen(world, binding)
+    seen = seen_of(world, binding)
     if seen is None:
         return host, "waiting", f"host {host} has not reported it yet"
     return host, seen.programmed, seen.cause
 
 
-def _seen(world: World, binding: BindingRecord) -> ObservedPort | None:
+def seen_of(world: World, binding: BindingRecord) -> ObservedPort | None:
     """What the active host says of the binding as it is now."""
     seen = world.observed_ports.get(binding.port, {}).get(binding.active)
     return seen if seen is not None and seen.generation == binding.generation else None
 
 
 def _sorted_ports(grid: Grid) -> list[PortRecord]:
-    return sorted(grid.ports.values(), key=lambda p: (_natural(p.workspace), p.index))
+    return sorted(grid.ports.values(), key=lambda p: (natural(p.workspace), p.index))
 
 
-def _natural(name: str) -> tuple[str, int]:
-    """worker-10 after worker-9."""
+def natural(name: str) -> tuple[str, int]:
+    """A key to sort names by: worker-10 after worker-9."""
     base, _, number = name.rpartition("-")
     return (base, int(number)) if base and number.isdigit() else (name, -1)
 
@@ -135,7 +133,7 @@ def leases(world: World, playground: str | None = None) -> list[Json]:
     for name, grid in _grids(world, playground):
         for port in _sorted_ports(grid):
             binding = grid.bindings.get(port.id)
-            seen = _seen(world, binding) if binding else None
+            seen = seen_of(world, binding) if binding else None
             for address in port.addresses:
                 if ":" in address:
                     continue
@@ -195,84 +193,6 @@ def _network(network: NetworkRecord) -> Json:
     return {"name": network.name, "vni": network.vni, "mtu": network.mtu, "subnets": list(network.subnets)}
 
 
-def progress(world: World, name: str) -> Json:
-    """How far a playground is from what was asked of it: every workspace running, every port forwarding, every client
-    served, every live host converged."""
-    grid = world.grids.get(name)
-    if grid is None or name not in world.playgrounds():
-        left = lingering(world, name)
-        return {
-            "name": name,
-            "converged": False,
-            "removed": not left,
-            "workspaces": {"total": 0, "running": 0},
-            "ports": {"total": 0, "forwarding": 0, "leased": 0},
-            "waiting": left,
-            "failed": [],
-        }
-    waiting: list[Json] = []
-    failed: list[Json] = []
-    running = forwarding = leased = 0
-    for workspace in sorted(grid.workspaces.values(), key=lambda w: _natural(w.name)):
-        state, cause = workspace_state(world, workspace)
-        placed = world.hosts.get(workspace.host or "")
-        if placed is not None and not may_be_on(workspace, placed):
-            said = {"object": f"workspace {workspace.name}", "cause": workspace.reason or f"moves off {placed.name}"}
-            (failed if workspace.reason else waiting).append(said)
-        elif state == ("running" if workspace.desired == "running" else "stopped"):
-            running += 1
-        else:
-            said = {"object": f"workspace {workspace.name}", "cause": cause or state}
-            (failed if state in ("failed", "unknown") else waiting).append(said)
-    for port in _sorted_ports(grid):
-        owner = grid.workspaces.get(port.workspace)
-        if owner is None:
-            continue
-        _, state, cause = port_state(world, grid, port)
-        label = f"port {port.workspace}.{port.network}"
-        if state in ("forwarding", "stopped"):
-            forwarding += 1
-        elif state == "failed":
-            failed.append({"object": label, "cause": cause or state})
-        else:
-            waiting.append({"object": label, "cause": cause or state})
-        if _is_served(world, grid, port, owner):
-            leased += 1
-        elif state == "forwarding":
-            waiting.append({"object": label, "cause": "its client has not taken its addresses yet"})
-    if grid.root is not None and not waiting and not failed:
-        newest = max((world.modified(k) for k in _keys(grid)), default=0)
-        for host in sorted({b.active for b in grid.bindings.values()}):
-            seen = world.observed_hosts.get(host)
-            if host in world.alive and (seen is None or seen.applied < newest):
-                waiting.append({"object": f"host {host}", "cause": "has not converged to the last change yet"})
-    unwritten = grid.root is not None and any(c.playground == name for c in world.changes.values())
-    present = grid.root is not None and grid.root.state == "present" and not unwritten
-    return {
-        "name": name,
-        "converged": present and not waiting and not failed,
-        "removed": False,
-        "workspaces": {"total": len(grid.workspaces), "running": running},
-        "ports": {"total": len(grid.ports), "forwarding": forwarding, "leased": leased},
-        "waiting": waiting,
-        "failed": failed,
-    }
-
-
-def _keys(grid: Grid) -> list[str]:
-    records: list[Record] = [*grid.networks.values(), *grid.ports.values(), *grid.bindings.values()]
-    return [key_of(record) for record in records]
-
-
-def _is_served(world: World, grid: Grid, port: PortRecord, owner: WorkspaceRecord) -> bool:
-    """Whether a port's client has taken all its addresses: by DHCP, or formed from an advertised prefix."""
-    if owner.desired == "stopped" or owner.driver == "external":
-        return True
-    binding = grid.bindings.get(port.id)
-    seen = _seen(world, binding) if binding else None
-    return seen is not None and set(port.addresses) <= set(seen.leased)
-
-
 def lingering(world: World, name: str) -> list[Json]:
     """What is left of a playground whose records are gone: on hosts that are up, and claims that no host holds."""
     found = []
@@ -289,11 +209,13 @@ def lingering(world: World, name: str) -> list[Json]:
     return found
 
 
-def status(world: World, site: str, now_utc_s: float, playground: str | None = None) -> Json:
-    """The whole site, or one playground of it."""
+def status(
+    world: World, site: str, now_utc_s: float, progress: Callable[[str], Json], playground: str | None = None
+) -> Json:
+    """The whole site, or one playground of it. progress: of a playground by name (`progress.Progress.of`)."""
     found = []
     for name, grid in _grids(world, playground):
-        done = progress(world, name)
+        done = progress(name)
         probe = world.probes.get(name)
         differs = [*done["failed"], *done["waiting"]]
         found.append(
@@ -311,7 +233,7 @@ def status(world: World, site: str, now_utc_s: float, playground: str | None = N
                 "cause": f"{differs[0]['object']}: {differs[0]['cause']}" if differs else "",
                 "networks": [_network(n) for n in sorted(grid.networks.values(), key=lambda n: n.name)],
                 "workspaces": [
-                    _workspace(world, grid, w) for w in sorted(grid.workspaces.values(), key=lambda w: _natural(w.name))
+                    _workspace(world, grid, w) for w in sorted(grid.workspaces.values(), key=lambda w: natural(w.name))
                 ],
             }
         )

@@ -1,0 +1,219 @@
+"""How far playgrounds are from what was asked of them, kept by the change: a poll costs what has changed, and what is
+not yet so.
+
+`whole` reads everything anew, and is the test's oracle.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from playground.controller.status import Json, lingering, natural, port_state, seen_of, workspace_state
+from playground.controller.world import Grid, World
+from playground.placement import may_be_on
+from playground.records import (
+    AliveRecord,
+    BindingRecord,
+    ClaimRecord,
+    HostRecord,
+    MigrationRecord,
+    NetworkRecord,
+    ObservedPort,
+    ObservedWorkspace,
+    PortRecord,
+    Record,
+    WorkspaceRecord,
+)
+
+Said = tuple[str, str]
+"""(object, cause)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One workspace and its ports: whether it is as asked, how many ports forward and have served their clients, and
+    what is still waited for, or has failed."""
+
+    is_running: bool
+    forwarding: int
+    leased: int
+    waiting: tuple[Said, ...]
+    failed: tuple[Said, ...]
+
+
+def standing_of(world: World, grid: Grid, workspace: WorkspaceRecord) -> Standing:
+    """From nothing but the world."""
+    waiting: list[Said] = []
+    failed: list[Said] = []
+    is_running = False
+    label = f"workspace {workspace.name}"
+    state, cause = workspace_state(world, workspace)
+    placed = world.hosts.get(workspace.host or "")
+    if placed is not None and not may_be_on(workspace, placed):
+        (failed if workspace.reason else waiting).append((label, workspace.reason or f"moves off {placed.name}"))
+    elif state == ("running" if workspace.desired == "running" else "stopped"):
+        is_running = True
+    else:
+        (failed if state in ("failed", "unknown") else waiting).append((label, cause or state))
+    forwarding = leased = 0
+    for port in (grid.ports[id] for id in workspace.ports if id in grid.ports):
+        _, state, cause = port_state(world, grid, port)
+        label = f"port {port.workspace}.{port.network}"
+        if state in ("forwarding", "stopped"):
+            forwarding += 1
+        else:
+            (failed if state == "failed" else waiting).append((label, cause or state))
+        if _is_served(world, grid, port, workspace):
+            leased += 1
+        elif state == "forwarding":
+            waiting.append((label, "its client has not taken its addresses yet"))
+    return Standing(is_running, forwarding, leased, tuple(waiting), tuple(failed))
+
+
+def _is_served(world: World, grid: Grid, port: PortRecord, owner: WorkspaceRecord) -> bool:
+    """Whether a port's client has taken all its addresses: by DHCP, or formed from an advertised prefix."""
+    if owner.desired == "stopped" or owner.driver == "external":
+        return True
+    binding = grid.bindings.get(port.id)
+    seen = seen_of(world, binding) if binding else None
+    return seen is not None and set(port.addresses) <= set(seen.leased)
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One playground's standings, their sums, those that are not as asked, and the revision of its last network, port
+    or binding."""
+
+    standings: dict[str, Standing] = field(default_factory=dict)
+    running: int = 0
+    forwarding: int = 0
+    leased: int = 0
+    behind: dict[str, Standing] = field(default_factory=dict)
+    newest: int = 0
+
+    def put(self, name: str, standing: Standing | None) -> None:
+        before = self.standings.pop(name, None)
+        self.behind.pop(name, None)
+        for one, sign in ((before, -1), (standing, 1)):
+            if one is not None:
+                self.running += sign * one.is_running
+                self.forwarding += sign * one.forwarding
+                self.leased += sign * one.leased
+        if standing is not None:
+            self.standings[name] = standing
+            if standing.waiting or standing.failed:
+                self.behind[name] = standing
+
+
+class Progress:
+    """Every playground of a world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._kept: dict[str, _Kept] = defaultdict(_Kept)
+        self._stale: dict[str, set[str]] = defaultdict(set)
+        self._changed([(key, None, record) for key, (record, _) in world.items.items()], world.revision)
+        world.listen(self._changed)
+
+    def of(self, name: str) -> Json:
+        """How far a playground is: every workspace running, every port forwarding, every client served, every live host
+        converged."""
+        world = self._world
+        grid = world.grids.get(name)
+        if grid is None or name not in world.playgrounds():
+            self._kept.pop(name, None)
+            return _removed(name, lingering(world, name))
+        kept = self._kept[name]
+        for workspace in self._stale.pop(name, ()):
+            record = grid.workspaces.get(workspace)
+            kept.put(workspace, standing_of(world, grid, record) if record is not None else None)
+        return _progress(world, name, grid, kept)
+
+    def _changed(self, changes: list[tuple[str, Record | None, Record | None]], revision: int) -> None:
+        for key, before, after in changes:
+            for record in (before, after):
+                match record:
+                    case WorkspaceRecord():
+                        self._stale[record.playground].add(record.name)
+                    case PortRecord() | BindingRecord() | MigrationRecord() | ObservedWorkspace():
+                        self._stale[record.playground].add(record.workspace)
+                    case ObservedPort():
+                        self._port(record.port)
+                    case ClaimRecord() if record.previous:  # whoever waits for that address may go on
+                        self._stale[record.playground].update(self._kept[record.playground].behind)
+                    case AliveRecord():
+                        self._host(record.host)
+                    case HostRecord():
+                        self._host(record.name)
+                    case _:
+                        pass
+            if isinstance(after, NetworkRecord | PortRecord | BindingRecord):
+                self._kept[after.playground].newest = self._world.modified(key)
+
+    def _port(self, id: str) -> None:
+        """Something about a port has changed. Whoever waits for the address of one that is gone may go on."""
+        home = self._world.homes.get(id)
+        if home is not None:
+            self._stale[home].add(self._world.grids[home].ports[id].workspace)
+            return
+        for playground, kept in self._kept.items():
+            self._stale[playground].update(kept.behind)
+
+    def _host(self, host: str) -> None:
+        for playground in self._world.ties.playgrounds(host):
+            grid = self._world.grids[playground]
+            self._stale[playground].update(w.name for w in grid.workspaces.values() if w.host == host)
+            self._stale[playground].update(b.workspace for b in grid.bindings.values() if b.active == host)
+
+
+def whole(world: World, name: str) -> Json:
+    """What `Progress.of` says, from nothing but the world."""
+    grid = world.grids.get(name)
+    if grid is None or name not in world.playgrounds():
+        return _removed(name, lingering(world, name))
+    kept = _Kept()
+    for workspace in grid.workspaces.values():
+        kept.put(workspace.name, standing_of(world, grid, workspace))
+    records: list[Record] = [*grid.networks.values(), *grid.ports.values(), *grid.bindings.values()]
+    kept.newest = max((world.compare(record).modified for record in records), default=0)
+    return _progress(world, name, grid, kept)
+
+
+def _removed(name: str, left: list[Json]) -> Json:
+    return {
+        "name": name,
+        "converged": False,
+        "removed": not left,
+        "workspaces": {"total": 0, "running": 0},
+        "ports": {"total": 0, "forwarding": 0, "leased": 0},
+        "waiting": left,
+        "failed": [],
+    }
+
+
+def _progress(world: World, name: str, grid: Grid, kept: _Kept) -> Json:
+    behind = [kept.behind[workspace] for workspace in sorted(kept.behind, key=natural)]
+    waiting = _objects(said for standing in behind for said in standing.waiting)
+    failed = _objects(said for standing in behind for said in standing.failed)
+    if grid.root is not None and not waiting and not failed:
+        for host in sorted(world.ties.hosts(name)):
+            seen = world.observed_hosts.get(host)
+            if host in world.alive and (seen is None or seen.applied < kept.newest):
+                waiting.append({"object": f"host {host}", "cause": "has not converged to the last change yet"})
+    unwritten = grid.root is not None and any(c.playground == name for c in world.changes.values())
+    present = grid.root is not None and grid.root.state == "present" and not unwritten
+    return {
+        "name": name,
+        "converged": present and not waiting and not failed,
+        "removed": False,
+        "workspaces": {"total": len(grid.workspaces), "running": kept.running},
+        "ports": {"total": len(grid.ports), "forwarding": kept.forwarding, "leased": kept.leased},
+        "waiting": waiting,
+        "failed": failed,
+    }
+
+
+def _objects(said: Iterable[Said]) -> list[Json]:
+    return [{"object": object, "cause": cause} for object, cause in said]
