@@ -118,7 +118,10 @@ class _File:
                 case "Namespace" if group == "":
                     self._keep(namespace(at, origin))
                 case _ if kind in WORKLOAD_KINDS and group in _WORKLOAD_GROUPS.get(kind, _APPS):
-                    self._keep(workload(at, kind, origin))
+                    doubts: list[MisfitError] = []
+                    self._keep(workload(at, kind, origin, doubts))
+                    for doubt in doubts:
+                        self._say(doubt.line, f"{_title(at, kind)}: {doubt}; the port is passed over", Gravity.NOTED)
                 case _:
                     self._say(at.line, f"{kind} of {version} says nothing of policies; skipped", Gravity.SKIPPED)
         except MisfitError as error:

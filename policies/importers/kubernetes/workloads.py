@@ -1,7 +1,7 @@
 """Pure. Namespaces and workloads of Kubernetes documents: of each, what policies can see of its pods.
 
-A workload's own document is read as leniently as policies allow: only names, labels, ports, host network and owner
-have to be right.
+A workload's own document is read as leniently as policies allow: only names, labels, host network and owner have to be
+right. A named port that is wrong in itself is passed over, with a note.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def namespace(at: At, origin: Origin) -> Namespace:
     return Namespace(name, {**labels(at.field("metadata").field("labels")), NAMESPACE_NAME: name}, origin)
 
 
-def workload(at: At, kind: str, origin: Origin) -> Workload:
-    """A workload document of one of WORKLOAD_KINDS. Raises MisfitError.
+def workload(at: At, kind: str, origin: Origin, doubts: list[MisfitError]) -> Workload:
+    """A workload document of one of WORKLOAD_KINDS. Raises MisfitError; ports that are none are added to doubts.
 
     Labels that controllers put on their pods by name are added: `job-name` by a Job (batch/v1 JobNameLabel and its
     older spelling), `kubevirt.io` and `vm.kubevirt.io/name` by KubeVirt on the pod that a machine runs in.
@@ -75,9 +75,9 @@ def workload(at: At, kind: str, origin: Origin) -> Workload:
     spec = pod.field("spec")
     if kind in _VIRTUAL:
         own = {**own, "kubevirt.io": "virt-launcher", "vm.kubevirt.io/name": name}
-        ports = _machine_ports(spec)
+        ports = _machine_ports(spec, doubts)
     else:
-        ports = _container_ports(spec)
+        ports = _container_ports(spec, doubts)
     return Workload(
         kind=kind,
         namespace=namespace_of(at),
@@ -90,7 +90,7 @@ def workload(at: At, kind: str, origin: Origin) -> Workload:
     )
 
 
-def _container_ports(spec: At) -> frozenset[ContainerPort]:
+def _container_ports(spec: At, doubts: list[MisfitError]) -> frozenset[ContainerPort]:
     """Of containers, and of init containers that go on running (sidecars: restartPolicy Always)."""
     known = spec.fields()
     containers = known["containers"].items() if "containers" in known else []
@@ -98,27 +98,34 @@ def _container_ports(spec: At) -> frozenset[ContainerPort]:
         if item.field("restartPolicy").value == "Always":
             containers.append(item)
     return frozenset(
-        port for item in containers for each in item.field("ports").items() for port in _port(each, "containerPort")
+        port
+        for item in containers
+        for each in item.field("ports").items()
+        for port in _port(each, "containerPort", doubts)
     )
 
 
-def _machine_ports(spec: At) -> frozenset[ContainerPort]:
+def _machine_ports(spec: At, doubts: list[MisfitError]) -> frozenset[ContainerPort]:
     """Of a machine's interfaces, which KubeVirt declares at the pod's container."""
     interfaces = spec.field("domain").field("devices").field("interfaces").items()
     return frozenset(
-        port for item in interfaces for each in item.field("ports").items() for port in _port(each, "port")
+        port for item in interfaces for each in item.field("ports").items() for port in _port(each, "port", doubts)
     )
 
 
-def _port(at: At, number_key: str) -> list[ContainerPort]:
+def _port(at: At, number_key: str, doubts: list[MisfitError]) -> list[ContainerPort]:
     """The port if it has a name; others are no matter, since policies count ports whether declared or not."""
-    known = at.fields()
-    if "name" not in known or known["name"].value == "":
+    try:
+        known = at.fields()
+        if "name" not in known or known["name"].value == "":
+            return []
+        if number_key not in known:
+            raise MisfitError(at, f"{number_key} is missing")
+        protocol = known["protocol"].word(PROTOCOLS) if "protocol" in known else "TCP"
+        return [ContainerPort(known["name"].text(), Protocol(protocol), known[number_key].whole(1, 65535))]
+    except MisfitError as error:
+        doubts.append(error)
         return []
-    if number_key not in known:
-        raise MisfitError(at, f"{number_key} is missing")
-    protocol = known["protocol"].word(PROTOCOLS) if "protocol" in known else "TCP"
-    return [ContainerPort(known["name"].text(), Protocol(protocol), known[number_key].whole(1, 65535))]
 
 
 def _owner(at: At) -> tuple[str, str] | None:

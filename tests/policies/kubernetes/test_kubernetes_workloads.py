@@ -247,3 +247,15 @@ def test_a_file_that_is_named_is_read_whatever_its_end(tmp_path: Path) -> None:
     assert read_files(tmp_path / "all.txt")[0] == [(str(tmp_path / "all.txt"), b"a: 1\n")]
     with pytest.raises(OSError, match="No such file"):
         read_files(tmp_path / "none")
+
+
+def test_a_port_that_is_none_is_passed_over_with_a_note() -> None:
+    text = (
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - ports:\n"
+        "    - {name: http, containerport: 80}\n    - {name: dns, containerPort: 53, protocol: udp}\n"
+    )
+    assert notes(text) == [
+        "0.yaml:7: Pod p: spec.containers[0].ports[0]: containerPort is missing; the port is passed over",
+        "0.yaml:8: Pod p: spec.containers[0].ports[1].protocol: read 'udp'; allowed: TCP, UDP, SCTP; "
+        "the port is passed over",
+    ]
