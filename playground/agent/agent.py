@@ -63,6 +63,11 @@ GUARD_S = 10.0
 """How often the rules that keep address delivery at the port are read back, though nothing told of a change."""
 
 
+TOLD_S = 3.0
+"""How long an agent that begins waits for its responder before it reports: what clients hold is not known before, and a
+move that ended just then would take it for nothing."""
+
+
 class Plane(Protocol):
     """The kernel's door as the agent uses it (`overlay.kernel.apply.DataPlane`, or its double)."""
 
@@ -141,6 +146,7 @@ class Agent:
         self._named: dict[str, str] = {}
         """Keys of what has been said of guests, by id."""
         self._leased: dict[str, dict[str, bool]] = {}
+        self._told_by = time.monotonic() + TOLD_S
         self._problems: dict[str, str] = {}
         self._errors: set[str] = set()
         self._broken = ""
@@ -446,6 +452,8 @@ class Agent:
 
     async def _report(self) -> None:
         if not self._synced or self._derived is None or self._outcome is None:
+            return
+        if not self._responder.has_told and time.monotonic() < self._told_by:
             return
         report = self._reports.due()
         if report is not None and await self._link.say(report):

@@ -87,6 +87,11 @@ class Client:
         self._effective = {key: value for key, value in self._effective.items() if key not in self._forgotten}
         self._changed.set()
 
+    @property
+    def has_told(self) -> bool:
+        """Whether a responder has ever said all that it knows of clients, which comes before its first answer."""
+        return self._acked > 0
+
     def answers(self, key: str) -> bool:
         """Whether the responder answers by the key's present value."""
         value = self._wanted.get(key)

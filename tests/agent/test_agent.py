@@ -67,6 +67,7 @@ class FakeResponder:
     def __init__(self) -> None:
         self.document: Mapping[str, Value] = {}
         self.deaf = False
+        self.has_told = True
         self.forgotten: list[str] = []
 
     def replace(self, document: Mapping[str, Value]) -> None:
@@ -215,6 +216,26 @@ def test_a_guest_starts_only_once_its_port_is_programmed_and_answered_for(tmp_pa
             host.agent.answering()
             await host.link.until(lambda: host.link.workspaces["w-0"].state == "running")
             assert [verb for _, verb, _ in machine.calls] == ["prepare", "start"]
+
+    run(work())
+
+
+def test_nothing_is_reported_before_the_responder_has_said_what_clients_hold(tmp_path: Path) -> None:
+    async def work() -> None:
+        host = Host("n1", Machine(), tmp_path)
+        host.responder.has_told = False
+        async with running(host):
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            async with asyncio.timeout(5):
+                while port_key(P0.id) not in host.responder.document:
+                    await asyncio.sleep(0.01)
+            assert not host.link.ports
+            told = Leased(port=P0.id, address=P0.addresses[0], mac=P0.mac, at_utc_s=1.0, kind=LeaseKind.BOUND)
+            host.agent.leased(told)
+            host.responder.has_told = True
+            host.agent.answering()
+            await host.link.until(lambda: P0.id in host.link.ports)
+            assert host.link.ports[P0.id].leased == P0.addresses[:1]
 
     run(work())
 
