@@ -105,17 +105,19 @@ def _order(one: PolicyObject) -> tuple[str, int, str, str, str]:
     return one.tier.value, one.priority, one.namespace, one.name, one.kind
 
 
-def _named_ports(policies: Iterable[PolicyObject]) -> frozenset[str]:
-    return frozenset(
+def _named_ports(policies: Iterable[PolicyObject]) -> tuple[str, ...]:
+    """All names that rules ask for, sorted."""
+    found = {
         port.name
         for one in policies
         for rule in (*(one.ingress or ()), *(one.egress or ()))
         for port in rule.ports or ()
         if isinstance(port, NamedPort)
-    )
+    }
+    return tuple(sorted(found))
 
 
-def _labels(pod: Pod, space: Mapping[str, str], names: frozenset[str]) -> dict[str, str]:
+def _labels(pod: Pod, space: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
     """Of an endpoint; ports only by names that a policy asks for, so that pods that differ in others are alike."""
     if pod.is_on_host_network:
         return {}
@@ -135,7 +137,7 @@ def _ports_text(ports: Iterable[ContainerPort]) -> str:
 class _Lowering:
     """What lowering a policy needs to know of the endpoints."""
 
-    def __init__(self, endpoints: list[tuple[Pod, dict[str, str]]], names: frozenset[str]) -> None:
+    def __init__(self, endpoints: list[tuple[Pod, dict[str, str]]], names: tuple[str, ...]) -> None:
         self.findings: list[Finding] = []
         self._labels = [labels for _, labels in endpoints]
         self._labels_of: dict[str, list[dict[str, str]]] = defaultdict(list)  # by namespace
