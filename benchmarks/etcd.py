@@ -75,7 +75,7 @@ class Member:
 @contextlib.contextmanager
 def running(folder: Path | None = None) -> Iterator[list[int]]:
     """Client ports of three members that have a leader; nothing of them is left afterwards."""
-    with tempfile.TemporaryDirectory(prefix="pge-", dir=folder) as home, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="pgbe-", dir=folder) as home, contextlib.ExitStack() as stack:
         ports = _free_ports(2 * MEMBERS)
         clients, peers = ports[:MEMBERS], ports[MEMBERS:]
         cluster = ",".join(f"m{number}=http://127.0.0.1:{port}" for number, port in enumerate(peers))

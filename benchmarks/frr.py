@@ -96,7 +96,7 @@ def _start(folder: Path, number: int, started: list[subprocess.Popen[bytes]]) ->
 def running() -> Iterator[tuple[str, str]]:
     """Names of two namespaces whose FRRs speak EVPN to each other; nothing of them is left afterwards."""
     started: list[subprocess.Popen[bytes]] = []
-    with tempfile.TemporaryDirectory(prefix="pgf-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="pgbf-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         try:
             _wire()

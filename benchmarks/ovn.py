@@ -250,7 +250,7 @@ def _checksums_in_software(namespace: str, device: str) -> None:
 @contextlib.contextmanager
 def running(chassis: int) -> Iterator[Ovn]:
     """OVN with so many chassis; nothing of it is left afterwards."""
-    with tempfile.TemporaryDirectory(prefix="pgo-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="pgbo-", dir="/tmp") as folder:
         made = Ovn(Path(folder), chassis)
         try:
             made.start()
