@@ -266,6 +266,7 @@ class Responder:
         self._wanted: dict[str, Value] | None = None
         self.leased: Callable[[Leased], None] = lambda leased: None
         self.effect: Callable[[], None] = lambda: None
+        self.has_told = True
 
     def replace(self, document: Mapping[str, Value]) -> None:
         if self._wanted != document:
