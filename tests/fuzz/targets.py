@@ -6,7 +6,8 @@ from typing import Any
 
 from fuzz_agents import AGENTS
 from fuzz_api import API
+from fuzz_controllers import CONTROLLERS
 from fuzz_files import FILE
 from fuzz_lab import Target
 
-TARGETS: dict[str, Target[Any]] = {target.name: target for target in (FILE, API, AGENTS)}
+TARGETS: dict[str, Target[Any]] = {target.name: target for target in (FILE, API, AGENTS, CONTROLLERS)}
