@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from policies.bitset import bits, numbers
 from policies.identity import Identity
 from policies.model import Action, Direction, Mode, OnDeny, Origin, Tier
 from policies.ports import Ports
@@ -119,19 +118,3 @@ class IR:
         """The ends that are world to a playground."""
         whole = ((1 << len(self.cells)) - 1) << self.first_cell
         return whole & ~self.owned.get(playground, 0)
-
-
-def ends_text(ends: int) -> list[list[int]]:
-    """A set of ends as [first, last] runs: short where neighbours in order are meant alike."""
-    runs: list[list[int]] = []
-    for number in numbers(ends):
-        if runs and runs[-1][1] == number - 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return runs
-
-
-def ends_from(runs: list[list[int]]) -> int:
-    """The reverse of ends_text."""
-    return bits(number for first, last in runs for number in range(first, last + 1))

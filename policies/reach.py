@@ -29,8 +29,8 @@ WorldRow = dict[Ports, int]
 _Profile = tuple[tuple[int, int], ...]
 """A kind: its (scope, end) pairs, one for each distinct endpoint; a scope is a network's place among the networks."""
 
-_Part = tuple[int, int, int]
-"""What one endpoint's row depends on: (scope, number of its egress chain, number of its column)."""
+Parts = tuple[tuple[int, int, int], ...]
+"""What a row depends on: for each endpoint (scope, number of its egress chain, number of its column)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +78,22 @@ class Reach:
         }
         self._columns = _Columns(ir, self._ingress, self._splits)
 
+        self.alike: dict[Parts, tuple[Workspace, ...]] = self._alike()
+        """Workspaces by what their rows depend on: those that share a row."""
+
+    def _alike(self) -> dict[Parts, tuple[Workspace, ...]]:
+        found: dict[Parts, list[int]] = {}
+        for kind, profile in enumerate(self._profiles):
+            found.setdefault(tuple(self._part(*port) for port in profile), []).append(kind)
+        return {parts: self._spread(kinds) for parts, kinds in found.items()}
+
+    def row(self, parts: Parts) -> Row:
+        """The row of all who share it; made anew each time."""
+        return {self._ports[number]: self._spread(kinds) for number, kinds in self._reached(parts).items()}
+
     def rows(self) -> Iterator[tuple[tuple[Workspace, ...], Row]]:
         """Sources that share a row, and the row. Every listed workspace is in one; a row may be empty."""
-        alike: dict[tuple[_Part, ...], list[int]] = {}
-        for kind, profile in enumerate(self._profiles):
-            alike.setdefault(tuple(self._part(scope, end) for scope, end in profile), []).append(kind)
-        for parts, sources in alike.items():
-            reached = self._reached(parts).items()
-            yield self._spread(sources), {self._ports[number]: self._spread(kinds) for number, kinds in reached}
+        return ((sources, self.row(parts)) for parts, sources in self.alike.items())
 
     def world_rows(self, direction: Direction) -> Iterator[tuple[str, tuple[Workspace, ...], WorldRow]]:
         """(playground, workspaces, row): what passes from them to the world (EGRESS), or from it to them (INGRESS)."""
@@ -112,13 +120,13 @@ class Reach:
                 {self._ports[number]: cells for number, cells in found.items() if number},
             )
 
-    def _part(self, scope: int, end: int) -> _Part:
+    def _part(self, scope: int, end: int) -> tuple[int, int, int]:
         return scope, self._egress[end - FIRST_IDENTITY], self._columns.of[end - FIRST_IDENTITY]
 
     def _spread(self, kinds: Iterable[int]) -> tuple[Workspace, ...]:
         return tuple(chained.from_iterable(self._members[kind] for kind in kinds))
 
-    def _reached(self, parts: tuple[_Part, ...]) -> dict[int, list[int]]:
+    def _reached(self, parts: Parts) -> dict[int, list[int]]:
         """Kinds by the number of the ports on which they are reached: the union over all ways."""
         if len(parts) == 1 and not self._scopes[parts[0][0]].is_doubled:
             return dict(self._reached_by(parts[0]))
@@ -133,7 +141,7 @@ class Reach:
             by_ports.setdefault(number, []).append(kind)
         return by_ports
 
-    def _reached_by(self, part: _Part) -> Iterator[tuple[int, list[int]]]:
+    def _reached_by(self, part: tuple[int, int, int]) -> Iterator[tuple[int, list[int]]]:
         scope, egress, column = self._scopes[part[0]], part[1], part[2]
         here = ((1 << len(scope.reached)) - 1) << scope.first
         found: dict[int, int] = {}

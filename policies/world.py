@@ -24,8 +24,6 @@ Cell = tuple[Span, ...]
 
 _LAST = {4: 2**32 - 1, 6: 2**128 - 1}
 
-EVERYWHERE: Cell = tuple((version, 0, last) for version, last in _LAST.items())
-
 
 @dataclass(frozen=True, slots=True)
 class World:
@@ -119,6 +117,20 @@ def span_text(span: Span) -> str:
     version, first, last = span
     kind = IPv4Address if version == 4 else IPv6Address
     return f"{kind(first)}-{kind(last)}"
+
+
+def do_meet(some: Iterable[Span], others: Iterable[Span]) -> bool:
+    """Whether any address is in both."""
+    listed = list(others)
+    return any(
+        version == its and first <= end and begin <= last for version, first, last in some for its, begin, end in listed
+    )
+
+
+def block_text(block: BlockPeer) -> str:
+    """As people write it."""
+    holes = f" except {', '.join(map(str, block.excepted))}" if block.excepted else ""
+    return f"{block.cidr}{holes}"
 
 
 def _block_order(block: BlockPeer) -> tuple[Span, list[Span]]:

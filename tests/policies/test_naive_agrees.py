@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import ip_address
 from random import Random
 
@@ -9,11 +10,15 @@ import naive
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scenes import ADDRESSES, POINTS, policies, scenes
+from scenes import ADDRESSES, POINTS, PORTS, policies, scenes
 
 from policies.connections import WORLD, connections, names
+from policies.difference import difference
+from policies.ends import WorkspaceEnd, WorldEnd
 from policies.evaluate import judge, towards
+from policies.explain import explain
 from policies.ir import FIRST_IDENTITY, HOST, SERVICES
+from policies.ir_json import decode, encode
 from policies.model import Direction, Policy, Scene
 from policies.ports import NOTHING, Ports
 from policies.resolve import Resolver, resolve
@@ -130,3 +135,60 @@ def test_the_order_in_which_things_are_given_does_not_matter(scene: Scene, rando
         random.shuffle(one)
     shuffled = Scene(tuple(endpoints), tuple(policies_), tuple(gateways), scene.hidden, scene.subnets)
     assert resolve(shuffled) == resolve(scene)
+
+
+@FEW
+@given(scenes())
+def test_the_intermediate_form_survives_json(scene: Scene) -> None:
+    ir = resolve(scene)
+    assert decode(json.loads(json.dumps(encode(ir)))) == ir
+
+
+@FEW
+@given(scenes(), scenes())
+def test_a_difference_is_what_two_listings_differ_in(before: Scene, after: Scene) -> None:
+    after = Scene(after.endpoints, after.policies, after.gateways, subnets=before.subnets)
+    called = names(Scene((*before.endpoints, *after.endpoints), ()))
+    changes = {(one.source, one.destination): one for one in difference(before, after)}
+    for key, name in called.items():
+        for other, other_name in called.items():
+            if key == other:
+                continue
+            change = changes.get((name, other_name))
+            for point in POINTS:
+                was = naive.workspaces_talk(before, key, other, point)
+                now = naive.workspaces_talk(after, key, other, point)
+                assert (change is not None and change.opened.holds(*point)) == (now and not was)
+                assert (change is not None and change.cut.holds(*point)) == (was and not now)
+        opened = {pair: one.opened for pair, one in changes.items()}
+        cut = {pair: one.cut for pair, one in changes.items()}
+        for text in ADDRESSES:
+            address = ip_address(text)
+            owned = [naive.is_owned(scene, key[0], address) for scene in (before, after)]
+            for is_outward in (True, False):
+                for point in POINTS:
+                    was = naive.workspace_and_world(before, key, address, is_outward, point)
+                    now = naive.workspace_and_world(after, key, address, is_outward, point)
+                    if not any(owned):
+                        assert holding(opened, name, text, is_outward, False).holds(*point) == (now and not was)
+                        assert holding(cut, name, text, is_outward, False).holds(*point) == (was and not now)
+
+
+@FEW
+@given(scenes(), st.sampled_from(PORTS))
+def test_an_explanation_ends_in_the_verdict(scene: Scene, ports: Ports) -> None:
+    listed = {(one.source, one.destination): one.ports for one in connections(scene)}
+    ir = resolve(scene)
+    for key, name in names(scene).items():
+        for other, other_name in names(scene).items():
+            if key != other:
+                found = explain(scene, WorkspaceEnd(key), WorkspaceEnd(other), ports, ir)
+                assert found.allowed == listed.get((name, other_name), NOTHING) & ports
+                assert found.is_allowed == (ports <= found.allowed)
+        for text in ADDRESSES:
+            address = ip_address(text)
+            if not naive.is_owned(scene, key[0], address):
+                for is_outward in (True, False):
+                    pair = (WorkspaceEnd(key), WorldEnd.at(address))
+                    found = explain(scene, *(pair if is_outward else pair[::-1]), ports, ir)
+                    assert found.allowed == holding(listed, name, text, is_outward, False) & ports
