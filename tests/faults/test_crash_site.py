@@ -1,13 +1,15 @@
 """A real site whose controller and agents die by kill -9 at the boundaries of their effects, and are started again by
 the sandbox as ever: it converges, nothing is twice, nothing is open that should be closed, nobody else loses a packet.
 
-The covering sample kills several at once; `make test-long` kills one at a time, at every boundary that there is.
+The covering sample kills ten in four changes; `make test-long` goes through the boundaries that were counted, one of
+each program at a time: every fourth, or with PLAYGROUND_EVERY_BOUNDARY=1 all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -155,7 +157,7 @@ def check(site: Site) -> None:
     bound = {(site.device(p["playground"], p["workspace"], p["network"]), p["host"]) for p in rows}
     eventually(lambda: open_ports(site) == bound, 15.0, f"open is what is bound: {bound}")
     guests = sorted({workspace_id(p["playground"], p["workspace"]) for p in rows})
-    assert site.guests() == guests
+    eventually(lambda: site.guests() == guests, 15.0, f"guests are {guests}")
     for row in rows:
         held = site.within(row["playground"], row["workspace"], "ip", "-json", "-4", "addr", "show", "scope", "global")
         addresses = {a["local"] for link in json.loads(held) for a in link.get("addr_info", [])}
@@ -270,6 +272,10 @@ def test_whoever_dies_at_an_effect_the_site_comes_out_as_asked_and_no_other_pack
     assert result["lost"] == 0 and result["duplicated"] == 0, result
 
 
+EVERY = 1 if os.environ.get("PLAYGROUND_EVERY_BOUNDARY") else 4
+"""Of the turns, every so manieth: all take half an hour, and the doubled site has tried each boundary by then."""
+
+
 def every_death(before: dict[str, list[str]], now: dict[str, list[str]]) -> list[tuple[Death, ...]]:
     """Each boundary of what was counted in between, one of each program at a time. After an effect is before the next
     of its process, so only its first has a boundary before it."""
@@ -286,7 +292,7 @@ def every_death(before: dict[str, list[str]], now: dict[str, list[str]]) -> list
 
 
 @pytest.mark.long
-def test_each_boundary_that_there_is_may_be_somebodys_last(site: Site) -> None:
+def test_any_boundary_may_be_somebodys_last(site: Site) -> None:
     turns: dict[str, list[tuple[Death, ...]]] = {}
     for phase, do in PHASES.items():
         before = effects(site)
@@ -294,7 +300,7 @@ def test_each_boundary_that_there_is_may_be_somebodys_last(site: Site) -> None:
         time.sleep(1.0)  # what is late counts, too
         turns[phase] = every_death(before, effects(site))
     wrong = []
-    for turn in range(max(map(len, turns.values()))):
+    for turn in range(0, max(map(len, turns.values())), EVERY):
         dying = {phase: deaths[turn] if turn < len(deaths) else () for phase, deaths in turns.items()}
         with site.stream("still", "one", "two", "calm") as result:
             for phase in PHASES:
