@@ -1,6 +1,7 @@
 """A site that people ask everything of while it is killed, drifts and carries traffic, for as long as one likes.
 
-`make test` takes 40 s of it, with what begins and ends it; `make soak` two hours (HOURS=2): SOAK_S says how many seconds, SOAK_SEED which dice.
+`make test` takes 40 s of it, with what begins and ends it; `make soak` two hours (HOURS=2): SOAK_S says how many
+seconds, SOAK_SEED which dice.
 """
 
 from __future__ import annotations
