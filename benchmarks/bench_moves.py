@@ -13,6 +13,8 @@ import contextlib
 import json
 import os
 import select
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -26,6 +28,7 @@ from lab import Lab, emulated
 from measure import Json
 
 from overlay.kernel import messages as m
+from overlay.kernel import namespaces
 from overlay.kernel.netlink import Netlink, parse, split
 
 PLAYGROUND, ROVER = "lab", "rover"
@@ -39,13 +42,14 @@ workspaces:
   rover: {networks: [grid]}
   sender: {networks: [grid], host: n3}
 """
+_INDEX = struct.Struct("=i")
 MOVE_S = 30.0
 SETTLE_S = 1.0
 """The stream runs so long before and after a move."""
 
 
-def entries(heard: Netlink, mac: bytes) -> list[str]:
-    """What is told of a MAC since the last look: the VTEP of a tunnel's entry, or "" for one of a bridge's port."""
+def entries(heard: Netlink, mac: bytes) -> list[tuple[int, str]]:
+    """What is told of a MAC since the last look: the device's index, and the VTEP of a tunnel's entry or ""."""
     found = []
     while True:
         try:
@@ -56,23 +60,33 @@ def entries(heard: Netlink, mac: bytes) -> list[str]:
             told = parse(body, 12)
             if kind == m.RTM_NEWNEIGH and bytes(told.get(m.NDA_LLADDR, b"")) == mac:
                 to = bytes(told[m.NDA_DST]) if m.NDA_DST in told else b""
-                found.append(".".join(map(str, to)))
+                found.append((_INDEX.unpack_from(body, 4)[0], ".".join(map(str, to))))
+
+
+def _is_ports(namespace: int, index: int) -> bool:
+    """Whether a device is a port's. Before a move's flip the new host has the MAC behind its tunnel's device."""
+    with contextlib.suppress(OSError):
+        return namespaces.inside(namespace, lambda: socket.if_indextoname(index)).startswith("pg")
+    return False
 
 
 def move(site: Lab, mac: bytes, target: str, measured: bool = False) -> tuple[Json, float]:
-    """One move: its result, and ms from the new host's own entry to the third host's."""
+    """One move: its result, and ms from the new host's own entry, at the port, to the third host's."""
     with contextlib.ExitStack() as stack:
         new = stack.enter_context(contextlib.closing(hear_neighbours(site, target)))
         third = stack.enter_context(contextlib.closing(hear_neighbours(site, "n3")))
+        namespace = site.dataplane(target)
+        stack.callback(os.close, namespace)
         asked = site.client.post("migrate", {"workspace": ROVER, "host": target, "measure": measured})
         local = remote = 0.0
         deadline = time.monotonic() + MOVE_S
-        while not remote:
+        while not (local and remote):
             ready, _, _ = select.select([new.socket, third.socket], [], [], 1.0)
             now = time.perf_counter()
-            if new.socket in ready and "" in entries(new, mac) and not local:
-                local = now
-            if third.socket in ready and UNDERLAY[target] in entries(third, mac):
+            if new.socket in ready and not local:
+                plain = [index for index, vtep in entries(new, mac) if not vtep]
+                local = now if any(_is_ports(namespace, index) for index in plain) else 0.0
+            if third.socket in ready and UNDERLAY[target] in (vtep for _, vtep in entries(third, mac)):
                 remote = now
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the third host was not re-pointed to {target} in {MOVE_S:g} s")
