@@ -223,7 +223,7 @@ def test_of_too_many_silent_ones_the_oldest_go(tmp_path: Path, monkeypatch: pyte
 
 
 def test_small_messages_do_not_wait_for_each_other() -> None:
-    """A view's change and its `Complete` are two: without TCP_NODELAY an agent heard the second 40 ms after the first."""
+    """A change of a view and its `Complete` are two: without TCP_NODELAY the second was heard 40 ms after the first."""
     with contextlib.closing(serving.tcp_socket("127.0.0.1:0")) as door:
         door.listen()
         with socket.create_connection(door.getsockname()), contextlib.closing(door.accept()[0]) as accepted:
