@@ -57,7 +57,7 @@ class Guests:
 
     async def observe(self, guests: Collection[str] | None = None) -> None:
         """Reads what every driver finds, of all guests or of these, by a look that starts after this call; calls that
-        wait share one."""
+        wait share one. Raises DriverError; whoever waits then looks for itself, at what was left, too."""
         self._asked += 1
         asked = self._asked
         self._to_see = None if guests is None or self._to_see is None else self._to_see.union(guests)
@@ -67,9 +67,13 @@ class Guests:
             covers, these = self._asked, self._to_see
             self._to_see = set()
             found: dict[str, tuple[str, Observed]] = {}
-            for name, driver in self.drivers.items():
-                for guest, seen in (await driver.observe(these)).items():
-                    found[guest] = (name, seen)
+            try:
+                for name, driver in self.drivers.items():
+                    for guest, seen in (await driver.observe(these)).items():
+                        found[guest] = (name, seen)
+            except BaseException:
+                self._to_see = None if these is None or self._to_see is None else these | self._to_see
+                raise
             looked_at = self.observed.keys() | found.keys() if these is None else these
             for guest in looked_at:
                 if self.observed.get(guest) != (now := found.get(guest)):
@@ -209,22 +213,33 @@ class Guests:
         self._busy[guest] = asyncio.ensure_future(self._do(guest, action, _aim(self._wants.get(guest))))
 
     async def _do(self, guest: str, action: Coroutine[Any, Any, object], aim: object) -> None:
+        """An action, and a look at what it did. However it ends, the guest is free for the next one then."""
         try:
-            await action
-            self.causes.pop(guest, None)
+            try:
+                await action
+                self.causes.pop(guest, None)
+            except DriverError as error:
+                self._failed(guest, str(error), aim)
+                await asyncio.sleep(RETRY_S)
+            await self.observe({guest})
         except DriverError as error:
-            if self.causes.get(guest) != str(error):
-                log.warning("guest action failed guest=%s cause=%s", guest, error)
-            if _aim(self._wants.get(guest)) == aim:
-                self.causes[guest] = str(error)
-            self.due.add(guest)
-            self.again()
+            self._failed(guest, str(error), aim)
+        except Exception as error:
+            log.exception("guest action broke off guest=%s", guest)
+            self._failed(guest, f"{type(error).__name__}: {error}", aim)
             await asyncio.sleep(RETRY_S)
         finally:
-            await self.observe({guest})
             del self._busy[guest]
             self.due.add(guest)
             self.again()
+
+    def _failed(self, guest: str, cause: str, aim: object) -> None:
+        if self.causes.get(guest) != cause:
+            log.warning("guest action failed guest=%s cause=%s", guest, cause)
+        if _aim(self._wants.get(guest)) == aim:
+            self.causes[guest] = cause
+        self.due.add(guest)
+        self.again()
 
 
 def _aim(want: Want | None) -> object:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 
 import pytest
 
+from playground.agent import guests as guests_module
 from playground.agent.guests import Guests
 from playground.derive import Role, Want
-from playground.workspaces.drivers.api import DriverError, Guest, Nic
+from playground.workspaces.drivers.api import DriverError, Guest, GuestState, Nic, Observed
 from playground.workspaces.drivers.memory import Machine, MemoryDriver
 
 GUEST = Guest("7a010e8d8fc8", "atlas", "w", "w", (Nic("0" * 12, "pg" + "0" * 12, "02:00:00:00:00:01", 1450, 0),))
@@ -145,3 +146,57 @@ def test_a_cause_ends_with_what_it_was_the_cause_of() -> None:
             task.cancel()
 
     run(work())
+
+
+class Blind(MemoryDriver):
+    """A driver whose looks fail now and then."""
+
+    fails: Exception | None = None
+
+    async def observe(self, guests: Collection[str] | None = None) -> dict[str, Observed]:
+        if self.fails is not None:
+            fails, self.fails = self.fails, None
+            raise fails
+        return await super().observe(guests)
+
+
+@pytest.mark.parametrize("error", [DriverError("no namespace"), OSError(22, "Invalid argument"), KeyError("x")])
+def test_a_guest_whose_look_failed_after_an_action_is_acted_on_again(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guests_module, "RETRY_S", 0.01)
+
+    async def work() -> None:
+        host = Host("n1", Machine())
+        driver = Blind("n1", Machine())
+        host.driver, host.guests.drivers = driver, {"memory": driver}
+        want = a_want(Role.RUN, 0, 0)
+        await host.guests.observe()
+        host.guests.step({want.id: want}, {want.id}, may_open=True)
+        driver.fails = error
+        await asyncio.gather(*host.guests._busy.values())
+        assert not host.guests._busy
+        for _ in range(2):  # what the failed look left is seen by the next; then the guest is started
+            await host.guests.observe({want.id})
+            host.guests.step({want.id: want}, (), may_open=True)
+            await asyncio.gather(*host.guests._busy.values())
+        assert host.guests.state(want.id) is GuestState.RUNNING
+
+    asyncio.run(work())
+
+
+def test_whoever_waits_for_a_look_that_fails_looks_for_itself() -> None:
+    async def work() -> None:
+        machine = Machine()
+        host = Host("n1", machine)
+        driver = Blind("n1", machine)
+        host.guests.drivers = {"memory": driver}
+        await driver.prepare(GUEST)
+        driver.fails = DriverError("no namespace")
+        first, second = await asyncio.gather(
+            host.guests.observe({GUEST.id}), host.guests.observe({"f" * 12}), return_exceptions=True
+        )
+        assert isinstance(first, DriverError) and second is None
+        assert host.guests.state(GUEST.id) is GuestState.PREPARED
+
+    asyncio.run(work())
