@@ -1,4 +1,4 @@
-"""Pure. Holds a scene against what is expected of it: the lines of `tests:`. Each pair that a line means must meet it."""
+"""Pure. Holds a scene against what is expected of it: the lines of `tests:`. Each pair of a line must meet it."""
 
 from __future__ import annotations
 

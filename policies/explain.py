@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from policies.ends import End, SpecialEnd, WorkspaceEnd, WorldEnd, end_text, ends_outside, ports_of
 from policies.evaluate import Decision, Way, judge
-from policies.ir import IR, PolicyHead, ResolvedRule
+from policies.ir import IR, SERVICES, PolicyHead, ResolvedRule
 from policies.model import Action, Direction, Mode, Origin, Scene, Tier
 from policies.ports import EVERYTHING, LIMITS, NOTHING, Ports, Protocol
 from policies.resolve import resolve
@@ -177,11 +177,10 @@ class _Walk:
                         "to send them to. Only what the inside began is answered."
                     ], []
             mine = [port for port in mine if any(port.network in one.networks for one in here)]
-            why.append(f"{me} reaches {it} through gateway {', '.join(sorted({one.name for one in here}))}.")
+            why.append(f"{me} is joined to {it} by gateway {', '.join(sorted({one.name for one in here}))}.")
         ends = ends_outside(self._ir, outside, playground)
         if not ends:
             return [
-                *why,
                 f"{it} lies in a subnet of {playground}, and no workspace has it: it is no part of the world.",
             ], []
         parts: dict[tuple[_Judged, ...], None] = {}
@@ -202,7 +201,7 @@ class _Walk:
             allowed = allowed & Ports.union(one.ports for one in decisions if one.is_allowed)
             for decision in decisions:
                 part = "" if decision.ports == self._ports else f"{ports_text(decision.ports)}: "
-                steps += [f"{prefix}{part}{sentence}" for sentence in _sentences(decision, direction, name)]
+                steps += [f"{prefix}{part}{sentence}" for sentence in _sentences(decision, direction, name, end)]
                 deciding.append((decision, _decided_by(decision, direction, name)))
         denying = [by for decision, by in deciding if not decision.is_allowed]
         allowing = [by for decision, by in deciding if decision.way is Way.RULE] or [by for _, by in deciding]
@@ -226,7 +225,7 @@ def _decided_by(decision: Decision, direction: Direction, name: str) -> DecidedB
     return DecidedBy("default", name, direction)
 
 
-def _sentences(decision: Decision, direction: Direction, name: str) -> Iterable[str]:
+def _sentences(decision: Decision, direction: Direction, name: str, end: int) -> Iterable[str]:
     """What happened at one end to one part of the ports, tier by tier."""
     side = f"{direction.value} of {name}"
     for rule in decision.passed:
@@ -241,13 +240,15 @@ def _sentences(decision: Decision, direction: Direction, name: str) -> Iterable[
             f"{side}: {listed}{more} select{'s' if len(decision.closed_by) == 1 else ''} {name} for {direction.value}, "
             "and no rule allows it: denied. To allow it, add a rule there or another policy that does."
         )
+    elif end == SERVICES:
+        yield f"{side}: no rule of the admin tier denies it, and only that tier may: allowed."
     else:
         yield f"{side}: no policy speaks of it: allowed."
 
 
 def _head_text(head: PolicyHead) -> str:
     mode = ", logged" if head.mode is Mode.LOG else ""
-    return f"{head.name or 'the policy'} ({head.origin}{mode})"
+    return f"{f'policy {head.name}' if head.name else 'the policy'} ({head.origin}{mode})"
 
 
 def _rule_text(rule: ResolvedRule) -> str:
