@@ -63,6 +63,7 @@ def cut_off(site: Site, verb: str) -> Iterator[None]:
         yield
     finally:
         befall(site, "heal")
+        eventually(lambda: "n1: connected since" in standing(site), 15.0, "n1 has dialled in")
         site.await_hosts()
         site.converged("lab")
 
@@ -112,7 +113,6 @@ def test_a_host_that_is_cut_off_goes_on_says_so_and_comes_up_alone(site: Site) -
             "its workspace is there again",
         )
         assert site.pid("lab", "one") != pid
-    assert "n1: connected since" in standing(site)
     site.assert_reachable("lab", 2)
 
 
