@@ -33,8 +33,8 @@ workspaces:
 MTU = 1450
 """Of guests, bytes: 1500 of the underlay less VXLAN's 50 (RFC 7348)."""
 
-UNDERLAY = "bench-wire"
-HOSTS, GUESTS = ("bench-w1", "bench-w2"), ("bench-g1", "bench-g2")
+UNDERLAY = measure.own("wire")
+HOSTS, GUESTS = (measure.own("w1"), measure.own("w2")), (measure.own("g1"), measure.own("g2"))
 
 
 def _do(*lines: str) -> None:

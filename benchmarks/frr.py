@@ -15,8 +15,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from measure import own
+
 DAEMONS = Path("/usr/lib/frr")
-HOSTS = ("bench-f1", "bench-f2")
+HOSTS = (own("f1"), own("f2"))
 TUNNEL, PORT = "vx100", "vm0"
 
 _ZEBRA = "hostname r{number}\n"

@@ -100,6 +100,11 @@ def publish(name: str, figures: Mapping[str, Any], began: Json, folder: Path = R
     sys.stdout.flush()
 
 
+def own(word: str) -> str:
+    """A name for a network namespace that no other benchmark has, nor this one in another process."""
+    return f"bench-{word}-{os.getpid()}"
+
+
 def note(text: str) -> None:
     """Tells whoever waits what is being done."""
     print(f"# {text}", file=sys.stderr, flush=True)

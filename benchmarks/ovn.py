@@ -17,9 +17,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from measure import own
+
 from playground.sandbox.namespaces import started
 
-CENTRAL = "bench-ovn"
+CENTRAL = own("ovn")
 AT_ONCE = 150
 """Ports in one command: a command line has an end."""
 
@@ -227,7 +229,7 @@ class Ovn:
 
 
 def _host(chassis: int) -> str:
-    return f"bench-h{chassis}" if chassis else CENTRAL
+    return own(f"h{chassis}") if chassis else CENTRAL
 
 
 def _chunks(ports: Sequence[int]) -> Iterator[Sequence[int]]:
