@@ -20,7 +20,8 @@ class RecordTooNew(Exception):
     """A record was written by a newer version; upgrade this process before it touches the store."""
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=False):
+class _Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", omit_defaults=False):
+    # gc=False: records hold texts, numbers and plain containers of these, so no cycle goes through one
     schema: int = SCHEMA
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -75,6 +76,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 async def _serve(options: argparse.Namespace) -> None:
+    gc.set_threshold(20_000, 20, 100)  # thousands of records live long; 700 would have them all looked at again and again
     from playground.api.app import make_app
     from playground.api.serving import Serving, tcp_socket, unix_socket
     from playground.controller.controller import Controller

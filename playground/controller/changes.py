@@ -270,6 +270,11 @@ class Changes:
             return
         self._settle(name, root.change)
 
+    def is_written(self, name: str) -> bool:
+        """Whether this controller has seen every record of what a playground's root accepts."""
+        grid = self._world.grids.get(name)
+        return grid is None or grid.root is None or self._is_settled(name, grid.root)
+
     def _settle(self, name: str, change: str) -> None:
         self._settled[name] = (change, self._world.modified(f"playground/{name}"))
 

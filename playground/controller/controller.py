@@ -44,12 +44,12 @@ class Controller:
         self.site = site.name
         self.world = World(store)
         self.events = EventLog(store, self.world)
-        self.progress = Progress(self.world)
         self.sessions = Sessions(store, self.world, self.events, site.domain, list(site.resolvers), site.name)
         self.execution = Execution(self.world, self.sessions)
         self.probing = Probing(store, self.world, self.execution)
         self.moves = Moves(store, self.world, self.events, self.probing.meter)
         self.changes = Changes(store, self.world, self.events)
+        self.progress = Progress(self.world, self.changes.is_written)
         self._placing = Placing(store, self.world, self.moves)
 
     async def run(self) -> None:

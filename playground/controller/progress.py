@@ -7,7 +7,7 @@ not yet so.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from playground.controller.status import Json, lingering, natural, port_state, seen_of, workspace_state
@@ -43,8 +43,19 @@ class Standing:
     failed: tuple[Said, ...]
 
 
-def standing_of(world: World, grid: Grid, workspace: WorkspaceRecord) -> Standing:
-    """From nothing but the world."""
+def standing_of(world: World, playground: str, name: str) -> Standing | None:
+    """From nothing but the world; None when nothing is asked of a workspace, and nothing of it is left."""
+    grid = world.grids[playground]
+    if (workspace := grid.workspaces.get(name)) is not None:
+        return _standing(world, grid, workspace)
+    hosts = sorted(world.observed_workspaces.get((playground, name), {}).keys() & world.alive.keys())
+    if not hosts:
+        return None
+    waiting = tuple((f"workspace {name}", f"host {host} is ending it") for host in hosts)
+    return Standing(False, 0, 0, waiting, ())
+
+
+def _standing(world: World, grid: Grid, workspace: WorkspaceRecord) -> Standing:
     waiting: list[Said] = []
     failed: list[Said] = []
     is_running = False
@@ -110,8 +121,10 @@ class _Kept:
 class Progress:
     """Every playground of a world."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, is_written: Callable[[str], bool]) -> None:
+        """is_written: whether all that a playground's accepted file means is in the world."""
         self._world = world
+        self._is_written = is_written
         self._kept: dict[str, _Kept] = defaultdict(_Kept)
         self._stale: dict[str, set[str]] = defaultdict(set)
         self._changed([(key, None, record) for key, (record, _) in world.items.items()], world.revision)
@@ -127,9 +140,8 @@ class Progress:
             return _removed(name, lingering(world, name))
         kept = self._kept[name]
         for workspace in self._stale.pop(name, ()):
-            record = grid.workspaces.get(workspace)
-            kept.put(workspace, standing_of(world, grid, record) if record is not None else None)
-        return _progress(world, name, grid, kept)
+            kept.put(workspace, standing_of(world, name, workspace))
+        return _progress(world, name, grid, kept, self._is_written(name))
 
     def _changed(self, changes: list[tuple[str, Record | None, Record | None]], revision: int) -> None:
         for key, before, after in changes:
@@ -162,23 +174,28 @@ class Progress:
             self._stale[playground].update(kept.behind)
 
     def _host(self, host: str) -> None:
+        for playground, workspace in self._world.observed_workspaces:
+            grid = self._world.grids.get(playground)
+            if grid is not None and workspace not in grid.workspaces:
+                self._stale[playground].add(workspace)
         for playground in self._world.ties.playgrounds(host):
             grid = self._world.grids[playground]
             self._stale[playground].update(w.name for w in grid.workspaces.values() if w.host == host)
             self._stale[playground].update(b.workspace for b in grid.bindings.values() if b.active == host)
 
 
-def whole(world: World, name: str) -> Json:
+def whole(world: World, name: str, is_written: bool = True) -> Json:
     """What `Progress.of` says, from nothing but the world."""
     grid = world.grids.get(name)
     if grid is None or name not in world.playgrounds():
         return _removed(name, lingering(world, name))
     kept = _Kept()
-    for workspace in grid.workspaces.values():
-        kept.put(workspace.name, standing_of(world, grid, workspace))
+    left = {workspace for playground, workspace in world.observed_workspaces if playground == name}
+    for workspace in grid.workspaces.keys() | left:
+        kept.put(workspace, standing_of(world, name, workspace))
     records: list[Record] = [*grid.networks.values(), *grid.ports.values(), *grid.bindings.values()]
     kept.newest = max((world.compare(record).modified for record in records), default=0)
-    return _progress(world, name, grid, kept)
+    return _progress(world, name, grid, kept, is_written)
 
 
 def _removed(name: str, left: list[Json]) -> Json:
@@ -193,7 +210,7 @@ def _removed(name: str, left: list[Json]) -> Json:
     }
 
 
-def _progress(world: World, name: str, grid: Grid, kept: _Kept) -> Json:
+def _progress(world: World, name: str, grid: Grid, kept: _Kept, is_written: bool) -> Json:
     behind = [kept.behind[workspace] for workspace in sorted(kept.behind, key=natural)]
     waiting = _objects(said for standing in behind for said in standing.waiting)
     failed = _objects(said for standing in behind for said in standing.failed)
@@ -202,8 +219,8 @@ def _progress(world: World, name: str, grid: Grid, kept: _Kept) -> Json:
             seen = world.observed_hosts.get(host)
             if host in world.alive and (seen is None or seen.applied < kept.newest):
                 waiting.append({"object": f"host {host}", "cause": "has not converged to the last change yet"})
-    unwritten = grid.root is not None and any(c.playground == name for c in world.changes.values())
-    present = grid.root is not None and grid.root.state == "present" and not unwritten
+    under_way = not is_written or any(c.playground == name for c in world.changes.values())
+    present = grid.root is not None and grid.root.state == "present" and not under_way
     return {
         "name": name,
         "converged": present and not waiting and not failed,
