@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def pytest_configure() -> None:
     from playground.sandbox import namespaces as ns
 
     ns.own_mounts()
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if (
+            " - nsfs " in line
+        ):  # names of others' namespaces, which come and go; those of who let us in can't be put away
+            with suppress(OSError):  # a user namespace may not put away what it was born with
+                ns.unmount(line.split()[4])
     ns.unshare(ns.CLONE_NEWNET)
     ns.mount("sysfs", "/sys", "sysfs", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
     ns.mount("tmpfs", "/run", "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")

@@ -79,11 +79,6 @@ def kill_first(info: sandbox.SandboxInfo) -> None:
         time.sleep(0.005)
 
 
-def everybody() -> dict[int, str | None]:
-    """All processes there are, and who each of them is: namespace and process numbers are soon another's."""
-    return {int(entry.name): started(int(entry.name)) for entry in Path("/proc").glob("[0-9]*")}
-
-
 def inside(pid: int) -> set[int]:
     """Processes in the PID namespace of `pid`."""
     own = Path(f"/proc/{pid}/ns/pid").stat().st_ino
@@ -108,3 +103,26 @@ def namespaces(pids: set[int]) -> set[str]:
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue
     return found - own
+
+
+@dataclass(frozen=True)
+class Held:
+    """Who is in a sandbox's namespaces. Numbers are no names: those of namespaces and processes are soon another's."""
+
+    processes: dict[int, tuple[str | None, set[str]]]
+
+    def still(self) -> set[str]:
+        """Namespaces of then that a process of then is in, now as then."""
+        return {
+            namespace
+            for pid, (who, then) in self.processes.items()
+            if started(pid) == who
+            for namespace in then & namespaces({pid})
+        }
+
+
+def held(pids: set[int]) -> Held:
+    """The namespaces of these processes, and whoever on this machine is in one of them."""
+    theirs = namespaces(pids)
+    everybody = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+    return Held({pid: (started(pid), namespaces({pid}) & theirs) for pid in everybody})

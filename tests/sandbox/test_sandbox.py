@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from sandbox_drive import SLEEP
-from sandbox_lab import NOBODY, Folders, answer, drive, everybody, inside, kill_first, namespaces, program, run, start
+from sandbox_lab import NOBODY, Folders, answer, drive, held, inside, kill_first, namespaces, program, run, start
 
 from playground import paths, sandbox
 from playground.sandbox.namespaces import started
@@ -76,9 +76,9 @@ def test_after_stop_no_process_namespace_or_file_is_left(site: str, folders: Fol
     run(made, "sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 &", host="n1")
     before = inside(made.pid)
     assert len(before) >= 5
-    held, everyone = namespaces(before), everybody()
+    before_stop = held(before)
     assert sandbox.stop(site) is True
-    assert held & namespaces({pid for pid, who in everyone.items() if started(pid) == who}) == set()
+    assert before_stop.still() == set()
     assert sandbox_processes(folders) == set()
     assert folders.are_empty()
     assert sandbox.find(site) is None
@@ -296,9 +296,9 @@ def test_an_ordinary_user_has_the_whole_site_in_a_user_namespace(
     said = answer(drive("ensure", "east", "3", "memory", prefix=prefix, python=python))
     assert "error" not in said, said["error"]
     assert said["user"] is True and said["ping"] == 0
-    held, everyone = namespaces(inside(said["pid"])), everybody()
+    before_stop = held(inside(said["pid"]))
     assert answer(drive("stop", "east", prefix=prefix, python=python)) == {"stopped": True}
-    assert held & namespaces({pid for pid, who in everyone.items() if started(pid) == who}) == set()
+    assert before_stop.still() == set()
     assert folders.are_empty()
 
 
