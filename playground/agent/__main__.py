@@ -104,7 +104,7 @@ def _say_status(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    gc.set_threshold(20_000, 20, 100)  # thousands of records live long; 700 would have them all looked at again and again
+    gc.set_threshold(20_000, 20, 100)  # by default all that lives long is looked at again and again
     from overlay.kernel import namespaces
     from overlay.kernel.apply import DataPlane
     from playground import wire

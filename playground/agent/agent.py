@@ -12,10 +12,10 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
 
@@ -23,23 +23,20 @@ from dhcp.scope import PortScope
 from dhcp.server import LeaseKind
 from overlay.kernel.converge import Outcome, PortState
 from overlay.kernel.monitor import Heard
-from overlay.parts import Focus, Part, between
-from overlay.state import HostState, NetworkId, PortId
+from overlay.parts import Focus, between
+from overlay.state import HostState, PortId
 from playground import __version__, wire
 from playground.agent.cache import Cache, Said
 from playground.agent.execute import execute
+from playground.agent.focus import differing, guests_in, widen
 from playground.agent.guests import Guests
 from playground.agent.link import Link
-from playground.agent.reports import Reports
+from playground.agent.reports import Reports, leaving, observed_port, observed_workspace
 from playground.agent.standing import StandingFile
 from playground.derive import Derivation, Derived, Role, Setting, Want
 from playground.records import (
-    BindingRecord,
-    MigrationRecord,
     ObservedHost,
-    ObservedPort,
     ObservedWorkspace,
-    WorkspaceRecord,
     key_of,
     workspace_id,
 )
@@ -190,7 +187,7 @@ class Agent:
         for message in self._incoming:
             self._view.take(message)
             if message.scope == host_scope(self._host):
-                self._look_at |= _guests_in(message)  # what began or ended elsewhere may have changed who carries them
+                self._look_at |= guests_in(message)  # what began or ended elsewhere may have changed who carries them
         self._view.take(complete)
         if self._unsaved is not None:
             self._unsaved += [*self._incoming, complete]
@@ -368,8 +365,8 @@ class Agent:
             ports = {*derived.bound, *(before.bound if before is not None else ())}
         else:
             focus = between(before.state, derived.state)
-            _widen(focus, heard, derived.state)
-            ports = {id for id, _ in _differing(before.bound, derived.bound)}
+            widen(focus, heard, derived.state)
+            ports = {id for id, _ in differing(before.bound, derived.bound)}
             outcome = Outcome()
             if focus:
                 outcome = await asyncio.to_thread(self._dataplane.converge_changes, derived.state, focus)
@@ -393,8 +390,8 @@ class Agent:
         """Ids of guests that may have something to do now, beside those that have not done what they are to do."""
         if is_whole or before is None:
             return derived.wants.keys() | self._guests.observed.keys()
-        found = {id for id, _ in _differing(before.wants, derived.wants)}
-        told = (key.removeprefix("port/") for key, _ in _differing(before.services, derived.services))
+        found = {id for id, _ in differing(before.wants, derived.wants)}
+        told = (key.removeprefix("port/") for key, _ in differing(before.services, derived.services))
         bindings = (derived.bound.get(port) for port in {*ports, *map(PortId, told)})
         return found | {workspace_id(b.playground, b.workspace) for b in bindings if b is not None}
 
@@ -464,7 +461,10 @@ class Agent:
         found: list[wire.Observation] = [self._observed_host()]
         for port in ports:
             if port in derived.bound:
-                found.append(self._observed_port(port, derived.bound[port]))
+                status = self._outcome.ports.get(port) if self._outcome is not None else None
+                problem = self._problems.get(port_key(port), "")
+                leased = self._leased.get(port, {})
+                found.append(observed_port(self._host, derived.bound[port], status, leased, problem))
             else:
                 self._reports.drop(f"observed/port/{port}/{self._host}")
         for guest in guests:
@@ -478,18 +478,6 @@ class Agent:
             self._reports.note(observation)
         if is_whole:
             self._reports.keep(key_of(observation) for observation in found)
-
-    def _observed_port(self, port: PortId, binding: BindingRecord) -> ObservedPort:
-        status = self._outcome.ports.get(port) if self._outcome is not None else None
-        held = dict.fromkeys(binding.leased, True) | self._leased.get(port, {})
-        return ObservedPort(
-            port=port,
-            host=self._host,
-            generation=binding.generation,
-            programmed=status.state.value if status else "waiting",
-            cause=(status.cause if status else "") or self._problems.get(port_key(port), ""),
-            leased=tuple(sorted(address for address, is_held in held.items() if is_held)),
-        )
 
     def _observed_host(self) -> ObservedHost:
         errors = self._outcome.errors if self._outcome is not None else ()
@@ -505,44 +493,21 @@ class Agent:
 
     def _observed_guest(self, guest: str, want: Want | None) -> ObservedWorkspace | None:
         """What is to be said of a guest; None for nothing."""
-        if want is not None:
-            is_here = want.role is not Role.AWAY or self._guests.state(guest) is not GuestState.ABSENT
-            return self._observed_workspace(want) if is_here else None
         _, seen = self._guests.observed.get(guest, ("", None))
-        if seen is None or not seen.name:
+        if want is None:
+            return leaving(self._host, seen)
+        state = self._guests.state(guest)
+        if want.role is Role.AWAY and state is GuestState.ABSENT:
             return None
-        return ObservedWorkspace(
-            playground=seen.playground, workspace=seen.name, host=self._host, generation=0, state="leaving"
-        )
-
-    def _observed_workspace(self, want: Want) -> ObservedWorkspace:
-        state = self._guests.state(want.id)
-        cause = self._guests.causes.get(want.id, "")
-        match want.role, state:
-            case (Role.RUN, GuestState.RUNNING) if self._guests.differs(want):
-                said = "preparing"
-            case (Role.RUN, GuestState.RUNNING):
-                said = "running"
-            case (Role.TAKE, GuestState.RUNNING) if self._guests.has_arrived(want):
-                said = "running"
-            case (Role.ARRIVE | Role.TAKE, GuestState.ELSEWHERE) if self._is_ready(want):
-                said = "prepared"
-            case (Role.STOP, GuestState.ABSENT):
-                said = "stopped"
-            case (Role.STOP | Role.HOLD | Role.AWAY, _):
-                said = "leaving"
-            case _:
-                said = "preparing"
-        if cause and said == "preparing":
-            said = "failed"
-        return ObservedWorkspace(
-            playground=want.playground,
-            workspace=want.name,
-            host=self._host,
-            generation=want.generation,
-            state=said,
-            cause=cause,
-            pause_ms=self._guests.pauses.get(want.id),
+        return observed_workspace(
+            self._host,
+            want,
+            state,
+            cause=self._guests.causes.get(guest, ""),
+            is_ready=self._is_ready(want),
+            has_arrived=self._guests.has_arrived(want),
+            differs=self._guests.differs(want),
+            pause_ms=self._guests.pauses.get(guest),
         )
 
     # the cache
@@ -576,41 +541,3 @@ class Agent:
             if not self._forgetful:
                 log.error("cache not written file=%s error=%s", self._cache.path, error)
             self._forgetful = f"what this host was shown is not remembered: {error.strerror}: {self._cache.path}"
-
-
-def _guests_in(message: wire.Enter | wire.Changed | wire.Leave) -> set[str]:
-    """Ids of the guests that a message of the host's own scope speaks of."""
-    found = set()
-    records = message.records if isinstance(message, wire.Enter) else ()
-    for record in message.puts if isinstance(message, wire.Changed) else records:
-        if isinstance(record, WorkspaceRecord):
-            found.add(record.id)
-        elif isinstance(record, MigrationRecord):
-            found.add(workspace_id(record.playground, record.workspace))
-    if isinstance(message, wire.Changed):
-        found.update(workspace_id(*key.split("/")[1:3]) for key in message.deletes)
-    return found
-
-
-def _widen(focus: dict[NetworkId, Part | None], heard: Heard, state: HostState) -> None:
-    """Adds to a focus what the kernel has told of. Devices that no network has are left to the look at everything."""
-    focus.update(dict.fromkeys(heard.networks))
-    for port in heard.ports:
-        for id, network in state.networks.items():
-            if port in network.ports and (part := focus.get(id, Part())) is not None:
-                focus[id] = part | Part(ports=frozenset({port}))
-
-
-K = TypeVar("K")
-
-
-def _differing(before: Mapping[K, object], after: Mapping[K, object]) -> Iterator[tuple[K, object]]:
-    """Keys and values of what came, went or is another object; what is kept is the same one."""
-    if before is after:
-        return
-    for key, value in after.items():
-        if before.get(key) is not value:
-            yield key, value
-    for key, value in before.items():
-        if key not in after:
-            yield key, value

@@ -5,10 +5,13 @@ Whoever observes notes what it has looked at; what stands as it was said is not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from playground.records import key_of
+from overlay.kernel.converge import PortStatus
+from playground.derive import Role, Want
+from playground.records import BindingRecord, ObservedPort, ObservedWorkspace, key_of
 from playground.wire import Observation, Report
+from playground.workspaces.drivers.api import GuestState, Observed
 
 
 class Reports:
@@ -55,3 +58,66 @@ class Reports:
             if self._observed.get(key := key_of(observation)) == observation:
                 self._unsaid.discard(key)
         self._unsaid.difference_update(key for key in report.gone if key not in self._observed)
+
+
+def observed_port(
+    host: str, binding: BindingRecord, status: PortStatus | None, leased: Mapping[str, bool], problem: str
+) -> ObservedPort:
+    """What a host says of a port of its own. leased: addresses that its client took here, or gave back (False).
+    problem: why the responder can't answer for it, or empty."""
+    held = dict.fromkeys(binding.leased, True) | dict(leased)
+    return ObservedPort(
+        port=binding.port,
+        host=host,
+        generation=binding.generation,
+        programmed=status.state.value if status else "waiting",
+        cause=(status.cause if status else "") or problem,
+        leased=tuple(sorted(address for address, is_held in held.items() if is_held)),
+    )
+
+
+def observed_workspace(
+    host: str,
+    want: Want,
+    state: GuestState,
+    *,
+    cause: str,
+    is_ready: bool,
+    has_arrived: bool,
+    differs: bool,
+    pause_ms: float | None,
+) -> ObservedWorkspace:
+    """What a host says of a workspace that it has a role in. state: as found. cause: of the last action that failed.
+    is_ready: all its ports are programmed and answered for. has_arrived: by the very move that it is wanted by.
+    differs: it runs with other NICs than it is to have."""
+    match want.role, state:
+        case (Role.RUN, GuestState.RUNNING) if differs:
+            said = "preparing"
+        case (Role.RUN, GuestState.RUNNING):
+            said = "running"
+        case (Role.TAKE, GuestState.RUNNING) if has_arrived:
+            said = "running"
+        case (Role.ARRIVE | Role.TAKE, GuestState.ELSEWHERE) if is_ready:
+            said = "prepared"
+        case (Role.STOP, GuestState.ABSENT):
+            said = "stopped"
+        case (Role.STOP | Role.HOLD | Role.AWAY, _):
+            said = "leaving"
+        case _:
+            said = "preparing"
+    return ObservedWorkspace(
+        playground=want.playground,
+        workspace=want.name,
+        host=host,
+        generation=want.generation,
+        state="failed" if said == "preparing" and cause else said,
+        cause=cause,
+        pause_ms=pause_ms,
+    )
+
+
+def leaving(host: str, seen: Observed | None) -> ObservedWorkspace | None:
+    """What a host says of a workspace that nothing is wanted of; None when nothing of it is here."""
+    if seen is None or not seen.name:
+        return None
+    return ObservedWorkspace(playground=seen.playground, workspace=seen.name, host=host, generation=0, state="leaving")
