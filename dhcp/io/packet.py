@@ -34,7 +34,7 @@ _DRAIN: Final = 64
 """Frames per turn of the loop, so that a flood leaves room for names and the agent."""
 
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _LOAD_HALF_AT_X = 0x20, 0x28, 0x30, 0x48
-_LOAD_X_HEADER_LENGTH, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0xB1, 0x15, 0x45, 0x06
+_LOAD_X_HEADER_LENGTH, _AND, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0xB1, 0x54, 0x15, 0x45, 0x06
 _NEXT: Final = ""
 _FILTER: Final = (
     # (label, code, operand, label if true, label if false); linux/filter.h. Offsets are from the Ethernet header.
@@ -52,7 +52,7 @@ _FILTER: Final = (
     ("icmpv6", _JUMP_EQUAL, 58, _NEXT, "drop"),
     ("icmp type", _LOAD_BYTE, 54, _NEXT, _NEXT),
     ("solicitation", _JUMP_EQUAL, ra.SOLICITATION, "accept", _NEXT),
-    ("neighbour", _JUMP_EQUAL, ra.NEIGHBOUR_SOLICITATION, _NEXT, "drop"),
+    ("neighbour", _JUMP_EQUAL, ra.NEIGHBOUR_SOLICITATION, _NEXT, "answer"),
     # duplicate address detection only: its source is the unspecified address
     ("source 1", _LOAD_WORD, 22, _NEXT, _NEXT),
     ("is 0 1", _JUMP_EQUAL, 0, _NEXT, "drop"),
@@ -62,6 +62,11 @@ _FILTER: Final = (
     ("is 0 3", _JUMP_EQUAL, 0, _NEXT, "drop"),
     ("source 4", _LOAD_WORD, 34, _NEXT, _NEXT),
     ("is 0 4", _JUMP_EQUAL, 0, "accept", "drop"),
+    # neighbours ask each other from other addresses; our questions come from a link-local one
+    ("answer", _JUMP_EQUAL, ra.NEIGHBOUR_ADVERTISEMENT, _NEXT, "drop"),
+    ("destination", _LOAD_HALF, 38, _NEXT, _NEXT),
+    ("range", _AND, 0xFFC0, _NEXT, _NEXT),
+    ("link-local", _JUMP_EQUAL, 0xFE80, "accept", "drop"),
     ("accept", _RETURN, 0xFFFF, _NEXT, _NEXT),
     ("drop", _RETURN, 0, _NEXT, _NEXT),
 )
@@ -93,7 +98,11 @@ class _Port:
     bound: Bound | None
     advertisement: bytes | None
     schedule: ra.Schedule
+    questions: dict[str, bytes]
+    """For the addresses that the client is expected to form and was not heard to have."""
     timer: asyncio.TimerHandle | None = None
+    asked: int = 0
+    asking: asyncio.TimerHandle | None = None
 
 
 def attach_filter(opened: socket.socket) -> None:
@@ -140,15 +149,17 @@ class PacketServer:
         advertisement = ra.advertisement(scope) if scope.ra is not None else None
         self.drop(device)
         loop = asyncio.get_running_loop()
-        port = _Port(scope, bound, advertisement, ra.Schedule(loop.time()))
+        port = _Port(scope, bound, advertisement, ra.Schedule(loop.time()), ra.questions(scope))
         self._ports[device] = port
         self._advertise(device, port)
+        self._ask_later(device, port)
 
     def drop(self, device: str) -> None:
         """Is silent at `device`; no error when it was."""
         port = self._ports.pop(device, None)
-        if port is not None and port.timer is not None:
-            port.timer.cancel()
+        for timer in (port.timer, port.asking) if port is not None else ():
+            if timer is not None:
+                timer.cancel()
 
     def attach(self, opened: socket.socket) -> None:
         """Hears and answers through `opened`, and owns it; every port gets its advertisements anew."""
@@ -159,6 +170,7 @@ class PacketServer:
         for device, port in self._ports.items():
             port.schedule = ra.Schedule(loop.time())
             self._advertise(device, port)
+            self._ask_later(device, port)
 
     def detach(self) -> None:
         """Closes the socket, and with it the hold on its namespace."""
@@ -231,17 +243,19 @@ class PacketServer:
             return Reason.NO_SCOPE
         if solicitation.source_mac != frame.mac(port.scope.mac):
             return Reason.FOREIGN_MAC
-        if solicitation.body[0] == ra.NEIGHBOUR_SOLICITATION:
+        if solicitation.body[0] in (ra.NEIGHBOUR_SOLICITATION, ra.NEIGHBOUR_ADVERTISEMENT):
             prefixes = [prefix for prefix, autonomous in port.scope.ra.prefixes if autonomous]
             formed = ra.formed_address(solicitation, prefixes)
             if formed is None:
                 return Reason.NOT_FOR_US
+            port.questions.pop(formed, None)
             self._on_heard(Heard(device, formed, port.scope.mac, LeaseKind.FORMED))
             return None
         reason = ra.check_solicitation(solicitation)
         if reason is None:
             port.schedule = port.schedule.after_solicitation(asyncio.get_running_loop().time())
             self._advertise(device, port)
+            self._ask_later(device, port)  # it has just come up, however long ago the last question was
         return reason
 
     def _advertise(self, device: str, port: _Port) -> None:
@@ -257,6 +271,21 @@ class PacketServer:
                 self.counters[Reason.NOT_SENT] += 1
             port.schedule = port.schedule.after_sending(now, random.random())
         port.timer = loop.call_at(port.schedule.next_s, self._advertise, device, port)
+
+    def _ask_later(self, device: str, port: _Port, asked: int = 0) -> None:
+        """Sets the timer for the next question, in place of the one that was set, while any is open."""
+        if port.asking is not None:
+            port.asking.cancel()
+        port.asked = asked
+        if port.questions:
+            port.asking = asyncio.get_running_loop().call_later(ra.ask_after_s(asked), self._ask, device, port)
+
+    def _ask(self, device: str, port: _Port) -> None:
+        """Asks for what the client was not heard to have formed: its detection of duplicates was missed, or is to
+        come."""
+        for question in port.questions.values():
+            self._send(device, question)
+        self._ask_later(device, port, port.asked + 1)
 
     def _send(self, device: str, data: bytes) -> bool:
         if self._socket is None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, ICMPv6ND_RS, IPv6
+from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6ND_RS, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
@@ -122,6 +122,8 @@ E4, E6 = Ether(dst="ff:ff:ff:ff:ff:ff", src=ONE), Ether(dst="33:33:00:00:00:02",
         (E6 / IPv6(dst="ff02::2", hlim=255) / ICMPv6ND_RS(), True),
         (E6 / IPv6(src="fe80::2", dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt="fd00::1"), False),
         (E6 / IPv6(src="::", dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt="fd00::1"), True),
+        (E6 / IPv6(src="fd00::1", dst="fe80::1", hlim=255) / ICMPv6ND_NA(tgt="fd00::1"), True),
+        (E6 / IPv6(src="fd00::1", dst="fd00::2", hlim=255) / ICMPv6ND_NA(tgt="fd00::1"), False),
         (E6 / IPv6(dst="ff02::2") / ICMPv6EchoRequest(), False),
         (E6 / IPv6(dst="ff02::2") / UDP(dport=67), False),
     ],

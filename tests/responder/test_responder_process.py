@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from responder_lab import VIEW, Agent, Guest, Host, Namespace, Responder, a_name, answers_for, needs, until
+from responder_lab import VIEW, Agent, Guest, Host, Namespace, Responder, a_name, answers_for, eui64, needs, until
 
 from dhcp import frame, message
 from dhcp.message import BOOTREPLY, BOOTREQUEST, Message
@@ -119,6 +119,26 @@ def test_a_responder_that_was_killed_answers_again_without_an_agent(
     # A new agent is told what happened before it came.
     fresh = Agent(responder)
     fresh.hear(lambda: fresh.kinds(guest.port) == ["offered"])
+    fresh.close()
+
+
+def test_an_address_that_was_formed_while_nobody_listened_is_asked_for(
+    responder: Responder, agent: Agent, host: Host, a_guest: Callable[[], Guest]
+) -> None:
+    guest = a_guest()  # it detects no duplicates, and so says nothing of itself
+    agent.tell(answers_for(guest, host, with_ra=True), whole=True)
+    guest.up()
+    agent.hear(lambda: agent.leased)
+    agent.close()
+    responder.kill()
+    (responder.folder / "r.json").write_text("{}")
+    (responder.folder / "r.json.journal").unlink(missing_ok=True)
+    responder.start()
+    fresh = Agent(responder)
+    fresh.tell(answers_for(guest, host, with_ra=True), whole=True)
+    fresh.hear(lambda: fresh.leased)
+    for told in (agent.leased[0], fresh.leased[0]):
+        assert (told["port"], told["address"], told["kind"]) == (guest.port, eui64(guest.mac), "formed")
     fresh.close()
 
 
