@@ -55,8 +55,6 @@ class Footprint:
     descriptors: dict[str, int]
     processes: dict[str, int]
     namespaces: int
-    named: int
-    links: int
 
     def grown(self, before: Footprint) -> list[str]:
         """What has grown beyond noise since `before`, which was taken in the same state of the site."""
@@ -68,9 +66,8 @@ class Footprint:
                 found.append(f"{name}: {before.descriptors[name]} → {self.descriptors[name]} descriptors")
             if self.processes[name] != before.processes[name]:
                 found.append(f"{name}: {before.processes[name]} → {self.processes[name]} processes")
-        for what in ("namespaces", "named", "links"):
-            if getattr(self, what) != getattr(before, what):
-                found.append(f"{what}: {getattr(before, what)} → {getattr(self, what)}")
+        if self.namespaces != before.namespaces:
+            found.append(f"namespaces: {before.namespaces} → {self.namespaces}")
         return found
 
 
@@ -83,14 +80,34 @@ def footprint(site: Site) -> Footprint:
     def each(what: str) -> dict[str, int]:
         return {name: programs[name][what] for name in PROGRAMS}
 
-    return Footprint(
-        each("pss_kib"),
-        each("descriptors"),
-        each("processes"),
-        seen["namespaces"],
-        sum(len(site.on(host, "ip", "netns").splitlines()) for host in HOSTS),
-        sum(len(site.on(host, "ip", "-o", "link", dataplane=True).splitlines()) for host in HOSTS),
-    )
+    return Footprint(each("pss_kib"), each("descriptors"), each("processes"), seen["namespaces"])
+
+
+def called_for(site: Site) -> dict[str, set[str]]:
+    """What each host should hold where its ports are now: names of namespaces, and of devices in its data plane."""
+    found = {host: {"netns playground", "lo"} for host in HOSTS}
+    for port in site.client.get("ports"):
+        name, network = port["playground"], network_id(port["playground"], port["network"])
+        found[port["host"]] |= {f"netns playground-{name}", f"br{network}", f"vx{network}", f"lg{network}"}
+        found[port["host"]].add(site.device(name, port["workspace"], port["network"]))
+    return found
+
+
+def held(site: Site) -> dict[str, set[str]]:
+    """What each host holds."""
+    found = {}
+    for host in HOSTS:
+        links = site.on(host, "ip", "-o", "link", dataplane=True).splitlines()
+        found[host] = {f"netns {line.split()[0]}" for line in site.on(host, "ip", "netns").splitlines()}
+        found[host] |= {line.split(": ")[1].partition("@")[0] for line in links}
+    return found
+
+
+def misplaced(site: Site) -> list[str]:
+    """What is not where it should be, or where nothing calls for it; each as a word for people."""
+    wanted, there = called_for(site), held(site)
+    lacks = [f"{host} lacks {name}" for host in HOSTS for name in sorted(wanted[host] - there[host])]
+    return lacks + [f"{host} keeps {name}" for host in HOSTS for name in sorted(there[host] - wanted[host])]
 
 
 def kill(site: Site, dice: random.Random) -> str:
