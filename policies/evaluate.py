@@ -94,7 +94,7 @@ def _split(chain: Chain) -> Split:
     states = _next_tier(states, ~services)
     if chain.closed_by:
         for rule in chain.owner:
-            states = _refined(states, rule)
+            states = _refined(states, rule, is_union=True)
         for (granted, _, _), ends in states.items():
             found[granted] = found.get(granted, 0) | ends
         return found
@@ -106,15 +106,18 @@ def _split(chain: Chain) -> Split:
     return found
 
 
-def _refined(states: dict[_State, int], rule: ResolvedRule) -> dict[_State, int]:
-    """After one more rule: those whom it speaks of part from those whom it does not."""
+def _refined(states: dict[_State, int], rule: ResolvedRule, is_union: bool = False) -> dict[_State, int]:
+    """After one more rule: those whom it speaks of part from those whom it does not.
+
+    is_union: what it allows stays open to other rules, which can but allow it again.
+    """
     if not rule.ends:
         return states
     found: dict[_State, int] = {}
     for state, ends in states.items():
         spoken = ends & rule.ends
         if spoken:
-            after = _decided(state, rule)
+            after = (state[0] | rule.ports & state[1], *state[1:]) if is_union else _decided(state, rule)
             found[after] = found.get(after, 0) | spoken
         if ends != spoken:
             found[state] = found.get(state, 0) | (ends & ~rule.ends)

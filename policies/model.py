@@ -21,6 +21,8 @@ class Direction(Enum):
     INGRESS = "ingress"
     EGRESS = "egress"
 
+    __hash__ = object.__hash__  # as in Protocol: hashed for every chain
+
 
 class Tier(Enum):
     """In order of judgement: the first tier that decides, decides."""

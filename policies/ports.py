@@ -20,6 +20,8 @@ class Protocol(Enum):
     ICMP = "ICMP"
     OTHER = "OTHER"
 
+    __hash__ = object.__hash__  # Enum's own runs Python for each of the many hashes of sets; members are singletons
+
 
 Range = tuple[int, int]
 """(first, last), both included."""
@@ -70,6 +72,10 @@ class Ports:
         return Ports.union((self, other)) if self.parts else other
 
     def __and__(self, other: Ports) -> Ports:
+        if self is EVERYTHING or self is other:
+            return other
+        if other is EVERYTHING:
+            return self
         theirs = dict(other.parts)
         return _canonical(
             {protocol: _common(parts, theirs[protocol]) for protocol, parts in self.parts if protocol in theirs}

@@ -22,6 +22,7 @@ from policies.model import (
     Mode,
     Peer,
     Policy,
+    Rule,
     SamePeer,
     Scene,
     ServicesPeer,
@@ -42,25 +43,38 @@ Variant = tuple[str, tuple[str | None, ...]]
 """What `same` depends on: the subject's playground, and its values of the labels that a policy compares."""
 
 
+class _Read:
+    """What a policy is by itself: all that does not depend on who is there."""
+
+    __slots__ = ("blocks", "head", "order", "policy", "rules", "same", "terms")
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.head = _head(policy)
+        self.order = policy_order(self.head)
+        self.rules = {direction: policy.rules(direction) for direction in Direction}
+        self.same = {direction: _same(rules or ()) for direction, rules in self.rules.items()}
+        self.terms = terms_of(policy)
+        self.blocks = tuple(
+            peer
+            for rules in self.rules.values()
+            for rule in rules or ()
+            for peer in rule.peers
+            if isinstance(peer, BlockPeer)
+        )
+
+
 class _Resolved:
     """A policy against the ends that there are. serial: never given twice by one resolver."""
 
     __slots__ = ("head", "order", "rules", "same", "serial", "subjects", "variants")
 
-    def __init__(self, serial: int, policy: Policy, ends: _Ends) -> None:
+    def __init__(self, serial: int, read: _Read, ends: _Ends) -> None:
         self.serial = serial
-        self.head = _head(policy)
-        self.order = policy_order(self.head)
+        self.head, self.order, self.rules, self.same = read.head, read.order, read.rules, read.same
         self.subjects = 0
-        for subject in policy.subjects:
+        for subject in read.policy.subjects:
             self.subjects |= ends.matching(subject)
-        self.rules = {direction: policy.rules(direction) for direction in Direction}
-        self.same = {
-            direction: tuple(
-                sorted({peer.label for rule in rules or () for peer in rule.peers if isinstance(peer, SamePeer)})
-            )
-            for direction, rules in self.rules.items()
-        }
         self.variants: dict[tuple[Direction, Variant | None], tuple[ResolvedRule, ...]] = {}
 
     def resolved(self, direction: Direction, variant: Variant | None, ends: _Ends) -> tuple[ResolvedRule, ...]:
@@ -92,12 +106,9 @@ class _Ends:
         self.first_cell = FIRST_IDENTITY + len(known) + len(gateways)
         self._index = LabelIndex(known)
         self._labels = [dict(identity.labels) for identity in known]
-        self._matching: dict[EndpointPeer, int] = {}
 
     def matching(self, peer: EndpointPeer) -> int:
-        if (found := self._matching.get(peer)) is None:
-            found = self._matching[peer] = self._index.matching(peer) << FIRST_IDENTITY
-        return found
+        return self._index.matching(peer) << FIRST_IDENTITY
 
     def variant(self, end: int, labels: tuple[str, ...]) -> Variant:
         number = end - FIRST_IDENTITY
@@ -130,16 +141,6 @@ class _Ends:
 
 
 @dataclass(slots=True)
-class _Kept:
-    """What is known of a policy by itself, and against the present ends."""
-
-    policy: Policy
-    terms: Terms
-    blocks: tuple[BlockPeer, ...]
-    resolved: _Resolved | None = None
-
-
-@dataclass(slots=True)
 class _Present:
     """What the last resolution read and made, for the next to compare with."""
 
@@ -151,7 +152,7 @@ class _Present:
     owned_ends: dict[str, int] = field(default_factory=dict)
 
 
-_ChainKey = tuple[Direction, tuple[int, ...], tuple[Variant | None, ...]]
+_ChainKey = tuple[Direction, tuple[int, ...], tuple[Variant, ...]]
 
 
 class Resolver:
@@ -159,27 +160,24 @@ class Resolver:
     identities, gateways and cells stay; so one changed policy costs its own rules and the chains that hold them."""
 
     def __init__(self) -> None:
-        self._policies: dict[int, _Kept] = {}
+        self._read: dict[int, _Read] = {}
+        self._resolved: dict[int, _Resolved] = {}
         self._chains: dict[_ChainKey, Chain] = {}
         self._present: _Present | None = None
         self._serials = count()
 
     def resolve(self, scene: Scene) -> IR:
         """The same as `resolve(scene)`, for less."""
-        kept = {}
-        for policy in scene.policies:
-            kept[id(policy)] = self._policies.get(id(policy)) or _keep(policy)
-        present = self._ends(scene, list(kept.values()))
+        read = {id(policy): self._read.get(id(policy)) or _Read(policy) for policy in scene.policies}
+        present = self._ends(scene, list(read.values()))
         ends = present.ends
         if self._present is None or self._present.ends is not ends:
-            self._chains = {}
-            for one in kept.values():
-                one.resolved = None
-        self._policies, self._present = kept, present
-        for one in kept.values():
-            if one.resolved is None:
-                one.resolved = _Resolved(next(self._serials), one.policy, ends)
-        ordered = sorted((one.resolved for one in kept.values() if one.resolved), key=lambda one: one.order)
+            self._chains, self._resolved = {}, {}
+        self._resolved = {
+            key: self._resolved.get(key) or _Resolved(next(self._serials), one, ends) for key, one in read.items()
+        }
+        self._read, self._present = read, present
+        ordered = sorted(self._resolved.values(), key=lambda one: one.order)
         tables = _Tables(ends, self._chains)
         enforced, staged = {}, {}
         for direction in Direction:
@@ -197,13 +195,13 @@ class Resolver:
             staged[Direction.INGRESS],
         )
 
-    def _ends(self, scene: Scene, kept: list[_Kept]) -> _Present:
+    def _ends(self, scene: Scene, read: list[_Read]) -> _Present:
         """Those of the last time, if nothing that they depend on has changed."""
         last = self._present
         terms = Terms()
-        for one in kept:
+        for one in read:
             terms.add(one.terms)
-        blocks = frozenset(block for one in kept for block in one.blocks)
+        blocks = frozenset(block for one in read for block in one.blocks)
         is_same_place = last is not None and (last.scene.endpoints, last.scene.subnets, last.scene.gateways) == (
             scene.endpoints,
             scene.subnets,
@@ -252,8 +250,10 @@ class _Tables:
         return tuple(enforced), tuple(staged)
 
     def _number(self, direction: Direction, end: int, mine: list[_Resolved]) -> int:
-        variants = tuple(self._ends.variant(end, one.same[direction]) if one.same[direction] else None for one in mine)
-        key = (direction, tuple(one.serial for one in mine), variants)
+        variants: tuple[Variant, ...] = ()
+        if any(one.same[direction] for one in mine):
+            variants = tuple(self._ends.variant(end, one.same[direction]) for one in mine)
+        key = (direction, tuple([one.serial for one in mine]), variants)
         number = self._numbers.get(key)
         if number is None:
             chain = self._known.get(key)
@@ -264,9 +264,10 @@ class _Tables:
             self.chains.append(chain)
         return number
 
-    def _chain(self, direction: Direction, mine: list[_Resolved], variants: tuple[Variant | None, ...]) -> Chain:
+    def _chain(self, direction: Direction, mine: list[_Resolved], variants: tuple[Variant, ...]) -> Chain:
         rules: dict[Tier, list[ResolvedRule]] = {tier: [] for tier in Tier}
-        for one, variant in zip(mine, variants, strict=True):
+        for place, one in enumerate(mine):
+            variant = variants[place] if variants and one.same[direction] else None
             rules[one.head.tier].extend(one.resolved(direction, variant, self._ends))
         return Chain(
             direction,
@@ -282,14 +283,13 @@ def policy_order(head: PolicyHead) -> tuple[int, int, str, str, str, int]:
     return TIERS[head.tier], head.priority, head.playground, head.name, head.origin.file, head.origin.line
 
 
+def _same(rules: Iterable[Rule]) -> tuple[str, ...]:
+    labels = {peer.label for rule in rules for peer in rule.peers if isinstance(peer, SamePeer)}
+    return tuple(sorted(labels))
+
+
 def _is_replaced(head: PolicyHead, replaced: set[tuple[str, Tier, str]]) -> bool:
     return head.mode is not Mode.STAGE and (head.playground, head.tier, head.name) in replaced
-
-
-def _keep(policy: Policy) -> _Kept:
-    rules = (*(policy.ingress or ()), *(policy.egress or ()))
-    blocks = tuple(peer for rule in rules for peer in rule.peers if isinstance(peer, BlockPeer))
-    return _Kept(policy, terms_of(policy), blocks)
 
 
 def _head(policy: Policy) -> PolicyHead:
