@@ -39,9 +39,7 @@ def pytest_configure() -> None:
 
     ns.own_mounts()
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        if (
-            " - nsfs " in line
-        ):  # names of others' namespaces, which come and go; those of who let us in can't be put away
+        if " - nsfs " in line:  # the name of somebody's namespace: it would come and go with them
             with suppress(OSError):  # a user namespace may not put away what it was born with
                 ns.unmount(line.split()[4])
     ns.unshare(ns.CLONE_NEWNET)
