@@ -6,12 +6,14 @@ import argparse
 import sys
 import time
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from playground.cli import progress, render, site
+from playground.cli import progress, render, site, sources
 from playground.cli.failure import DONE, Failure, NotConverged, UsageFailure
 from playground.client import Client, Refused, Unreachable, segment
+
+if TYPE_CHECKING:
+    from playground.spec import PlaygroundSpec
 
 SHOWN_CHANGES = 25
 """More than so many changes are told as counts."""
@@ -23,8 +25,9 @@ Change = dict[str, str]
 
 def plan(args: argparse.Namespace) -> int:
     """What `up` would change: by the site's controller, or without one against an empty site."""
-    file, text = read(args.file)
-    admitted = admit_alone(file, text)
+    file, text = sources.read(args.file)
+    spec = checked(file, text)
+    admitted = admit_alone(spec)
     client = site.client_of(args)
     if site.is_remote(args) or site.answering(client) is not None:
         answer = client.post("plan", {"file": file, "text": text})
@@ -44,8 +47,8 @@ def up(args: argparse.Namespace) -> int:
         raise UsageFailure("--emulate takes a number of hosts, 1 or more")
     if args.emulate is not None and site.is_remote(args):
         raise UsageFailure("--emulate makes hosts on this machine, --server names a controller elsewhere: use one")
-    file, text = read(args.file)
-    name = admit_alone(file, text)["name"]
+    file, text = sources.read(args.file)
+    name = admit_alone(_enforceable(file, text))["name"]
     started = time.monotonic()
     was_there = site.is_emulated(site.name_of(args))
     client = _site_for(args)
@@ -110,34 +113,41 @@ def _down_all(args: argparse.Namespace) -> int:
     return DONE
 
 
-def read(path: str) -> tuple[str, str]:
-    """A file's name for errors, and its text; `-` is standard input. Raises Failure."""
-    try:
-        if path == "-":
-            return "<stdin>", sys.stdin.read()
-        return path, Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise Failure(f"{path}: {(error.strerror or str(error)).lower()}; name a playground's file") from error
-    except UnicodeDecodeError as error:
-        raise Failure(f"{path}: byte {error.start} is not UTF-8; a playground's file is UTF-8 text") from error
-
-
-def admit_alone(file: str, text: str) -> dict[str, Any]:
+def admit_alone(spec: PlaygroundSpec) -> dict[str, Any]:
     """What the file would make of an empty site: `{name, changes}`. Raises BadFile."""
-    from dataclasses import asdict
-
     from playground.admit import Known, admit
-    from playground.cli.failure import BadFile
-    from playground.client import Problem
-    from playground.spec import SpecErrors, load_playground
+    from playground.spec import SpecErrors
 
     try:
-        spec = load_playground(text, file)
         steps = admit(spec, Known.empty(), "plan").steps
     except SpecErrors as error:
-        raise BadFile([Problem(**asdict(problem)) for problem in error.problems]) from error
+        raise sources.bad_file(error) from error
     changes = [{"action": step.action, "object": step.object, "detail": step.detail} for step in steps]
     return {"name": spec.name, "changes": changes}
+
+
+def checked(file: str, text: str) -> PlaygroundSpec:
+    """The file's spec, if all that its `tests:` say holds. Raises BadFile."""
+    from playground.spec import SpecErrors, check_tests
+
+    spec = sources.playground(file, text)
+    try:
+        check_tests(spec)
+    except SpecErrors as error:
+        raise sources.bad_file(error) from error
+    return spec
+
+
+def _enforceable(file: str, text: str) -> PlaygroundSpec:
+    """The same, if nothing of it would be ignored. Raises BadFile."""
+    from playground.spec import SpecErrors, check_enforced
+
+    spec = checked(file, text)
+    try:
+        check_enforced(spec)
+    except SpecErrors as error:
+        raise sources.bad_file(error) from error
+    return spec
 
 
 def remove(client: Client, name: str) -> None:

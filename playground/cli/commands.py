@@ -3,39 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """An option or positional as argparse takes it. complete: what a shell offers as its value."""
-
-    names: tuple[str, ...]
-    help: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    complete: str = ""
-    """`file`, or a kind of name that the controller knows: `playground`, `workspace`, `host`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One command. run: `module:function` below `playground.cli`: takes the namespace, returns the exit code."""
-
-    name: str
-    summary: str
-    usage: str
-    run: str
-    description: str
-    examples: tuple[tuple[str, str], ...]
-    exits: tuple[tuple[int, str], ...]
-    options: tuple[Option, ...] = ()
-    takes_rest: bool = False
-    """Whether another program's words follow a `--`."""
-
-
-def _option(*names: str, help: str, complete: str = "", **arguments: Any) -> Option:
-    return Option(names, help, arguments, complete)
+from playground.cli.command import DONE, JSON, NO, Command, option
+from playground.cli.policy_commands import POLICY_COMMANDS
 
 
 def _number(text: str) -> float:
@@ -47,22 +17,19 @@ def _number(text: str) -> float:
 
 _number.__name__ = "number"
 
-JSON = _option("--json", action="store_true", help="print JSON, for programs")
-PLAYGROUND = _option("name", metavar="NAME", nargs="?", complete="playground", help="only this playground")
-TIMEOUT = _option("--timeout", metavar="S", type=_number, default=60.0, help="seconds to wait for it (default 60)")
+PLAYGROUND = option("name", metavar="NAME", nargs="?", complete="playground", help="only this playground")
+TIMEOUT = option("--timeout", metavar="S", type=_number, default=60.0, help="seconds to wait for it (default 60)")
 
 GLOBALS = (
-    _option("--site", metavar="NAME", help="the site that is meant (PLAYGROUND_SITE; default local)"),
-    _option("--server", metavar="URL", help="a controller elsewhere: https://HOST:PORT, unix:PATH (PLAYGROUND_SERVER)"),
-    _option("--token-file", metavar="FILE", complete="file", help="holds its token (or PLAYGROUND_TOKEN)"),
-    _option("--ca", metavar="FILE", complete="file", help="who signed its certificate, PEM (PLAYGROUND_CA)"),
-    _option("--debug", action="store_true", help="show the traceback of an unexpected error"),
+    option("--site", metavar="NAME", help="the site that is meant (PLAYGROUND_SITE; default local)"),
+    option("--server", metavar="URL", help="a controller elsewhere: https://HOST:PORT, unix:PATH (PLAYGROUND_SERVER)"),
+    option("--token-file", metavar="FILE", complete="file", help="holds its token (or PLAYGROUND_TOKEN)"),
+    option("--ca", metavar="FILE", complete="file", help="who signed its certificate, PEM (PLAYGROUND_CA)"),
+    option("--debug", action="store_true", help="show the traceback of an unexpected error"),
 )
 
-_DONE = (0, "done")
-_NO = (1, "refused or not possible; stderr says why and what to do")
 _LATE = (3, "accepted, and not so within --timeout; stderr names what is missing")
-_LOOK = (_DONE, (1, "no controller answers, or there is no such playground"))
+_LOOK = (DONE, (1, "no controller answers, or there is no such playground"))
 
 _ALL = (
     Command(
@@ -79,12 +46,12 @@ run to it, and takes all down. Each line that it prints was measured. Ctrl-C at 
             ("playground demo --keep", "leave it up to look around; prints the commands to go on with"),
         ),
         (
-            _DONE,
+            DONE,
             (1, "a check failed, or this machine can't (`playground doctor` says why)"),
             (3, "the playground was not up, or not gone, in time; stderr names what is missing"),
             (130, "ended by Ctrl-C; nothing is left"),
         ),
-        (_option("--keep", action="store_true", help="leave the site up at the end"),),
+        (option("--keep", action="store_true", help="leave the site up at the end"),),
     ),
     Command(
         "up",
@@ -100,12 +67,12 @@ With --emulate N the site is N emulated hosts on this machine, made if they are 
             ("playground up lab.yaml", "on the hosts of the site's controller"),
             ("playground --site campus up lab.yaml --no-wait", "say it, and don't wait"),
         ),
-        (_DONE, (1, "refused, nothing changed: a bad file, no hosts, no controller"), _LATE),
+        (DONE, (1, "refused, nothing changed: a bad file, no hosts, no controller"), _LATE),
         (
-            _option("file", metavar="FILE", complete="file", help="the playground's file; - is standard input"),
-            _option("--emulate", metavar="N", type=int, help="run the site on N emulated hosts of this machine"),
+            option("file", metavar="FILE", complete="file", help="the playground's file; - is standard input"),
+            option("--emulate", metavar="N", type=int, help="run the site on N emulated hosts of this machine"),
             TIMEOUT,
-            _option("--no-wait", action="store_true", help="return once it is accepted"),
+            option("--no-wait", action="store_true", help="return once it is accepted"),
             JSON,
         ),
     ),
@@ -125,7 +92,7 @@ one, against an empty site. Changes nothing.""",
             (0, "the file is good, with or without changes"),
             (1, "the file is refused, with every problem and its place"),
         ),
-        (_option("file", metavar="FILE", complete="file", help="the playground's file; - is standard input"), JSON),
+        (option("file", metavar="FILE", complete="file", help="the playground's file; - is standard input"), JSON),
     ),
     Command(
         "down",
@@ -140,13 +107,13 @@ Removes the playground's workspaces, networks and addresses, and waits until no 
             ("playground down --all", "everything of the site"),
         ),
         (
-            _DONE,
+            DONE,
             (1, "no such playground, or no controller"),
             (3, "not gone within --timeout; stderr says what is left"),
         ),
         (
-            _option("name", metavar="NAME", nargs="?", complete="playground", help="the playground"),
-            _option("--all", action="store_true", help="every playground, and the emulated site itself"),
+            option("name", metavar="NAME", nargs="?", complete="playground", help="the playground"),
+            option("--all", action="store_true", help="every playground, and the emulated site itself"),
             TIMEOUT,
         ),
     ),
@@ -174,10 +141,10 @@ the agent of host NAME dials in with; it is shown once.""",
             ("playground hosts", "name, state, underlay, ports"),
             ("playground hosts token n4 > n4.token", "then: playground agent … on n4"),
         ),
-        (_DONE, _NO),
+        (DONE, NO),
         (
-            _option("action", metavar="token", nargs="?", choices=("token",), help="make a token"),
-            _option("host", metavar="NAME", nargs="?", complete="host", help="the host that it is for"),
+            option("action", metavar="token", nargs="?", choices=("token",), help="make a token"),
+            option("host", metavar="NAME", nargs="?", complete="host", help="the host that it is for"),
             JSON,
         ),
     ),
@@ -211,8 +178,8 @@ the agent of host NAME dials in with; it is shown once.""",
         "show:events",
         "What the controller remembers; --follow goes on until Ctrl-C, and with --json prints a JSON object a line.",
         (("playground events", ""), ("playground events --follow", "until Ctrl-C")),
-        (_DONE, (1, "no controller answers"), (130, "ended by Ctrl-C")),
-        (_option("--follow", action="store_true", help="go on as things happen"), JSON),
+        (DONE, (1, "no controller answers"), (130, "ended by Ctrl-C")),
+        (option("--follow", action="store_true", help="go on as things happen"), JSON),
     ),
     Command(
         "exec",
@@ -233,8 +200,8 @@ or PLAYGROUND/NAME where NAME alone is ambiguous.""",
             (1, "also: it could not be started"),
         ),
         (
-            _option("workspace", metavar="WORKSPACE", nargs="?", complete="workspace", help="NAME or PLAYGROUND/NAME"),
-            _option("--host", metavar="HOST", complete="host", help="on this host instead"),
+            option("workspace", metavar="WORKSPACE", nargs="?", complete="workspace", help="NAME or PLAYGROUND/NAME"),
+            option("--host", metavar="HOST", complete="host", help="on this host instead"),
         ),
         takes_rest=True,
     ),
@@ -245,11 +212,11 @@ or PLAYGROUND/NAME where NAME alone is ambiguous.""",
         "lifecycle:start",
         "It keeps its addresses and names.",
         (("playground start worker-0", ""),),
-        (_DONE, _NO, _LATE),
+        (DONE, NO, _LATE),
         (
-            _option("workspace", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME"),
+            option("workspace", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME"),
             TIMEOUT,
-            _option("--no-wait", action="store_true", help="return once it is accepted"),
+            option("--no-wait", action="store_true", help="return once it is accepted"),
             JSON,
         ),
     ),
@@ -260,11 +227,11 @@ or PLAYGROUND/NAME where NAME alone is ambiguous.""",
         "lifecycle:stop",
         "Its processes end; its addresses, MACs and names stay its own until it is started again.",
         (("playground stop worker-0", ""),),
-        (_DONE, _NO, _LATE),
+        (DONE, NO, _LATE),
         (
-            _option("workspace", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME"),
+            option("workspace", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME"),
             TIMEOUT,
-            _option("--no-wait", action="store_true", help="return once it is accepted"),
+            option("--no-wait", action="store_true", help="return once it is accepted"),
             JSON,
         ),
     ),
@@ -280,12 +247,12 @@ A stream of small packets to it measures what was lost, what came twice, and the
             ("playground migrate worker-1 n3", ""),
             ("playground migrate worker-1 --abort", "call a running move off, while it can be"),
         ),
-        (_DONE, (1, "refused, or the move was aborted"), (3, "not settled within --timeout")),
+        (DONE, (1, "refused, or the move was aborted"), (3, "not settled within --timeout")),
         (
-            _option("workspace", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME"),
-            _option("host", metavar="HOST", nargs="?", complete="host", help="where to"),
-            _option("--abort", action="store_true", help="call the workspace's running move off"),
-            _option("--no-measure", action="store_true", help="send no packets of our own"),
+            option("workspace", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME"),
+            option("host", metavar="HOST", nargs="?", complete="host", help="where to"),
+            option("--abort", action="store_true", help="call the workspace's running move off"),
+            option("--no-measure", action="store_true", help="send no packets of our own"),
             TIMEOUT,
             JSON,
         ),
@@ -300,7 +267,7 @@ Sends real packets from every port to every other, in every network and address 
 host's agent is away is waited for, 10 s at most; after that its pairs count as not observed.""",
         (("playground probe atlas", ""),),
         ((0, "everything is as it should be"), (1, "something differs, or was not observed (each is named)")),
-        (_option("name", metavar="NAME", complete="playground", help="the playground"), JSON),
+        (option("name", metavar="NAME", complete="playground", help="the playground"), JSON),
     ),
     Command(
         "doctor",
@@ -310,7 +277,7 @@ host's agent is away is waited for, 10 s at most; after that its pairs count as 
         "With --fix, and as root, gets what is missing: packages, kernel modules, the profile for user namespaces.",
         (("playground doctor", ""), ("sudo playground doctor --fix", "once a machine")),
         ((0, "all that is needed is there"), (1, "something is missing; its line says what and how to get it")),
-        (_option("--fix", action="store_true", help="get what is missing (as root)"), JSON),
+        (option("--fix", action="store_true", help="get what is missing (as root)"), JSON),
     ),
     Command(
         "schema",
@@ -319,8 +286,8 @@ host's agent is away is waited for, 10 s at most; after that its pairs count as 
         "machine:schema",
         "Prints the schema that `up` checks files by.",
         (("playground schema playground > playground.schema.json", "for `# yaml-language-server: $schema=…`"),),
-        (_DONE,),
-        (_option("kind", metavar="KIND", choices=("playground", "site"), help="playground or site"),),
+        (DONE,),
+        (option("kind", metavar="KIND", choices=("playground", "site"), help="playground or site"),),
     ),
     Command(
         "store",
@@ -331,8 +298,8 @@ host's agent is away is waited for, 10 s at most; after that its pairs count as 
         (("playground store check /var/lib/playground/campus/store.sqlite", ""),),
         ((0, "the store is sound"), (1, "it is not, or it can't be read; stderr says where")),
         (
-            _option("action", metavar="check", choices=("check",), help="read and compare, change nothing"),
-            _option("path", metavar="PATH", complete="file", help="the store's file"),
+            option("action", metavar="check", choices=("check",), help="read and compare, change nothing"),
+            option("path", metavar="PATH", complete="file", help="the store's file"),
             JSON,
         ),
     ),
@@ -343,7 +310,7 @@ host's agent is away is waited for, 10 s at most; after that its pairs count as 
         "main:controller",
         "All options are the controller's own: `playground controller --help`.",
         (("playground controller --help", ""),),
-        (_DONE, _NO),
+        (DONE, NO),
     ),
     Command(
         "agent",
@@ -352,7 +319,7 @@ host's agent is away is waited for, 10 s at most; after that its pairs count as 
         "main:agent",
         "All options are the agent's own: `playground agent --help`.",
         (("playground agent --help", ""),),
-        (_DONE, _NO),
+        (DONE, NO),
     ),
     Command(
         "completion",
@@ -365,22 +332,30 @@ host's agent is away is waited for, 10 s at most; after that its pairs count as 
             ('eval "$(playground completion zsh)"', "in ~/.zshrc, after compinit"),
             ("playground completion fish | source", "in ~/.config/fish/config.fish"),
         ),
-        (_DONE,),
-        (_option("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish"),),
+        (DONE,),
+        (option("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish"),),
     ),
 )
 
-COMMANDS: Mapping[str, Command] = {command.name: command for command in _ALL}
+COMMANDS: Mapping[str, Command] = {command.name: command for command in (*_ALL, *POLICY_COMMANDS)}
 
 DAEMONS = frozenset({"controller", "agent"})
 """Commands whose options are parsed by their own programs."""
 
-NOT_YET = {"policy": "connectivity policies are not built yet: the commands below `playground policy` come with them"}
+NOT_YET = {
+    "policy promote": "policies are not enforced yet, so nothing is staged; `playground policy diff` compares files"
+}
+
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "policy": tuple(command.name.partition(" ")[2] for command in POLICY_COMMANDS)
+}
+"""First words of commands of two words → their second words."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "start here": ("demo", "doctor"),
     "change": ("plan", "up", "down"),
     "look": ("status", "hosts", "ports", "leases", "events", "probe"),
+    "policies": tuple(command.name for command in POLICY_COMMANDS),
     "workspaces": ("exec", "start", "stop", "migrate"),
     "daemons": ("controller", "agent"),
     "tools": ("schema", "store", "completion"),

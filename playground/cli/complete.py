@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from playground.cli.commands import COMMANDS, GLOBALS, Command, Option
+from playground.cli.command import Command, Option
+from playground.cli.commands import COMMANDS, FAMILIES, GLOBALS
 from playground.cli.failure import DONE, REFUSED, Failure
 from playground.client import Client, Refused, Unreachable
 
@@ -53,10 +54,12 @@ def bash() -> str:
     cases = []
     for command in COMMANDS.values():
         cases.append(
-            f"    {command.name})\n"
+            f"    '{command.name}')\n"
             f"      options='{_words(_flags(command))}'\n"
             f"      case $place in\n{_bash_places(command)}      esac ;;"
         )
+    for first, words in FAMILIES.items():
+        cases.append(f"    {first}) kinds='={_words(words)}' ;;")
     valued = "|".join(name for option in _unique(_with_values()) for name in option.names)
     values = "\n".join(
         f"    {'|'.join(option.names)}) {_bash_offer(option)} ; return ;;" for option in _unique(_with_values())
@@ -74,7 +77,10 @@ _playground() {{
       --site|--server|--token-file|--ca) site+=("$word" "${{COMP_WORDS[at+1]}}") ; ((at++)) ;;
       {valued}) ((at++)) ;;
       -*) ;;
-      *) if [[ -z $command ]]; then command=$word; else ((place++)); fi ;;
+      *) case $command in
+           ''|{"|".join(FAMILIES)}) command=${{command:+$command }}$word ;;
+           *) ((place++)) ;;
+         esac ;;
     esac
   done
   case $previous in
@@ -82,7 +88,7 @@ _playground() {{
   esac
   local kinds=''
   if [[ -z $command ]]; then
-    options='{_words([*_globals(), "--version", "--help"])}' kinds='={_words(COMMANDS)}'
+    options='{_words([*_globals(), "--version", "--help"])}' kinds='={_words(_first_words())}'
   else
     case $command in
 {chr(10).join(cases)}
@@ -123,11 +129,22 @@ def fish() -> str:
     lines = ["complete -c playground -f"]
     for option in GLOBALS:
         lines.append(_fish_option("", option))
+    for first, words in FAMILIES.items():
+        lines.append(f"complete -c playground -n __fish_use_subcommand -a {first}")
+        within = f"-n '__fish_seen_subcommand_from {first}; and not __fish_seen_subcommand_from {_words(words)}' "
+        lines += [
+            f"complete -c playground {within}-a {word} -d {_fish_quote(COMMANDS[f'{first} {word}'].summary)}"
+            for word in words
+        ]
     for command in COMMANDS.values():
-        lines.append(
-            f"complete -c playground -n __fish_use_subcommand -a {command.name} -d {_fish_quote(command.summary)}"
-        )
-        within = f"-n '__fish_seen_subcommand_from {command.name}' "
+        first, _, second = command.name.partition(" ")
+        within = f"-n '__fish_seen_subcommand_from {first}' "
+        if second:
+            within = f"-n '__fish_seen_subcommand_from {first}; and __fish_seen_subcommand_from {second}' "
+        else:
+            lines.append(
+                f"complete -c playground -n __fish_use_subcommand -a {first} -d {_fish_quote(command.summary)}"
+            )
         for option in command.options:
             if option.names[0].startswith("-"):
                 lines.append(_fish_option(within, option))
@@ -175,6 +192,10 @@ def _globals() -> list[str]:
 def _with_values() -> list[Option]:
     every = [*GLOBALS, *(option for command in COMMANDS.values() for option in command.options)]
     return [option for option in every if option.names[0].startswith("-") and "metavar" in option.arguments]
+
+
+def _first_words() -> list[str]:
+    return list(dict.fromkeys(name.partition(" ")[0] for name in COMMANDS))
 
 
 def _unique(options: list[Option]) -> list[Option]:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from playground import paths
-from playground.cli import change, lifecycle, progress, remote, render, show, site
+from playground.cli import change, lifecycle, progress, remote, render, show, site, sources
 from playground.cli.failure import DONE, REFUSED, Failure
 from playground.cli.traffic import RATE, Move, Streams, choose
 from playground.client import Client, UnixAddress
@@ -86,7 +86,7 @@ class Demo:
 
     def show_all(self, site_name: str, path: Path) -> Move:
         """Up, hosts and ports, all pairs, names, and a move under traffic; the move that was made."""
-        file, text = change.read(str(path))
+        file, text = sources.read(str(path))
         hosts = self._await_hosts()
         self.check(len(hosts) == HOSTS, f"site {site_name}: {render.count(len(hosts), 'host')} up, and a controller")
         self._bring_up(file, text)

@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from playground.cli.commands import COMMANDS, DAEMONS, GLOBALS, NOT_YET
+from playground.cli.commands import COMMANDS, DAEMONS, FAMILIES, NOT_YET
 from playground.cli.failure import BUG, DONE, INTERRUPTED, REFUSED, USAGE, BadFile, Failure
 
 if TYPE_CHECKING:
@@ -32,7 +32,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    before, name, after = _find_command(words)
+    from playground.cli import parser
+
+    before, name, after = parser.find(words)
+    if name == "help":
+        words = [*before, *after, "--help"]
+        before, name, after = parser.find(words)
     if name in NOT_YET:
         raise Failure(f"not yet: {NOT_YET[name]}")
     if name in DAEMONS:
@@ -41,11 +46,9 @@ def _run(words: list[str]) -> int:
         from playground.cli.complete import names
 
         return names(before, after)
-    from playground.cli import parser
-
-    if name == "help":
-        words = [*before, *after[:1], "--help"]
-        name = after[0] if after else ""
+    if name in FAMILIES and after[:1] in (["--help"], ["-h"]):
+        print(parser.family(name))
+        return DONE
     try:
         if name and name not in COMMANDS:
             raise parser.unknown(name)
@@ -66,15 +69,6 @@ def _run(words: list[str]) -> int:
         return USAGE
     module, _, function = COMMANDS[args.command].run.partition(":")
     return int(getattr(import_module(f"playground.cli.{module}"), function)(args))
-
-
-def _find_command(words: list[str]) -> tuple[list[str], str, list[str]]:
-    """Words before the command, its name (empty without one), words after it."""
-    with_value = {name for option in GLOBALS if "metavar" in option.arguments for name in option.names}
-    at = 0
-    while at < len(words) and words[at].startswith("-"):
-        at += 2 if words[at] in with_value else 1
-    return words[:at], words[at] if at < len(words) else "", words[at + 1 :]
 
 
 def _daemon(name: str, before: list[str], after: list[str]) -> int:

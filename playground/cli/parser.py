@@ -7,7 +7,8 @@ import difflib
 from collections.abc import Iterable
 from typing import NoReturn
 
-from playground.cli.commands import COMMANDS, GLOBALS, GROUPS, Command, Option
+from playground.cli.command import Command, Option
+from playground.cli.commands import COMMANDS, FAMILIES, GLOBALS, GROUPS
 from playground.cli.failure import USAGE
 
 WIDTH = 100
@@ -74,9 +75,29 @@ def build() -> argparse.ArgumentParser:
     return parser
 
 
+def find(words: list[str]) -> tuple[list[str], str, list[str]]:
+    """Words before the command, its name (of one word or two; empty without one), words after it."""
+    with_value = {name for one in GLOBALS if "metavar" in one.arguments for name in one.names}
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        at += 2 if words[at] in with_value else 1
+    name, after = words[at] if at < len(words) else "", words[at + 1 :]
+    if name in FAMILIES and after and not after[0].startswith("-"):
+        name, after = f"{name} {after[0]}", after[1:]
+    return words[:at], name, after
+
+
+def family(name: str) -> str:
+    """The commands that begin with a word, a line each."""
+    lines = [f"  {name} {word:<13} {COMMANDS[f'{name} {word}'].summary}" for word in FAMILIES[name]]
+    return "\n".join([f"usage: playground {name} COMMAND …", "", *lines])
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     """The namespace of a command line. Raises Stop; `--help` raises SystemExit."""
     words, rest = _split(argv)
+    before, name, after = find(words)
+    words = [*before, name, *after] if name else words
     args, unread = build().parse_known_args(words)
     if unread:
         raise _unread(COMMANDS.get(args.command), unread)
@@ -90,6 +111,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def unknown(word: str) -> Stop:
     """What is said of a word that is no command."""
+    first = word.partition(" ")[0]
+    if first in FAMILIES:
+        listed = f"write one of {', '.join(FAMILIES[first])} after {first}"
+        hint = listed if word == first else _meant(word, COMMANDS) or listed
+        return Stop(f"there is no command {word}; {hint}", f"playground {first} COMMAND …")
     return Stop(f"there is no command {word}; {_meant(word, COMMANDS) or '`playground --help` lists them'}", OVERALL)
 
 
@@ -115,7 +141,7 @@ def overview() -> str:
     lines: list[str] = []
     for group, names in GROUPS.items():
         lines += ["", f"{group}:"] if lines else [f"{group}:"]
-        lines += [f"  {name:<13} {COMMANDS[name].summary}" for name in names]
+        lines += [f"  {name:<18} {COMMANDS[name].summary}" for name in names]
     return "\n".join(lines)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from playground.cli.commands import COMMANDS, GLOBALS, GROUPS, Command, Option
+from playground.cli.command import Command, Option
+from playground.cli.commands import COMMANDS, GLOBALS, GROUPS
 from playground.cli.parser import usage
 
 _HEAD = """\

@@ -76,12 +76,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    gc.set_threshold(20_000, 20, 100)  # thousands of records live long; 700 would have them all looked at again and again
+    gc.set_threshold(20_000, 20, 100)  # by default all that lives long is looked at again and again
     from playground.api.app import make_app
     from playground.api.serving import Serving, tcp_socket, unix_socket
     from playground.controller.controller import Controller
     from playground.controller.hosts import admit_hosts
-    from playground.spec import SpecErrors, load_site
+    from playground.spec import SpecErrors, check_enforced, load_site
     from playground.store.api import Store
     from playground.store.memory import MemoryStore
     from playground.store.sqlite import SqliteStore
@@ -91,6 +91,7 @@ async def _serve(options: argparse.Namespace) -> None:
             site = load_site(options.site_file.read_bytes(), str(options.site_file))
         else:
             site = load_site(f"name: {options.site}\nhosts: {{}}\n", "no site file")
+        check_enforced(site)
     except SpecErrors as error:
         raise ValueError("\n".join(str(problem) for problem in error.problems)) from None
     tokens = json.loads(options.tokens.read_text()) if options.tokens else {}

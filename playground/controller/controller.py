@@ -21,7 +21,7 @@ from playground.controller.progress import Progress
 from playground.controller.sessions import Sessions
 from playground.controller.world import Unreadable, World
 from playground.records import Desired, MigrationRecord, WorkspaceRecord, encode, key_of
-from playground.spec import PlaygroundSpec, SiteSpec, load_playground
+from playground.spec import PlaygroundSpec, SiteSpec, check_enforced, check_tests, load_playground
 from playground.store.api import Conflict, Put, Store, StoreError
 from playground.workspaces.migration import ENDED, State
 
@@ -123,6 +123,7 @@ class Controller:
     async def up(self, file: str, text: str) -> dict[str, Any]:
         """Accepts a file: everything of it is claimed and recorded when this returns."""
         spec = await _loaded(file, text)
+        check_enforced(spec)
         change, steps = await self.changes.accept(spec)
         return {"name": spec.name, "change": change, "changes": steps}
 
@@ -188,9 +189,11 @@ class Controller:
 
 
 async def _loaded(file: str, text: str) -> PlaygroundSpec:
-    """The file's spec. In a thread: a large file with many mistakes takes seconds, and hosts go after a few. Raises
-    SpecErrors."""
-    return await asyncio.to_thread(load_playground, text, file)
+    """The file's spec, its own tests passed. In a thread: a large file with many mistakes takes seconds, and hosts go
+    after a few. Raises SpecErrors."""
+    spec = await asyncio.to_thread(load_playground, text, file)
+    await asyncio.to_thread(check_tests, spec)
+    return spec
 
 
 async def _again(loop: Callable[[], Awaitable[None]]) -> None:

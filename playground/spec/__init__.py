@@ -1,7 +1,10 @@
 """Pure. The files that people write: reading, checking, and the specs that come of them. Knows no records."""
 
-from playground.spec.load import load_playground, load_site
+from playground.spec.expected import check_tests
+from playground.spec.load import Included, includes, load_playground, load_site
 from playground.spec.objects import (
+    Connectivity,
+    GatewaySpec,
     HostSpec,
     NetworkSpec,
     NicSpec,
@@ -12,11 +15,16 @@ from playground.spec.objects import (
     WorkspaceSpec,
 )
 from playground.spec.problem import Place, Problem, SpecErrors
+from playground.spec.scene import scene
 from playground.spec.schema import json_schema
+from playground.spec.unenforced import check_enforced
 from policies.selector import Selector, SelectorError, parse_selector
 
 __all__ = [
+    "Connectivity",
+    "GatewaySpec",
     "HostSpec",
+    "Included",
     "NetworkSpec",
     "NicSpec",
     "Place",
@@ -29,8 +37,12 @@ __all__ = [
     "SpecErrors",
     "SubnetSpec",
     "WorkspaceSpec",
+    "check_enforced",
+    "check_tests",
+    "includes",
     "json_schema",
     "load_playground",
     "load_site",
     "parse_selector",
+    "scene",
 ]

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from overlay.pools import address_text, parse_address
 from playground.spec import names
 from playground.spec.addresses import parse_ip
-from playground.spec.models import HostShape, PlaygroundShape, SiteShape
+from playground.spec.models import HostShape, IncludedShape, PlaygroundShape, SiteShape
 from playground.spec.network import networks
 from playground.spec.objects import HostSpec, PlaygroundSpec, SiteSpec
+from playground.spec.policies import Source, connectivity, site_policies
 from playground.spec.problem import Problem, SpecErrors
 from playground.spec.shape import fit
 from playground.spec.source import Document, Path, read
 from playground.spec.workspace import check_labels, workspaces
 
+Included = Mapping[str, Sequence[tuple[str, str | bytes]]]
+"""Pattern → the files that it matched, as (name for problems, text), in order."""
 
-def load_playground(text: str | bytes, file: str) -> PlaygroundSpec:
-    """A playground file. file: how problems name it.
 
-    Raises SpecErrors with every problem that can be told, each with line, column and path.
+def load_playground(text: str | bytes, file: str, included: Included | None = None) -> PlaygroundSpec:
+    """A playground file. file: how problems name it. included: what its `include` patterns matched (see `includes`).
+
+    Raises SpecErrors with every problem that can be told, each with line, column and path; also where the file includes
+    others and `included` is None: they can't be read here.
     """
     document = read(text, file)
     problems: list[Problem] = []
@@ -27,13 +32,60 @@ def load_playground(text: str | bytes, file: str) -> PlaygroundSpec:
     if shape is None:
         raise SpecErrors(problems)
     _check(names.dns_label, shape.name, document, ("name",), problems)
-    _check_keys(document, "networks", problems)
-    _check_keys(document, "workspaces", problems)
+    for section in ("networks", "workspaces", "gateways"):
+        _check_keys(document, section, problems)
     found = networks(shape.networks, document, problems)
     members = workspaces(shape.workspaces, found, document, problems)
+    sources = [Source(document, shape.groups, shape.policies, shape.tests)]
+    sources += _included(shape.include, included, document, problems)
+    rules = connectivity(shape.name, sources, shape.workspaces, found, shape.gateways, problems)
     if problems:
         raise SpecErrors(problems)
-    return PlaygroundSpec(shape.name, found, members, file, _text(text), document.place(("name",)))
+    return PlaygroundSpec(shape.name, found, members, file, _text(text), document.place(("name",)), rules)
+
+
+def includes(text: str | bytes, file: str) -> tuple[str, ...]:
+    """The patterns of files that a playground file includes; () where nothing can be told, as `load_playground` says.
+
+    Patterns are relative to the file. Whoever reads files gives what they match to `load_playground`.
+    """
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    if b"include" not in raw:
+        return ()
+    try:
+        document = read(text, file)
+    except SpecErrors:
+        return ()
+    value = document.value()
+    listed = value.get("include") if isinstance(value, dict) else None
+    return tuple(one for one in (listed if isinstance(listed, list) else [listed]) if isinstance(one, str))
+
+
+def _included(
+    patterns: Sequence[str], included: Included | None, document: Document, problems: list[Problem]
+) -> Iterator[Source]:
+    """The files that are included, each once however many patterns match it."""
+    seen = set()
+    for index, pattern in enumerate(patterns):
+        place = document.place(("include", index))
+        if included is None:
+            message = "included files can't be sent to a controller yet; write what they say into this file"
+            problems.append(Problem.at(place, message))
+            return
+        files = included.get(pattern, ())
+        if not files:
+            problems.append(Problem.at(place, f"{pattern[:80]!r} matches no file; paths are relative to this file"))
+        for name, text in files:
+            if name in seen:
+                continue
+            seen.add(name)
+            try:
+                one = read(text, name)
+            except SpecErrors as error:
+                problems.extend(error.problems)
+                continue
+            if (shape := fit(IncludedShape, one, problems)) is not None:
+                yield Source.of(one, shape)
 
 
 def load_site(text: str | bytes, file: str) -> SiteSpec:
@@ -49,9 +101,11 @@ def load_site(text: str | bytes, file: str) -> SiteSpec:
     resolvers = tuple(_addresses(shape.resolvers, document, ("resolvers",), problems))
     hosts = dict(_hosts(shape.hosts, document, problems))
     _check_underlays(hosts, problems)
+    policies, places = site_policies(document, shape.policies, problems)
     if problems:
         raise SpecErrors(problems)
-    return SiteSpec(shape.name, shape.domain, resolvers, hosts, file, _text(text), document.place(("name",)))
+    place = document.place(("name",))
+    return SiteSpec(shape.name, shape.domain, resolvers, hosts, file, _text(text), place, policies, places)
 
 
 def _text(text: str | bytes) -> str:

@@ -9,14 +9,48 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from overlay.mac import parse_mac
 from playground.spec import names
+from playground.spec.base import Labels, Listed, Shape, as_list, described
+from playground.spec.policy_models import (
+    EgressShape,
+    ExpectationShape,
+    GatewayShape,
+    Groups,
+    IncludedShape,
+    IngressShape,
+    PeerShape,
+    Policies,
+    PolicyShape,
+    SiteEgressShape,
+    SiteIngressShape,
+    SitePolicyShape,
+    Tests,
+)
 
-
-def _as_list(value: object) -> object:
-    return value if isinstance(value, list) else [value]
+__all__ = [
+    "CapacityShape",
+    "DhcpOptionsShape",
+    "DhcpShape",
+    "EgressShape",
+    "ExpectationShape",
+    "GatewayShape",
+    "HostShape",
+    "IncludedShape",
+    "IngressShape",
+    "NetworkShape",
+    "NicShape",
+    "PeerShape",
+    "PlaygroundShape",
+    "PolicyShape",
+    "SiteEgressShape",
+    "SiteIngressShape",
+    "SitePolicyShape",
+    "SiteShape",
+    "WorkspaceShape",
+]
 
 
 def _as_nic(value: object) -> object:
@@ -38,63 +72,6 @@ def _nothing_yet(what: str, instead: str) -> Callable[[Any], Any]:
     return check
 
 
-def described(value: object) -> str:
-    """What was read, for a message: short, and with its kind where the kind is the mistake."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return f"the truth value {str(value).lower()}"
-        case int() | float():
-            return f"the number {value}"
-        case str():
-            return repr(value if len(value) <= 60 else value[:57] + "…")
-        case list():
-            return "a list"
-        case _:
-            return "a mapping"
-
-
-class Shape(BaseModel):
-    """A mapping of the file. Unknown keys are refused, `x-` keys left out, a key without a value counts as absent."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        json_schema_extra={"patternProperties": {"^x-": {}}},
-    )
-    not_yet: ClassVar[frozenset[str]] = frozenset()
-    """Keys that the design names and this version refuses."""
-
-    only_yet: ClassVar[bool] = False
-    """Whether every other key is one that is not built yet, rather than a mistake."""
-
-    elsewhere: ClassVar[Mapping[str, str]] = {}
-    """Keys of the other kind of file, and where they belong."""
-
-    @classmethod
-    def keys(cls) -> dict[str, str]:
-        """Key in the file → field."""
-        return {field.alias or name: name for name, field in cls.model_fields.items()}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _leave_out(cls, value: Any) -> Any:
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            return value
-        keys = cls.keys()
-        return {
-            key: item for key, item in value.items() if not key.startswith("x-") and not (item is None and key in keys)
-        }
-
-
-Listed = Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
-"""A list of texts; one text is short for a list of one."""
-
-Labels = dict[str, str]
 Mac = Annotated[str, AfterValidator(parse_mac)]
 Lease = Annotated[int, BeforeValidator(_lease, json_schema_input_type=int | str)]
 Cpus = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
@@ -140,7 +117,7 @@ class NicShape(Shape):
 
     not_yet = frozenset({"bandwidth", "allow", "aliases", "default_route"})
     network: str
-    labels: Labels = {}
+    labels: Labels = Field(default={})
     addresses: Listed = Field(default=[], description="a fixed IPv4 address")
     address: str | None = Field(default=None, description="short for addresses: [A]")
     mac: Mac | None = Field(default=None, description="a fixed MAC; default: derived from names")
@@ -149,7 +126,7 @@ class NicShape(Shape):
 Nic = Annotated[NicShape, BeforeValidator(_as_nic, json_schema_input_type=str | NicShape)]
 Nics = Annotated[
     list[Nic],
-    BeforeValidator(_as_list, json_schema_input_type=str | NicShape | list[str | NicShape]),
+    BeforeValidator(as_list, json_schema_input_type=str | NicShape | list[str | NicShape]),
     Field(min_length=1),
 ]
 
@@ -162,7 +139,7 @@ class WorkspaceShape(Shape):
     )
     networks: Nics = Field(description="networks by name, or with labels, addresses and mac")
     scale: int | None = Field(default=None, ge=0, le=10_000, description="number of instances NAME-0, NAME-1, …")
-    labels: Labels = {}
+    labels: Labels = Field(default={})
     host: str | None = Field(default=None, description="a host's name, or a selector over host labels")
     driver: str = Field(
         default="netns", description="netns or external", json_schema_extra={"enum": ["netns", "external"]}
@@ -174,16 +151,18 @@ class WorkspaceShape(Shape):
 class PlaygroundShape(Shape):
     """A playground file."""
 
-    not_yet = frozenset({"gateways", "links", "include"})
-    elsewhere = dict.fromkeys(
+    not_yet = frozenset({"links"})
+    elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("hosts", "domain", "resolvers"), "a site's file, which `playground controller --site-file` reads"
     )
     name: str
-    networks: dict[str, NetworkShape] = {}
-    workspaces: dict[str, WorkspaceShape] = {}
-    groups: Annotated[dict[str, Any], AfterValidator(_nothing_yet("groups", "leave them out"))] = {}
-    policies: Annotated[list[Any], AfterValidator(_nothing_yet("policies", "leave them out: everything may pass"))] = []
-    tests: Annotated[list[Any], AfterValidator(_nothing_yet("tests", "leave them out"))] = []
+    networks: dict[str, NetworkShape] = Field(default={})
+    workspaces: dict[str, WorkspaceShape] = Field(default={})
+    groups: Groups = Field(default={})
+    policies: Policies = Field(default=[])
+    tests: Tests = Field(default=[])
+    include: Listed = Field(default=[], description="patterns of files with more groups, policies and tests")
+    gateways: dict[str, GatewayShape] = Field(default={})
 
 
 class CapacityShape(Shape):
@@ -197,19 +176,22 @@ class HostShape(Shape):
     """A host of a site."""
 
     underlay: str = Field(description="the address of its tunnels")
-    labels: Labels = {}
+    labels: Labels = Field(default={})
     capacity: CapacityShape = CapacityShape()
 
 
 class SiteShape(Shape):
     """A site file."""
 
-    elsewhere = dict.fromkeys(("networks", "workspaces", "groups"), "a playground's file, which `playground up` reads")
+    elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("networks", "workspaces", "groups", "gateways", "tests", "include"),
+        "a playground's file, which `playground up` reads",
+    )
     name: str
     domain: str = Field(default="internal", description="what names end in")
     resolvers: Listed = Field(default=[], description="addresses of name servers for all other names")
-    hosts: dict[str, HostShape] = {}
+    hosts: dict[str, HostShape] = Field(default={})
     links: Annotated[
         list[Any], AfterValidator(_nothing_yet("links", "leave them out: hosts reach each other plainly"))
-    ] = []
-    policies: Annotated[list[Any], AfterValidator(_nothing_yet("policies", "leave them out"))] = []
+    ] = Field(default=[])
+    policies: list[SitePolicyShape] = Field(default=[])

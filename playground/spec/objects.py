@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from overlay.pools import Span, Version, address_text
+from playground.spec.peers import Words
 from playground.spec.problem import Place
+from policies.model import Expectation, Origin, Policy
 from policies.selector import Selector
 
 NOWHERE = Place("", 1, 1)
@@ -76,6 +78,7 @@ class NicSpec:
 class WorkspaceSpec:
     """One workspace (a scaled one is several of these, its instances in order). host: a name, a selector, or None.
 
+    declared, index: the name in the file, and which instance of it; None where it is not scaled.
     cpus and memory_mib are what it takes of a host's declared capacity; 0 takes nothing.
     """
 
@@ -88,6 +91,35 @@ class WorkspaceSpec:
     memory_mib: int
     place: Place
     host_place: Place
+    declared: str
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySpec:
+    """Where networks meet the world. kind: `nat` or `bridge`. host: a name or a selector as written, or None."""
+
+    name: str
+    kind: str
+    networks: frozenset[str]
+    host: str | None
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Connectivity:
+    """What a playground's files say of who may talk to whom; included files in their order after the file itself.
+
+    places: of each policy, rule and test by its origin. words: what words mean in these files. included: names of the
+    files that were included.
+    """
+
+    policies: tuple[Policy, ...] = ()
+    tests: tuple[Expectation, ...] = ()
+    gateways: tuple[GatewaySpec, ...] = ()
+    places: Mapping[Origin, Place] = field(default_factory=dict)
+    words: Words = field(default_factory=Words, compare=False)
+    included: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +132,7 @@ class PlaygroundSpec:
     file: str
     text: str
     place: Place
+    connectivity: Connectivity = field(default_factory=Connectivity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +151,8 @@ class HostSpec:
 class SiteSpec:
     """An accepted site file, or a site that needs none.
 
-    domain: what names end in. resolvers: canonical addresses that all other names are asked of.
+    domain: what names end in. resolvers: canonical addresses that all other names are asked of. policies: the admin and
+    baseline tiers. places: of each policy and rule by its origin.
     """
 
     name: str
@@ -128,3 +162,5 @@ class SiteSpec:
     file: str = ""
     text: str = ""
     place: Place = NOWHERE
+    policies: tuple[Policy, ...] = ()
+    places: Mapping[Origin, Place] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from playground.spec.models import Shape, described
+from playground.spec.base import Shape, described
 from playground.spec.problem import Problem, suggestion
 from playground.spec.source import Document
 
@@ -32,8 +32,8 @@ _KINDS = {
 def fit(shape: type[S], document: Document, problems: list[Problem]) -> S | None:
     """The document as a `shape`, without those parts that have problems, so that the rest is checked all the same.
 
-    A part is one entry of a top-level mapping (a network, a workspace, a host), else a top-level key. None when not
-    even the rest fits.
+    A part is one entry of a top-level mapping or list (a network, a workspace, a policy), else a top-level key. A list
+    keeps its length: what is left out of it is `is_left_out`. None when not even the rest fits.
     """
     data = document.value()
     if not isinstance(data, dict):
@@ -47,20 +47,31 @@ def fit(shape: type[S], document: Document, problems: list[Problem]) -> S | None
             details = error.errors(include_url=False)
         problems.extend(_problem(shape, document, detail) for detail in details)
         for detail in details:
-            _take_out(data, detail["loc"])
+            _take_out(shape, data, detail["loc"])
         if any(detail["type"] == "missing" and len(detail["loc"]) == 1 for detail in details):
             for name, field in shape.model_fields.items():
                 if field.is_required() and name not in data:
                     data[name] = "unnamed"
 
 
-def _take_out(data: dict[str, Any], loc: Sequence[str | int]) -> None:
-    first = loc[0] if loc else ""
-    part = data.get(str(first))
-    if len(loc) > 1 and isinstance(part, dict) and first in ("networks", "workspaces", "hosts"):
+def is_left_out(entry: Shape) -> bool:
+    """Whether an entry of a list stands for one that has problems."""
+    return not entry.model_fields_set
+
+
+_MAPPINGS = ("networks", "workspaces", "hosts", "groups", "gateways")
+_LISTS = ("policies", "tests")
+
+
+def _take_out(shape: type[Shape], data: dict[str, Any], loc: Sequence[str | int]) -> None:
+    first = str(loc[0]) if loc else ""
+    part = data.get(first)
+    if len(loc) > 1 and isinstance(part, dict) and first in _MAPPINGS:
         part.pop(str(loc[1]), None)
+    elif len(loc) > 1 and isinstance(part, list) and first in _LISTS:
+        part[int(loc[1])] = _owner(shape, loc[:2]).model_construct(set())
     else:
-        data.pop(str(first), None)
+        data.pop(first, None)
 
 
 def _problem(shape: type[Shape], document: Document, detail: ErrorDetails) -> Problem:

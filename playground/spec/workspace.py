@@ -89,6 +89,8 @@ class _Reader:
                 memory_mib=shape.memory or 0,
                 place=place,
                 host_place=host_place,
+                declared=name,
+                index=None if shape.scale is None else index,
             )
 
     def _check_scaled_name(self, name: str, scale: int, place: Place) -> None:

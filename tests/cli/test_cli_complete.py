@@ -12,7 +12,7 @@ import pytest
 from cli_lab import FakeController, Play, a_host, a_port
 
 from playground.cli import complete
-from playground.cli.commands import COMMANDS
+from playground.cli.commands import COMMANDS, FAMILIES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,7 +53,7 @@ def test_scripts_are_valid_in_their_shell(shell: str, play: Play) -> None:
 
 
 def test_commands_are_offered(path: str) -> None:
-    assert sorted(offered(path, "playground", "")) == sorted(COMMANDS)
+    assert sorted(offered(path, "playground", "")) == sorted({name.partition(" ")[0] for name in COMMANDS})
     assert sorted(offered(path, "playground", "--site", "campus", "st")) == ["start", "status", "stop", "store"]
 
 
@@ -61,6 +61,14 @@ def test_options_are_the_commands_own(path: str) -> None:
     assert "--emulate" in offered(path, "playground", "up", "--")
     assert "--emulate" not in offered(path, "playground", "down", "--")
     assert offered(path, "playground", "events", "--f") == ["--follow"]
+
+
+def test_the_second_word_of_a_command_is_offered_and_then_its_own(path: str) -> None:
+    assert offered(path, "playground", "policy", "") == list(FAMILIES["policy"])
+    assert offered(path, "playground", "--site", "a", "policy", "ex") == ["explain", "export"]
+    assert offered(path, "playground", "policy", "connections", "--d") == ["--dot", "--debug"]
+    assert offered(path, "playground", "policy", "explain", "pyproj") == ["pyproject.toml"]
+    assert offered(path, "playground", "policy", "export", "--to", "") == ["kubernetes"]
 
 
 def test_choices_and_files_are_offered(path: str) -> None:
@@ -86,7 +94,9 @@ def test_without_a_controller_nothing_is_offered_nor_said(path: str, run_dir: Pa
 def test_fish_knows_every_command_and_option() -> None:
     script = complete.fish()
     for command in COMMANDS.values():
-        assert f"-a {command.name} " in script
+        first, _, second = command.name.partition(" ")
+        assert f"-a {second or first} " in script
+        within = f"{first}; and __fish_seen_subcommand_from {second}" if second else first
         for option in command.options:
             if option.names[0].startswith("--"):
-                assert f"'__fish_seen_subcommand_from {command.name}' -l {option.names[0][2:]}" in script
+                assert f"'__fish_seen_subcommand_from {within}' -l {option.names[0][2:]}" in script

@@ -14,7 +14,8 @@ import pytest
 from cli_lab import Play
 
 from playground.cli import parser, reference
-from playground.cli.commands import COMMANDS, DAEMONS, GROUPS
+from playground.cli.command import Command
+from playground.cli.commands import COMMANDS, DAEMONS, FAMILIES, GROUPS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +31,7 @@ def test_the_overview_names_every_command_once() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)
-def test_every_command_teaches_by_examples_that_parse(command: parser.Command) -> None:
+def test_every_command_teaches_by_examples_that_parse(command: Command) -> None:
     assert command.description
     assert command.exits
     if command.name in DAEMONS:
@@ -42,7 +43,7 @@ def test_every_command_teaches_by_examples_that_parse(command: parser.Command) -
 
 @pytest.mark.parametrize("command", sorted(COMMANDS.keys() - DAEMONS))
 def test_help_says_what_it_does_shows_examples_and_exit_codes(command: str, play: Play) -> None:
-    ran = play(command, "--help")
+    ran = play(*command.split(), "--help")
     assert ran.code == 0
     assert ran.out.startswith(f"usage: playground {command}")
     assert "examples:" in ran.out
@@ -75,6 +76,13 @@ def test_the_package_is_a_command_too() -> None:
         (["up", "lab.yaml", "--timeout", "-1"], "invalid number value: '-1'"),
         (["fly"], "there is no command fly; `playground --help` lists them"),
         (["stauts"], "there is no command stauts; did you mean status?"),
+        (["policy"], "write one of check, connections, explain, diff, import, export after policy"),
+        (["policy", "chek"], "there is no command policy chek; did you mean policy check?"),
+        (["policy", "check"], "name a playground's file"),
+        (["policy", "connections", "a", "--json", "--csv"], "three forms"),
+        (["policy", "connections", "a", "--from", "x", "--source", "y"], "take one"),
+        (["policy", "diff", "-", "-"], "one of the two only"),
+        (["policy", "import", "--from", "kubernetes", "a", "-o", "b", "--name", "B_1"], "can't be a DNS label"),
         (["plan", "a", "b"], "usage: playground plan FILE"),
         (["exec", "head", "ip", "addr"], "not understood: ip addr; the words of CMD come after `--`"),
         (["status", "--", "x"], "`--` goes with `playground exec` only"),
@@ -102,6 +110,13 @@ def test_wrong_words_are_told_apart_from_refusals(words: list[str], said: str, p
 def test_help_is_a_word_too(play: Play) -> None:
     assert play("help").out.startswith(f"usage: {parser.OVERALL}")
     assert play("help", "up").out == play("up", "--help").out
+    assert play("help", "policy", "check").out == play("policy", "check", "--help").out
+
+
+def test_the_first_word_of_two_has_its_help(play: Play) -> None:
+    ran = play("policy", "--help")
+    assert ran.code == 0
+    assert [line.split()[1] for line in ran.out.splitlines()[2:]] == list(FAMILIES["policy"])
 
 
 def test_options_of_every_command_may_stand_before_or_after_it() -> None:
@@ -117,8 +132,8 @@ def test_words_after_two_dashes_are_the_commands_own() -> None:
     assert args.rest == ["sh", "-c", "echo --json", "--", "--site"]
 
 
-def test_policy_commands_are_refused_as_not_yet(play: Play) -> None:
-    ran = play("policy", "check", "lab.yaml")
+def test_what_needs_enforcement_is_refused_as_not_yet(play: Play) -> None:
+    ran = play("policy", "promote", "closed")
     assert ran.code == 1
     assert "not yet" in ran.err
 

@@ -338,16 +338,12 @@ def test_fixed_addresses_and_macs_are_used_once_a_network() -> None:
 
 
 def test_what_is_designed_and_not_built_is_refused_as_such() -> None:
-    text = BASE + "groups: {heads: role=head}\npolicies: [{name: x}]\ntests: [x]\ninclude: [a.yaml]\ngateways: {}\n"
-    built = "(built: name, networks, workspaces, groups, policies, tests)"
-    assert refusals(text) == [
-        "6:9: groups: groups are not built yet; leave them out",
-        "7:11: policies: policies are not built yet; leave them out: everything may pass",
-        "8:8: tests: tests are not built yet; leave them out",
-        f"9:1: include: include is not built yet; leave it out {built}",
-        f"10:1: gateways: gateways is not built yet; leave it out {built}",
+    built = "(built: name, networks, workspaces, groups, policies, tests, include, gateways)"
+    assert refusals(BASE + "links: []\ngateways: {wan: {kind: nat, networks: grid, snat: x}}\n") == [
+        f"6:1: links: links is not built yet; leave it out {built}",
+        "7:45: gateways.wan.snat: snat is not built yet; leave it out (built: kind, networks, host)",
     ]
-    assert refusals(BASE + "groups: {}\npolicies: []\ntests:\n") == []
+    assert refusals(BASE + "groups: {}\npolicies: []\ntests:\ninclude:\ngateways:\n") == []
 
 
 def test_many_errors_are_told_at_once_and_in_order() -> None:
@@ -376,7 +372,8 @@ def test_a_file_without_a_name_is_still_checked() -> None:
         "1:28: networks.grid.subnets: 10.0.0.1/24 has host bits set; write 10.0.0.0/24",
     ]
     assert refusals("- a\n") == [
-        "1:1: read a list; a file is a mapping with the keys name, networks, workspaces, groups, policies, tests"
+        "1:1: read a list; a file is a mapping with the keys "
+        "name, networks, workspaces, groups, policies, tests, include, gateways"
     ]
 
 

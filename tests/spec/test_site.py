@@ -71,7 +71,7 @@ def test_what_is_wrong_with_a_site_is_told_at_once() -> None:
         "9:18: hosts.n5.underlay: '192.0.2.15/24' is no IP address; write one as 10.20.0.5 or fd00:20::5",
         "10:3: hosts.n6: underlay is missing; it is needed here",
         "11:8: links: links are not built yet; leave them out: hosts reach each other plainly",
-        "12:11: policies: policies are not built yet; leave them out",
+        "12:12: policies[0]: read 'x'; allowed: a mapping",
         "13:1: rooms: unknown key 'rooms'; allowed: domain, hosts, links, name, policies, resolvers",
     ]
 

@@ -1,0 +1,164 @@
+"""Reads what policy commands are about: playgrounds' files with those they include, sites' files, Kubernetes manifests.
+
+The one place of the command line that opens such files; what they mean is decided in `playground.spec` and `policies`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from playground.cli.failure import BadFile, Failure
+
+if TYPE_CHECKING:
+    from playground.client import Problem
+    from playground.spec import PlaygroundSpec, SiteSpec, SpecErrors
+    from policies.importers.kubernetes.findings import Finding, KubernetesError
+    from policies.model import Scene
+
+KUBERNETES = "kubernetes:"
+"""What a source begins with that is no playground's file."""
+
+MAX_INCLUDED = 1000
+"""Files that one playground includes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a file says. playground: None for Kubernetes manifests, whose names are NAMESPACE/NAME."""
+
+    scene: Scene
+    playground: PlaygroundSpec | None = None
+
+
+def read(path: str) -> tuple[str, str]:
+    """A file's name for errors, and its text; `-` is standard input. Raises Failure."""
+    try:
+        if path == "-":
+            return "<stdin>", sys.stdin.read()
+        return path, Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"{path}: {(error.strerror or str(error)).lower()}; name a playground's file") from error
+    except UnicodeDecodeError as error:
+        raise Failure(f"{path}: byte {error.start} is not UTF-8; a playground's file is UTF-8 text") from error
+
+
+def playground(file: str, text: str) -> PlaygroundSpec:
+    """An accepted playground, with all that it includes. file: as `read` named it. Raises BadFile, Failure."""
+    from playground.spec import SpecErrors, includes, load_playground
+
+    try:
+        return load_playground(text, file, {pattern: _matched(pattern, file) for pattern in includes(text, file)})
+    except SpecErrors as error:
+        raise bad_file(error) from error
+
+
+def site(file: str | None) -> SiteSpec | None:
+    """An accepted site. Raises BadFile, Failure."""
+    from playground.spec import SpecErrors, load_site
+
+    if file is None:
+        return None
+    name, text = read(file)
+    try:
+        return load_site(text, name)
+    except SpecErrors as error:
+        raise bad_file(error) from error
+
+
+def source(path: str, site_file: str | None = None) -> Source:
+    """A playground's file, or `kubernetes:PATH`. Raises BadFile, Failure; what else is to be said goes to stderr."""
+    from playground.spec import scene
+
+    if path.startswith(KUBERNETES):
+        if site_file is not None:
+            raise Failure("a site's file says nothing of Kubernetes manifests; leave --site-file out")
+        found, findings = kubernetes(path.removeprefix(KUBERNETES))
+        say(findings)
+        return Source(found)
+    spec = playground(*read(path))
+    return Source(checked(scene(spec, site=site(site_file))), spec)
+
+
+def checked(found: Scene) -> Scene:
+    """The scene, unless two policies of the site have one priority on one workspace. Raises BadFile."""
+    from policies.lint import Severity, lint
+    from policies.model import Mode, Tier
+
+    ordered = [one for one in found.policies if one.tier is not Tier.OWNER and one.mode is not Mode.STAGE]
+    if len({(one.tier, one.priority) for one in ordered}) < len(ordered):
+        errors = [one for one in lint(found) if one.severity is Severity.ERROR]
+        if errors:
+            raise BadFile([_problem(one.origin.file, one.origin.line, one.message) for one in errors])
+    return found
+
+
+def kubernetes(path: str) -> tuple[Scene, list[Finding]]:
+    """The scene of manifests, and all that is to be said of them. Raises BadFile, Failure."""
+    from policies.importers.kubernetes.findings import Gravity, KubernetesError
+    from policies.importers.kubernetes.io import read_files
+    from policies.importers.kubernetes.lower import lower
+    from policies.importers.kubernetes.resources import read_cluster
+
+    try:
+        files, unread = read_files(Path(path))
+    except OSError as error:
+        raise Failure(
+            f"{path}: {(error.strerror or str(error)).lower()}; name a file or folder of manifests"
+        ) from error
+    try:
+        if refused := [one for one in unread if one.gravity is Gravity.REFUSED]:
+            raise KubernetesError(refused)
+        found, said = lower(read_cluster(files))
+    except KubernetesError as error:
+        raise refused_kubernetes(error) from error
+    return found, [*unread, *said]
+
+
+def say(findings: Iterable[Finding]) -> None:
+    """A line each on stderr: what was left out or skipped."""
+    from playground.cli import render
+
+    for one in findings:
+        print(f"{one.origin}: {one.gravity.value}: {render.printable(one.message)}", file=sys.stderr)
+
+
+def bad_file(error: SpecErrors) -> BadFile:
+    """The same as the command line ends with."""
+    from playground.client import Problem
+
+    return BadFile([Problem(**asdict(problem)) for problem in error.problems])
+
+
+def refused_kubernetes(error: KubernetesError) -> BadFile:
+    """The same as the command line ends with."""
+    return BadFile([_problem(one.origin.file, one.origin.line, one.message) for one in error.findings])
+
+
+def _problem(file: str, line: int, message: str) -> Problem:
+    from playground.client import Problem
+
+    return Problem(file, line, 0, "", message)
+
+
+def _matched(pattern: str, file: str) -> list[tuple[str, bytes]]:
+    """The files that a pattern of `file` matches, by name, without `file` itself. Raises Failure."""
+    base = Path() if file == "<stdin>" else Path(file).parent
+    found: list[tuple[str, bytes]] = []
+    try:
+        matching = sorted(base.glob(pattern))
+    except (NotImplementedError, ValueError):
+        raise Failure(f"{file}: {pattern!r} can't be included; write a path relative to this file") from None
+    for path in matching:
+        if not path.is_file() or path.resolve() == Path(file).resolve():
+            continue
+        if len(found) == MAX_INCLUDED:
+            raise Failure(f"{file}: {pattern} matches more than {MAX_INCLUDED} files; name fewer")
+        try:
+            found.append((str(path), path.read_bytes()))
+        except OSError as error:
+            raise Failure(f"{path}: {(error.strerror or str(error)).lower()}; {file} includes it") from error
+    return found
