@@ -9,7 +9,7 @@ admin tier alone. Says nothing of whether there is a way from one end to the oth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -80,6 +80,12 @@ def split(chain: Chain) -> Split:
     if known is None:
         known = chain.__dict__["_split"] = _split(chain)
     return known
+
+
+def carry_split(before: Chain, after: Chain, renumbered: Callable[[int], int]) -> None:
+    """Spares splitting a chain that is the same as one before, but for the numbers of its ends."""
+    if known := before.__dict__.get("_split"):
+        after.__dict__["_split"] = {ports: renumbered(ends) for ports, ends in known.items()}
 
 
 def _split(chain: Chain) -> Split:

@@ -29,6 +29,7 @@ from policies.model import (
     Tier,
     WorldPeer,
 )
+from policies.renumber import Renumbering, can_renumber
 from policies.world import Span, World, owned_spans, part_world
 
 TIERS = {tier: place for place, tier in enumerate(Tier)}
@@ -105,14 +106,14 @@ class _Ends:
         self.identities, self.gateways, self.world = known, gateways, world
         self.first_cell = FIRST_IDENTITY + len(known) + len(gateways)
         self._index = LabelIndex(known)
-        self._labels = [dict(identity.labels) for identity in known]
 
     def matching(self, peer: EndpointPeer) -> int:
         return self._index.matching(peer) << FIRST_IDENTITY
 
     def variant(self, end: int, labels: tuple[str, ...]) -> Variant:
-        number = end - FIRST_IDENTITY
-        return self.identities[number].playground, tuple(self._labels[number].get(label) for label in labels)
+        identity = self.identities[end - FIRST_IDENTITY]
+        mine = dict(identity.labels)
+        return identity.playground, tuple(mine.get(label) for label in labels)
 
     def of(self, peers: Iterable[Peer], owner: str, playground: str, values: dict[str, str | None]) -> int:
         """All whom any of the peers means. owner: the policy's playground; playground, values: the subject's."""
@@ -157,7 +158,7 @@ _ChainKey = tuple[Direction, tuple[int, ...], tuple[Variant, ...]]
 
 class Resolver:
     """Resolves scene after scene. What a policy means is kept as long as the very same object comes again, and while
-    identities, gateways and cells stay; so one changed policy costs its own rules and the chains that hold them."""
+    endpoints, gateways and cells stay; so one changed policy costs its own rules and the chains that hold them."""
 
     def __init__(self) -> None:
         self._read: dict[int, _Read] = {}
@@ -171,8 +172,9 @@ class Resolver:
         read = {id(policy): self._read.get(id(policy)) or _Read(policy) for policy in scene.policies}
         present = self._ends(scene, list(read.values()))
         ends = present.ends
-        if self._present is None or self._present.ends is not ends:
-            self._chains, self._resolved = {}, {}
+        last = self._present
+        if last is None or last.ends is not ends:
+            self._carry(last.ends if last else None, ends)
         self._resolved = {
             key: self._resolved.get(key) or _Resolved(next(self._serials), one, ends) for key, one in read.items()
         }
@@ -195,6 +197,17 @@ class Resolver:
             staged[Direction.INGRESS],
         )
 
+    def _carry(self, before: _Ends | None, after: _Ends) -> None:
+        """Takes what is kept over to other identities, or drops it where more than those has changed."""
+        if before is None or before.world is not after.world or not can_renumber(before.identities):
+            self._chains, self._resolved = {}, {}
+            return
+        renumbering = Renumbering(before.identities, after.identities)
+        for one in self._resolved.values():
+            one.subjects = renumbering.ends(one.subjects)
+            one.variants = {key: renumbering.rules(rules) for key, rules in one.variants.items()}
+        self._chains = {key: renumbering.chain(chain) for key, chain in self._chains.items()}
+
     def _ends(self, scene: Scene, read: list[_Read]) -> _Present:
         """Those of the last time, if nothing that they depend on has changed."""
         last = self._present
@@ -210,7 +223,8 @@ class Resolver:
         if last and is_same_place and last.terms == terms and last.blocks == blocks:
             return last
         owned = last.owned if last and is_same_place else owned_spans(scene)
-        world = part_world(blocks, owned)
+        is_same_world = last is not None and is_same_place and last.blocks == blocks
+        world = last.ends.world if last and is_same_world else part_world(blocks, owned)
         gateways = tuple(sorted({(gateway.playground, gateway.name) for gateway in scene.gateways}))
         ends = _Ends(identities(scene.endpoints, terms), gateways, world)
         owned_ends = {name: cells << ends.first_cell for name, cells in world.owned.items() if cells}
