@@ -22,14 +22,13 @@ def network_namespaces() -> dict[str, str]:
     known = {Path(path).stat().st_ino for path in named.values()}
     found = dict(named)
     for pid in pids():
-        path = Path(f"/proc/{pid}/ns/net")
         try:
-            inode = path.stat().st_ino
-        except FileNotFoundError:
+            held = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)  # open until the end: the process may be gone before
+        except (FileNotFoundError, ProcessLookupError):
             continue
-        if inode not in known:
+        if (inode := os.fstat(held).st_ino) not in known:
             known.add(inode)
-            found[f"of process {pid}"] = str(path)
+            found[f"of process {pid}"] = f"/proc/{os.getpid()}/fd/{held}"
     return found
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import page
+import hosts_page
 import pytest
 from hosts_lab import ROOT, Machine
 
-PAGE = page.read((ROOT / "docs/hosts.md").read_text())
+PAGE = hosts_page.read((ROOT / "docs/hosts.md").read_text())
 
 LOOKS = HOSTS_MADE, IN_USE, HOSTS_FREE, ALL_GONE = 1, 4, len(PAGE.steps) - 1, len(PAGE.steps)
 """After which steps a snapshot is taken."""

@@ -194,7 +194,11 @@ class Responder:
     def start(self) -> subprocess.Popen[bytes]:
         """Starts it, anew after it ended; it serves when this returns."""
         self.process = subprocess.Popen(self.argv)
-        until(self.serves, what="the responder does not serve its socket")
+        try:
+            until(self.serves, what="the responder does not serve its socket")
+        except BaseException:
+            self.kill()
+            raise
         return self.process
 
     def serves(self) -> bool:

@@ -247,12 +247,18 @@ def test_a_stopped_workspace_keeps_its_addresses(lab: Site) -> None:
 def test_of_two_people_who_bring_up_different_files_one_is_told_that_the_other_won(bare: Site) -> None:
     files = {name: bare.write(text, name) for name, text in (("mine", LAB), ("yours", WIDER))}
     words = [sys.executable, "-m", "playground", "up"]
-    both = {
-        name: subprocess.Popen(
-            [*words, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=bare.environment
-        )
-        for name, path in files.items()
-    }
+    agent = str(bare.program("agent-n1")["pid"])
+    subprocess.run(bare.inside(["kill", "-STOP", agent]), check=True)  # the first is not done when the second comes
+    try:
+        both = {
+            name: subprocess.Popen(
+                [*words, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=bare.environment
+            )
+            for name, path in files.items()
+        }
+        eventually(lambda: any(process.poll() is not None for process in both.values()), 60.0, "one is told")
+    finally:
+        subprocess.run(bare.inside(["kill", "-CONT", agent]), check=True)
     said = {name: process.communicate(timeout=90) for name, process in both.items()}
     try:
         codes = {name: process.returncode for name, process in both.items()}
