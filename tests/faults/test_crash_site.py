@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import a_site
-from site_lab import Json, Site, eventually
 
 from playground.client import Refused, Unreachable
 from playground.records import workspace_id
 from playground.sandbox.commands import programs
 from playground.sandbox.plan import Program, SandboxPlan
+from tests.faults.mortal_lab import a_site
+from tests.site.site_lab import Json, Site, eventually
 
 pytestmark = pytest.mark.system
 

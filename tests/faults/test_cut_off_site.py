@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import a_site
-from site_lab import Site, eventually
 
 from playground import sandbox
 from playground.sandbox.commands import CONTROLLER_PORT, programs
 from playground.sandbox.plan import Program, SandboxPlan
+from tests.faults.mortal_lab import a_site
+from tests.site.site_lab import Site, eventually
 
 pytestmark = pytest.mark.system
 

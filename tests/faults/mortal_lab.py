@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parents[1] / "site"))  # where `site_lab` is
-
 import pytest
-from site_lab import Site
 
 from playground import sandbox
+from tests.site.site_lab import Site
 
 
 @contextmanager
