@@ -13,8 +13,9 @@ from msgspec.structs import replace
 from overlay.mtu import guest_mtu, shortfall
 from overlay.pools import address_hex, parse_address
 from playground import records
-from playground.admit.assign import Assigned, Held, Wanted, assign_ports, assign_vni, held_by_network
+from playground.admit.assign import Assigned, Held, Wanted, assign_ports, assign_vni, held_by_network, keeping
 from playground.admit.known import Admission, Known
+from playground.admit.standing import Standing, rest, standing
 from playground.plan import Grid, Step, steps
 from playground.records import (
     ClaimRecord,
@@ -32,17 +33,35 @@ def admit(spec: PlaygroundSpec, known: Known, change: str) -> Admission:
     """What makes `spec` so. change: the id under which new claims are taken.
 
     Raises SpecErrors with every refusal at its place in the file: exhausted pools, a pin to no known host, an underlay
-    too small. Called again on its own result it is empty.
+    too small. Called again on its own result it is empty. Costs about what has to change (`playground.admit.standing`).
     """
+    found = standing(spec, known)
+    if found.names:
+        try:
+            return _admit(*rest(spec, known, found), change, found)
+        except SpecErrors:
+            pass  # what is refused is said of the whole file
+    return admit_whole(spec, known, change)
+
+
+def admit_whole(spec: PlaygroundSpec, known: Known, change: str) -> Admission:
+    """The same, by looking at every workspace."""
+    return _admit(spec, known, change, Standing())
+
+
+def _admit(spec: PlaygroundSpec, known: Known, change: str, stands: Standing) -> Admission:
+    """stands: what neither `spec` nor `known` has, and nobody may take."""
     problems: list[Problem] = []
     _check_pins(spec, known, problems)
     networks = {name: _network(spec, network, known, problems) for name, network in spec.networks.items()}
     _give_vnis(networks, spec, known, problems)
     assigned: dict[str, Assigned] = {}
-    held = held_by_network(known.claims)
+    claimed = held_by_network(known.claims)
     members = _members(spec, known)
     for name, network in spec.networks.items():
-        assigned.update(assign_ports(network, members[name], held.get(networks[name].id, Held()), problems))
+        held = claimed.get(networks[name].id, Held())
+        held = keeping(held, stands.macs.get(name, ()), stands.addresses.get(name, ()))
+        assigned.update(assign_ports(network, members[name], held, problems))
     if problems:
         raise SpecErrors(problems)
     ports = {port.id: port for port in _ports(spec, assigned)}

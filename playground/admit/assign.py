@@ -7,11 +7,11 @@ what stands, however often and from wherever in a change it is asked.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from overlay.mac import derived_mac, slaac_address
-from overlay.pools import Pool, address_text, parse_address
+from overlay.pools import Pool, Span, address_text, parse_address
 from playground.records import ClaimRecord, PortRecord
 from playground.spec import NetworkSpec, NicSpec, Problem, WorkspaceSpec
 
@@ -42,10 +42,13 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Who claims what in one network: owners by MAC and by IPv4 address."""
+    """Who claims what in one network: owners by MAC and by IPv4 address. Of ports that keep what they have, and are not
+    asked about: kept_macs, and kept_addresses as spans."""
 
     macs: dict[str, str] = field(default_factory=dict)
     addresses: dict[int, str] = field(default_factory=dict)
+    kept_macs: frozenset[str] = frozenset()
+    kept_addresses: tuple[Span, ...] = ()
 
 
 def held_by_network(claims: Mapping[str, ClaimRecord]) -> dict[str, Held]:
@@ -60,6 +63,21 @@ def held_by_network(claims: Mapping[str, ClaimRecord]) -> dict[str, Held]:
             case _:
                 pass
     return held
+
+
+def keeping(held: Held, macs: Collection[str], addresses: Collection[int]) -> Held:
+    """The same beside ports that keep these MACs and IPv4 addresses."""
+    spans: list[Span] = []
+    first = last = -2
+    for address in sorted(addresses):
+        if address != last + 1:
+            if last >= 0:
+                spans.append(Span(first, last))
+            first = address
+        last = address
+    if last >= 0:
+        spans.append(Span(first, last))
+    return replace(held, kept_macs=frozenset(macs), kept_addresses=tuple(spans))
 
 
 def assign_vni(network_id: str, known: int | None, claims: Mapping[str, ClaimRecord], taken: set[int]) -> int | None:
@@ -105,7 +123,7 @@ def _macs(network: NetworkSpec, ports: Sequence[Wanted], held: Held, problems: l
                 f"{port.nic.mac} makes the address {min(clash)}, which is the gateway's; choose another MAC or gateway"
             )
             problems.append(Problem.at(port.nic.place, message))
-    taken = set(macs.values())
+    taken = {*held.kept_macs, *macs.values()}
     for port in ports:
         had = port.before.mac if port.before else None
         if (
@@ -132,7 +150,10 @@ def _addresses(network: NetworkSpec, ports: Sequence[Wanted], held: Held, proble
     """IPv4 addresses by port id; a network without an IPv4 subnet gives none."""
     fixed = {port.id: port.nic.address for port in ports if port.nic.address is not None}
     pools = [
-        Pool([pool.span], network.exclude) for subnet in network.subnets if subnet.version == 4 for pool in subnet.pools
+        Pool([pool.span], [*network.exclude, *held.kept_addresses])
+        for subnet in network.subnets
+        if subnet.version == 4
+        for pool in subnet.pools
     ]
     if not any(subnet.version == 4 for subnet in network.subnets):
         return {}

@@ -88,7 +88,7 @@ class Rooms:
                 self._reconsider_pins(before, after)
             case AliveRecord():
                 self.version += 1
-            case PlaygroundRecord() as record:
+            case PlaygroundRecord() as record if _state(before) != _state(after):
                 grid = self._world.grids.get(record.name)
                 self.unplaced.update((record.name, name) for name in (grid.workspaces if grid else ()))
                 self.version += 1
@@ -113,3 +113,7 @@ class Rooms:
         if was != now:
             for playground, grid in self._world.grids.items():
                 self.unsettled.update((playground, name) for name in grid.workspaces)
+
+
+def _state(root: Record | None) -> str | None:
+    return root.state if isinstance(root, PlaygroundRecord) else None

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from overlay.pools import Span, address_text
-from playground.admit import Admission, admit
-from playground.admit.admission import claims_of
+from playground.admit import Admission, Known, admit
+from playground.admit.admission import admit_whole, claims_of
 from playground.records import NetworkRecord, PlaygroundRecord, PortRecord, WorkspaceRecord
 from playground.spec import PlaygroundSpec, SpecErrors, load_playground
 from tests.admit.grids import Site, a_host, writes
@@ -138,6 +138,40 @@ def test_a_crash_after_the_flip_is_rolled_forward_to_the_same_end(old: str, new:
             twin = broken.records[key]
             assert isinstance(twin, WorkspaceRecord)
             assert twin.generation in (record.generation, record.generation + 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(files(), files(), st.data())
+def test_what_stands_need_not_be_looked_at(old: str, new: str, data: st.DataObject) -> None:
+    """Whatever of a change is written, and whatever is gone: looking at what does not stand says what looking at all
+    says."""
+    site = Site(hosts=data.draw(st.sampled_from([[], [a_host()]])))
+    try:
+        site.up(old)
+        spec, before = load_playground(new, "lab.yaml"), load_playground(old, "lab.yaml")
+    except SpecErrors:
+        return
+    looked_at(before, site.known())
+    admission = looked_at(spec, site.known())
+    if admission is not None:
+        done = writes(admission)
+        site.write(done[: data.draw(st.integers(0, len(done)))])
+    for key in data.draw(st.lists(st.sampled_from(sorted({*site.records, *site.claims})), max_size=2)):
+        site.write([(key, None)])
+    looked_at(spec, site.known())
+    looked_at(before, site.known())
+
+
+def looked_at(spec: PlaygroundSpec, known: Known) -> Admission | None:
+    """What both ways of looking say; None where both refuse."""
+    said: list[Admission | str] = []
+    for way in (admit, admit_whole):
+        try:
+            said.append(way(spec, known, "c9"))
+        except SpecErrors as error:
+            said.append(str(error))
+    assert said[0] == said[1]
+    return said[0] if isinstance(said[0], Admission) else None
 
 
 def site_copy(site: Site) -> Site:
