@@ -118,7 +118,11 @@ def _missing_gateways(scene: Scene) -> Iterator[Finding]:
     inward = {(one.playground, network) for one in scene.gateways if one.is_open_inward for network in one.networks}
     for policy in scene.policies:
         for direction, reached in ((Direction.EGRESS, outward), (Direction.INGRESS, inward)):
-            rules = [one for one in policy.rules(direction) or () if any(map(_is_world, one.peers))]
+            rules = [
+                one
+                for one in policy.rules(direction) or ()
+                if any(map(_is_world, one.peers)) and not any(map(_is_everyone, one.peers))
+            ]
             if not rules:
                 continue
             subjects = [
@@ -141,6 +145,11 @@ def _missing_gateways(scene: Scene) -> Iterator[Finding]:
 
 def _is_world(peer: Peer) -> bool:
     return isinstance(peer, WorldPeer | BlockPeer)
+
+
+def _is_everyone(peer: Peer) -> bool:
+    """Who speaks of all workspaces beside the world means everybody, and not the world as such."""
+    return isinstance(peer, EndpointPeer) and not peer.selector.terms
 
 
 def _replaced(scene: Scene) -> Iterator[Finding]:

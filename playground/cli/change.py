@@ -29,15 +29,23 @@ def plan(args: argparse.Namespace) -> int:
     spec = checked(file, text)
     admitted = admit_alone(spec)
     client = site.client_of(args)
-    if site.is_remote(args) or site.answering(client) is not None:
+    answer = admitted
+    if spec.connectivity.included:
+        print(
+            "playground: included files can't be sent to a controller yet; planned against an empty site",
+            file=sys.stderr,
+        )
+    elif site.is_remote(args) or site.answering(client) is not None:
         answer = client.post("plan", {"file": file, "text": text})
     else:
         print("playground: no controller answers here; planned against an empty site", file=sys.stderr)
-        answer = admitted
     if args.json:
         print(render.json_text(answer))
-    else:
-        print(change_text(answer["name"], answer["changes"], render.Ink.of(sys.stdout)))
+        return DONE
+    ink = render.Ink.of(sys.stdout)
+    print(change_text(answer["name"], answer["changes"], ink))
+    if connections := connections_text(answer.get("connections"), ink):
+        print(connections)
     return DONE
 
 
@@ -114,16 +122,16 @@ def _down_all(args: argparse.Namespace) -> int:
 
 
 def admit_alone(spec: PlaygroundSpec) -> dict[str, Any]:
-    """What the file would make of an empty site: `{name, changes}`. Raises BadFile."""
+    """What the file would make of an empty site: `{name, changes, connections}`. Raises BadFile."""
     from playground.admit import Known, admit
-    from playground.spec import SpecErrors
+    from playground.spec import SpecErrors, connections_changed
 
     try:
         steps = admit(spec, Known.empty(), "plan").steps
     except SpecErrors as error:
         raise sources.bad_file(error) from error
     changes = [{"action": step.action, "object": step.object, "detail": step.detail} for step in steps]
-    return {"name": spec.name, "changes": changes}
+    return {"name": spec.name, "changes": changes, "connections": connections_changed(None, spec)}
 
 
 def checked(file: str, text: str) -> PlaygroundSpec:
@@ -222,6 +230,42 @@ def change_text(name: str, changes: list[Change], ink: render.Ink) -> str:
     paint = {"+": ink.good, "-": ink.bad}
     painted = [paint.get(line[2], str)(line) for line in lines]
     return "\n".join([f"{name}: {render.count(len(changes), 'change')}", *painted])
+
+
+def connections_text(connections: dict[str, Any] | None, ink: render.Ink) -> str:
+    """What is opened and cut between whom; counts where it is much, nothing where it is nothing."""
+    changed = connections["changed"] if connections else []
+    if not connections or not changed:
+        return ""
+    opened = sum(bool(one["opened"]) for one in changed)
+    cut = sum(bool(one["cut"]) for one in changed)
+    more = "" if connections["complete"] else ", and more; `playground policy diff` lists all"
+    head = f"connections: {opened} opened, {cut} cut{more}"
+    if len(changed) > SHOWN_CHANGES:
+        return head
+    rows = [
+        (sign, render.word(one, "from"), render.word(one, "to"), _ports(one[key]))
+        for one in changed
+        for sign, key in (("+", "opened"), ("-", "cut"))
+        if one[key]
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in (1, 2)]
+    paint = {"+": ink.good, "-": ink.bad}
+    lines = [
+        paint[sign](f"  {sign} {begin:<{widths[0]}}  {end:<{widths[1]}}  {ports}") for sign, begin, end, ports in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+def _ports(connections: Any) -> str:
+    """`everything`, `tcp/22, udp/5000-5100`: of the JSON that says it."""
+    from policies.explain import ports_text
+    from policies.ports import EVERYTHING, Ports, Protocol
+
+    if connections == "all":
+        return ports_text(EVERYTHING)
+    listed = [(Protocol(part["protocol"]), *span) for part in connections for span in part["ports"]]
+    return ports_text(Ports.union(Ports.of(*one) for one in listed))
 
 
 def counts(state: progress.Progress) -> str:

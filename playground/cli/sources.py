@@ -123,7 +123,7 @@ def say(findings: Iterable[Finding]) -> None:
     from playground.cli import render
 
     for one in findings:
-        print(f"{one.origin}: {one.gravity.value}: {render.printable(one.message)}", file=sys.stderr)
+        print(render.printable(f"{one.origin}: warning: {one.message}"), file=sys.stderr)
 
 
 def bad_file(error: SpecErrors) -> BadFile:

@@ -21,7 +21,7 @@ from playground.controller.progress import Progress
 from playground.controller.sessions import Sessions
 from playground.controller.world import Unreadable, World
 from playground.records import Desired, MigrationRecord, WorkspaceRecord, encode, key_of
-from playground.spec import PlaygroundSpec, SiteSpec, check_enforced, check_tests, load_playground
+from playground.spec import PlaygroundSpec, SiteSpec, check_enforced, check_tests, connections_changed, load_playground
 from playground.store.api import Conflict, Put, Store, StoreError
 from playground.workspaces.migration import ENDED, State
 
@@ -118,7 +118,11 @@ class Controller:
     async def plan(self, file: str, text: str) -> dict[str, Any]:
         """What `up` of this file would change."""
         spec = await _loaded(file, text)
-        return {"name": spec.name, "changes": self.changes.plan(spec)}
+        steps = self.changes.plan(spec)
+        root = self.world.grids[spec.name].root if spec.name in self.world.grids else None
+        before = None if root is None else await asyncio.to_thread(load_playground, root.text, root.file)
+        connections = await asyncio.to_thread(connections_changed, before, spec)
+        return {"name": spec.name, "changes": steps, "connections": connections}
 
     async def up(self, file: str, text: str) -> dict[str, Any]:
         """Accepts a file: everything of it is claimed and recorded when this returns."""

@@ -1,5 +1,6 @@
 """Pure. The files that people write: reading, checking, and the specs that come of them. Knows no records."""
 
+from playground.spec.changed import connections_changed
 from playground.spec.expected import check_tests
 from playground.spec.load import Included, includes, load_playground, load_site
 from playground.spec.objects import (
@@ -39,6 +40,7 @@ __all__ = [
     "WorkspaceSpec",
     "check_enforced",
     "check_tests",
+    "connections_changed",
     "includes",
     "json_schema",
     "load_playground",

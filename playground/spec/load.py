@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from overlay.pools import address_text, parse_address
 from playground.spec import names
@@ -37,10 +38,12 @@ def load_playground(text: str | bytes, file: str, included: Included | None = No
     found = networks(shape.networks, document, problems)
     members = workspaces(shape.workspaces, found, document, problems)
     sources = [Source(document, shape.groups, shape.policies, shape.tests)]
-    sources += _included(shape.include, included, document, problems)
+    more = dict(_included(shape.include, included, document, problems))
+    sources += more.values()
     rules = connectivity(shape.name, sources, shape.workspaces, found, shape.gateways, problems)
     if problems:
         raise SpecErrors(problems)
+    rules = replace(rules, included=tuple(more))
     return PlaygroundSpec(shape.name, found, members, file, _text(text), document.place(("name",)), rules)
 
 
@@ -63,8 +66,8 @@ def includes(text: str | bytes, file: str) -> tuple[str, ...]:
 
 def _included(
     patterns: Sequence[str], included: Included | None, document: Document, problems: list[Problem]
-) -> Iterator[Source]:
-    """The files that are included, each once however many patterns match it."""
+) -> Iterator[tuple[str, Source]]:
+    """The files that are included, by name, each once however many patterns match it."""
     seen = set()
     for index, pattern in enumerate(patterns):
         place = document.place(("include", index))
@@ -85,7 +88,7 @@ def _included(
                 problems.extend(error.problems)
                 continue
             if (shape := fit(IncludedShape, one, problems)) is not None:
-                yield Source.of(one, shape)
+                yield name, Source.of(one, shape)
 
 
 def load_site(text: str | bytes, file: str) -> SiteSpec:

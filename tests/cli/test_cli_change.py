@@ -270,3 +270,82 @@ def test_interrupting_a_wait_is_130_and_stops_nothing(
     monkeypatch.setattr(progress, "follow", interrupt)
     assert play("up", ATLAS).code == 130
     assert not any(key.startswith("DELETE") for key, _, _ in atlas_is_up.asked)
+
+
+CHANGED = {
+    "changed": [
+        {"from": "head", "to": "worker-0", "opened": "all", "cut": []},
+        {
+            "from": "worker-0",
+            "to": "head",
+            "opened": [],
+            "cut": [{"protocol": "TCP", "ports": [[22, 22], [80, 90]]}, {"protocol": "ICMP", "ports": [[0, 255]]}],
+        },
+    ],
+    "complete": True,
+}
+
+
+def test_plan_says_which_connections_are_opened_and_cut(controller: FakeController, play: Play) -> None:
+    controller.answers["POST plan"] = {"name": "atlas", "changes": [], "connections": CHANGED}
+    ran = play("plan", ATLAS)
+    assert ran.out.splitlines() == [
+        "atlas: nothing to change",
+        "connections: 1 opened, 1 cut",
+        "  + head      worker-0  everything",
+        "  - worker-0  head      tcp/22, tcp/80-90, icmp",
+    ]
+
+
+def test_plan_counts_connections_where_they_are_many(controller: FakeController, play: Play) -> None:
+    many = [{"from": f"a{n}", "to": "b", "opened": "all", "cut": []} for n in range(26)]
+    controller.answers["POST plan"] = {"name": "a", "changes": [], "connections": {"changed": many, "complete": False}}
+    assert play("plan", ATLAS).out.splitlines()[1:] == [
+        "connections: 26 opened, 0 cut, and more; `playground policy diff` lists all"
+    ]
+
+
+CLOSED = """\
+name: lab
+networks: {grid: {subnets: [10.0.0.0/24]}}
+workspaces: {a: {networks: grid}, b: {networks: grid}}
+tests: [{from: a, to: b, expect: %s}]
+%s
+"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    return tmp_path / "lab.yaml"
+
+
+@pytest.mark.parametrize("command", ["plan", "up"])
+def test_a_failing_test_refuses_at_its_own_place(
+    command: str, lab: Path, controller: FakeController, play: Play
+) -> None:
+    lab.write_text(CLOSED % ("deny", ""))
+    ran = play(command, str(lab))
+    assert (ran.code, controller.asked) == (1, [])
+    assert ran.err.startswith(f"{lab}:4:9: tests[0]: expected deny, but everything from a to b is allowed by default")
+
+
+def test_policies_are_planned_and_refused_by_up_until_they_are_enforced(lab: Path, play: Play) -> None:
+    lab.write_text(CLOSED % ("deny", "policies: [{subject: b, ingress: []}]"))
+    ran = play("plan", str(lab))
+    assert ran.code == 0
+    assert ran.out.splitlines()[-2:] == ["connections: 1 opened, 0 cut", "  + b  a  everything"]
+    refused = play("up", str(lab))
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.startswith(f"{lab}:5:12: policies[0]: policies are not enforced yet")
+
+
+def test_included_files_are_read_beside_the_file(lab: Path, controller: FakeController, play: Play) -> None:
+    lab.write_text(CLOSED % ("deny", "include: [more/*.yaml]"))
+    (lab.parent / "more").mkdir()
+    (lab.parent / "more" / "b.yaml").write_text("policies: [{subject: b, ingress: []}]\n")
+    ran = play("plan", str(lab))
+    assert (ran.code, controller.asked) == (0, [])
+    assert "included files can't be sent" in ran.err
+    (lab.parent / "more" / "b.yaml").write_text("policies: [{subject: c, ingress: []}]\n")
+    ran = play("plan", str(lab))
+    assert ran.err.startswith(f"{lab.parent}/more/b.yaml:1:22: policies[0].subject: 'c' is no group and no workspace")

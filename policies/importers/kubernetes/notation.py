@@ -15,7 +15,7 @@ from policies.importers.kubernetes.block_yaml import scalar
 from policies.importers.kubernetes.findings import Finding, Gravity, KubernetesError
 from policies.importers.kubernetes.lower import NAMESPACE, NAMESPACE_KEY, NETWORK, PORT, WORLD
 from policies.importers.kubernetes.wording import Wording, dns_label, label_word
-from policies.model import BlockPeer, EndpointPeer, Peer, Policy, Rule, Scene, Tier, WorldPeer
+from policies.model import Action, BlockPeer, EndpointPeer, Peer, Policy, Rule, Scene, Tier, WorldPeer
 from policies.ports import LIMITS, Ports
 from policies.selector import Operator, Term
 
@@ -95,7 +95,11 @@ class _Writer:
             *workspaces,
             *self._listed(one for one in self._scene.policies if one.tier is Tier.OWNER),
         ]
-        tiers = [one for one in self._scene.policies if one.tier is not Tier.OWNER]
+        tiers = [
+            one
+            for one in self._scene.policies
+            if one.tier is not Tier.OWNER and (one.ingress is not None or one.egress is not None)
+        ]
         site = [
             f"# Imported from Kubernetes documents, beside the playground {self._name}.",
             f"name: {scalar(self._name)}",
@@ -131,7 +135,9 @@ class _Writer:
         peers = ", ".join(self._peer(peer, tier) for peer in rule.peers)
         parts = [f"{key}: [{peers}]"]
         if tier is not Tier.OWNER:
-            parts.insert(0, f"action: {rule.action.value}")
+            # after the baseline comes no tier: what it passes on is allowed
+            action = Action.ALLOW if (tier, rule.action) == (Tier.BASELINE, Action.PASS) else rule.action
+            parts.insert(0, f"action: {action.value}")
         if not rule.ports.is_everything:
             parts.append(f"ports: [{', '.join(_ports(rule.ports))}]")
         return f"      - {{{', '.join(parts)}}}"

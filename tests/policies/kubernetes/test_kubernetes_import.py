@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-from typing import Any
-
 import kubernetes_clusters as clusters
 import kubernetes_verdicts as verdicts
 import pytest
@@ -12,26 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from ruamel.yaml import YAML
 from test_kubernetes_words import PODS, anp, np
 
+from playground.spec import load_playground, load_site
+from playground.spec import scene as scene_of
+from policies.connections import connections
 from policies.importers.kubernetes.findings import KubernetesError
 from policies.importers.kubernetes.lower import lower
 from policies.importers.kubernetes.notation import Notation, notation
 from policies.importers.kubernetes.resources import read_cluster
-from policies.model import (
-    ALL_PORTS,
-    Action,
-    BlockPeer,
-    Endpoint,
-    EndpointPeer,
-    Origin,
-    Peer,
-    Policy,
-    Rule,
-    Scene,
-    Tier,
-    WorldPeer,
-)
-from policies.ports import Ports, Protocol
-from policies.selector import is_label_key, is_label_value, parse_selector
+from policies.model import Scene
+from policies.ports import Protocol
 
 GOLDEN = """\
 # Imported from Kubernetes documents.
@@ -151,59 +137,33 @@ def test_the_network_keeps_clear_of_all_addresses_that_policies_name() -> None:
 
 
 def read_back(found: Notation) -> Scene:
-    """The scene of imported files, read by their own words alone."""
-    yaml = YAML(typ="safe", pure=True)
-    document = yaml.load(found.playground)
-    name = document["name"]
-    endpoints = []
-    for workspace, one in (document["workspaces"] or {}).items():
-        assert all(is_label_key(key) and is_label_value(value) for key, value in one["labels"].items())
-        labels = {**one["labels"], "workspace": workspace, "network": "cluster", "playground": name}
-        endpoints.append(Endpoint(name, workspace, "cluster", labels))
-    policies = [_policy(one, name) for one in document["policies"]]
-    if found.site:
-        policies.extend(_policy(one, "") for one in yaml.load(found.site)["policies"])
-    assert len({one.name for one in policies if one.playground}) == len([one for one in policies if one.playground])
-    return Scene(tuple(endpoints), tuple(policies))
+    """The scene of imported files, as the files' own reader has it."""
+    site = load_site(found.site, "acme.site.yaml") if found.site else None
+    return scene_of(load_playground(found.playground, "acme.yaml"), site=site)
 
 
-def _policy(one: dict[str, Any], playground: str) -> Policy:
-    assert set(one) <= {"name", "subject", "tier", "priority", "ingress", "egress"}
-    scope = frozenset({playground}) if playground else None
-    return Policy(
-        name=one["name"],
-        subjects=(EndpointPeer(parse_selector(one["subject"]), scope),),
-        ingress=None if "ingress" not in one else tuple(_rule(rule, "from", scope) for rule in one["ingress"]),
-        egress=None if "egress" not in one else tuple(_rule(rule, "to", scope) for rule in one["egress"]),
-        origin=Origin("imported", 0),
-        tier=Tier(one.get("tier", "owner")),
-        priority=one.get("priority", 0),
-        playground=playground,
-    )
+def names_of(found: Notation) -> dict[str, str]:
+    """Workspace → workload, for those that are one workspace."""
+    return {workspaces[0]: workload for workload, workspaces in found.names.items() if len(workspaces) == 1}
 
 
-def _rule(one: dict[str, Any], key: str, scope: frozenset[str] | None) -> Rule:
-    assert set(one) <= {key, "ports", "action"}
-    ports = Ports.union(map(_port, one["ports"])) if "ports" in one else ALL_PORTS
-    return Rule(
-        tuple(_peer(peer, scope) for peer in one[key]), ports, Origin("", 0), Action(one.get("action", "allow"))
-    )
-
-
-def _port(text: str) -> Ports:
-    word, _, numbers = text.partition("/")
-    first, _, last = numbers.partition("-")
-    return Ports.of(Protocol(word.upper()), int(first) if first else None, int(last) if last else None)
-
-
-def _peer(one: str | dict[str, Any], scope: frozenset[str] | None) -> Peer:
-    if isinstance(one, dict):
-        return BlockPeer(ip_network(one["cidr"]), tuple(map(ip_network, one["except"])))
-    if one == "@world":
-        return WorldPeer()
-    if one[0].isdigit() or "::" in one:
-        return BlockPeer(ip_network(one))
-    return EndpointPeer(parse_selector(one), scope)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(clusters.clusters())
+def test_imported_files_list_the_connections_of_the_documents(objects: list[clusters.Object]) -> None:
+    scene, findings = lower(read_cluster([("cluster.json", clusters.text(objects))]))
+    found = notation(scene, findings, "acme")
+    names = names_of(found)
+    direct = {
+        (one.source, one.destination): one.ports
+        for one in connections(scene)
+        if {one.source, one.destination} <= set(names.values())
+    }
+    again = {
+        (names[one.source], names[one.destination]): one.ports
+        for one in connections(read_back(found))
+        if {one.source, one.destination} <= names.keys()
+    }
+    assert again == direct
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
