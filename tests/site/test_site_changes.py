@@ -120,7 +120,7 @@ def test_an_edited_file_changes_only_what_differs(lab: Site) -> None:
     [
         (LAB.replace("scale: 2", "scael: 2"), ":6:12:", "did you mean scale"),
         (LAB.replace("10.20.0.0/24", "10.20.0.0/33"), ":3:20:", "10.20.0.0/33"),
-        (LAB + "policies: [{subject: head}]\n", ":7:11:", "not built yet"),
+        (LAB + "policies: [{subject: haed, egress: []}]\n", ":7:22:", "did you mean head"),
     ],
 )
 def test_a_bad_file_changes_nothing_and_says_where_it_is_bad(site: Site, text: str, place: str, cause: str) -> None:
