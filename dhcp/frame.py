@@ -1,4 +1,4 @@
-"""Pure. Ethernet, IPv4, UDP, IPv6 and ICMPv6 around the messages, as far as one answer at a port needs them.
+"""Pure. Ethernet, ARP, IPv4, UDP, IPv6 and ICMPv6 around the messages, as far as one answer at a port needs them.
 
 Received IPv4 and UDP checksums are not verified: a guest on the same machine may leave them to an offload that never
 runs. Sent ones are always right.
@@ -10,8 +10,11 @@ import struct
 from typing import Final, NamedTuple
 
 BROADCAST_MAC: Final = b"\xff" * 6
-_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+_IPV4, _ARP, _IPV6 = b"\x08\x00", b"\x08\x06", b"\x86\xdd"
 _UDP, _ICMPV6 = 17, 58
+_ARP_HEAD = b"\x00\x01\x08\x00\x06\x04"
+"""Ethernet and IPv4, with the lengths of their addresses."""
+ARP_REPLY: Final = 2
 _HEAD4 = struct.Struct("!BBHHHBBH4s4s")
 _UDP_HEAD = struct.Struct("!HHHH")
 
@@ -80,6 +83,19 @@ def parse_udp4(frame: bytes) -> Datagram | None:
         return None
     payload = frame[at + 8 : at + length]
     return Datagram(frame[6:12], frame[26:30], frame[30:34], source_port, destination_port, payload)
+
+
+def arp_request(to_mac: bytes, from_mac: bytes, source: bytes, target: bytes) -> bytes:
+    """A whole Ethernet frame that asks who has `target` (RFC 826). Addresses: 4 bytes."""
+    return to_mac + from_mac + _ARP + _ARP_HEAD + b"\x00\x01" + from_mac + source + bytes(6) + target
+
+
+def parse_arp_reply(frame: bytes) -> tuple[bytes, bytes] | None:
+    """Who answers, and for which address: MAC and 4 bytes. None for anything else, and where the frame's own source is
+    another."""
+    if len(frame) < 42 or frame[12:20] != _ARP + _ARP_HEAD or frame[20:22] != ARP_REPLY.to_bytes(2, "big"):
+        return None
+    return (frame[22:28], frame[28:32]) if frame[22:28] == frame[6:12] else None
 
 
 def _checksum6(source: bytes, destination: bytes, body: bytes) -> int:

@@ -1,5 +1,4 @@
-"""Pure. Router advertisements to bytes, solicitations from bytes, when to advertise, and how to ask a client what it
-formed; knows no socket and no clock.
+"""Pure. Router advertisements to bytes, solicitations from bytes, and when to advertise; knows no socket and no clock.
 
 Sources: RFC 4861 §4.1, §4.2, §6.1.1, §6.2 and RFC 8106. The port is a link with one host, so an answer goes out at once
 and to all nodes; `MIN_DELAY_S` takes the place of RFC 4861's 3 s, which is there for the many hosts of a shared link.
@@ -32,8 +31,6 @@ INITIAL_INTERVAL_S: Final = 16.0
 MIN_DELAY_S: Final = 1.0
 DNS_LIFETIME_S: Final = int(3 * MAX_INTERVAL_S)
 """RFC 8106 §5.1's default."""
-ASK_FIRST_S: Final = 1.0
-ASK_LAST_S: Final = 64.0
 _LINK_LOCAL: Final = ipaddress.IPv6Network("fe80::/10")
 
 
@@ -122,7 +119,7 @@ def check_solicitation(message: frame.Icmp6) -> Reason | None:
 
 def formed_address(message: frame.Icmp6, prefixes: Sequence[str]) -> str | None:
     """The address that a client is about to use, from its duplicate address detection (RFC 4862 §5.4.2), or that it
-    has, from its answer to a `question` (RFC 4861 §7.2.4); plain.
+    has, from its answer to a question (RFC 4861 §7.2.4); plain.
 
     None for any other message, and for an address in none of `prefixes`.
     """
@@ -138,29 +135,3 @@ def formed_address(message: frame.Icmp6, prefixes: Sequence[str]) -> str | None:
         return None
     target = ipaddress.IPv6Address(body[8:24])
     return str(target) if any(target in ipaddress.IPv6Network(prefix) for prefix in prefixes) else None
-
-
-def questions(scope: PortScope) -> dict[str, bytes]:
-    """Neighbour solicitations (RFC 4861 §4.3) for the addresses that the client is expected to form: frames, by address
-    (RFC 4291 appendix A, in each autonomous prefix of 64 bits).
-
-    Whoever was not there for the duplicate address detection learns by them what there is. They go to the client's own
-    MAC: a question is no business of anybody else's.
-    """
-    found: dict[str, bytes] = {}
-    mac, server_mac = frame.mac(scope.mac), frame.mac(scope.server_mac)
-    identifier = bytes((mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]))
-    for prefix, is_autonomous in scope.ra.prefixes if scope.ra is not None else ():
-        network = ipaddress.IPv6Network(prefix)
-        if is_autonomous and network.prefixlen == 64 and scope.ra is not None:
-            target = network.network_address.packed[:8] + identifier
-            body = bytes((NEIGHBOUR_SOLICITATION, *bytes(7))) + target + b"\x01\x01" + server_mac
-            source = ipaddress.IPv6Address(scope.ra.source).packed
-            found[str(ipaddress.IPv6Address(target))] = frame.icmp6(mac, server_mac, source, target, body)
-    return found
-
-
-def ask_after_s(asked: int) -> float:
-    """How long after question number `asked` the next one goes, while there is no answer: a client may not be up yet,
-    or never form what is expected."""
-    return min(ASK_FIRST_S * 2.0 ** min(asked, 16), ASK_LAST_S)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from dhcp import frame, message, ra
+from dhcp import ask, frame, message, ra
 from dhcp.reason import Reason
 from dhcp.scope import PortScope
 from dhcp.server import REPORTED, SERVER_PORT, Bound, LeaseKind
@@ -39,7 +39,7 @@ _NEXT: Final = ""
 _FILTER: Final = (
     # (label, code, operand, label if true, label if false); linux/filter.h. Offsets are from the Ethernet header.
     ("start", _LOAD_HALF, 12, _NEXT, _NEXT),
-    ("type", _JUMP_EQUAL, 0x0800, _NEXT, "ipv6"),
+    ("type", _JUMP_EQUAL, 0x0800, _NEXT, "arp"),
     ("protocol", _LOAD_BYTE, 23, _NEXT, _NEXT),
     ("udp", _JUMP_EQUAL, 17, _NEXT, "drop"),
     ("fragment", _LOAD_HALF, 20, _NEXT, _NEXT),
@@ -47,6 +47,9 @@ _FILTER: Final = (
     ("header", _LOAD_X_HEADER_LENGTH, 14, _NEXT, _NEXT),
     ("port", _LOAD_HALF_AT_X, 16, _NEXT, _NEXT),
     ("server", _JUMP_EQUAL, SERVER_PORT, "accept", "drop"),
+    ("arp", _JUMP_EQUAL, 0x0806, _NEXT, "ipv6"),
+    ("operation", _LOAD_HALF, 20, _NEXT, _NEXT),
+    ("reply", _JUMP_EQUAL, frame.ARP_REPLY, "accept", "drop"),
     ("ipv6", _JUMP_EQUAL, 0x86DD, _NEXT, "drop"),
     ("next header", _LOAD_BYTE, 20, _NEXT, _NEXT),
     ("icmpv6", _JUMP_EQUAL, 58, _NEXT, "drop"),
@@ -99,7 +102,7 @@ class _Port:
     advertisement: bytes | None
     schedule: ra.Schedule
     questions: dict[str, bytes]
-    """For the addresses that the client is expected to form and was not heard to have."""
+    """For the addresses that the client is expected to have and was not heard to take."""
     timer: asyncio.TimerHandle | None = None
     asked: int = 0
     asking: asyncio.TimerHandle | None = None
@@ -149,7 +152,7 @@ class PacketServer:
         advertisement = ra.advertisement(scope) if scope.ra is not None else None
         self.drop(device)
         loop = asyncio.get_running_loop()
-        port = _Port(scope, bound, advertisement, ra.Schedule(loop.time()), ra.questions(scope))
+        port = _Port(scope, bound, advertisement, ra.Schedule(loop.time()), ask.questions(scope))
         self._ports[device] = port
         self._advertise(device, port)
         self._ask_later(device, port)
@@ -210,7 +213,23 @@ class PacketServer:
         solicitation = frame.parse_icmp6(data)
         if solicitation is not None:
             return self._solicitation(device, port, solicitation)
+        answer = frame.parse_arp_reply(data)
+        if answer is not None:
+            return self._answer(device, port, *answer)
         return Reason.NOT_FOR_US
+
+    def _answer(self, device: str, port: _Port, mac: bytes, address: bytes) -> Reason | None:
+        """What a client answers by ARP."""
+        if port.bound is None or port.scope.v4 is None:
+            return Reason.NO_SCOPE
+        if mac != port.bound.mac:
+            return Reason.FOREIGN_MAC
+        if socket.inet_ntoa(address) != port.scope.v4.address:
+            return Reason.FOREIGN_ADDRESS
+        if port.questions.pop(port.scope.v4.address, None) is None:
+            return Reason.NOT_FOR_US  # a neighbour has asked: that the client has it is known
+        self._on_heard(Heard(device, port.scope.v4.address, port.scope.mac, LeaseKind.BOUND))
+        return None
 
     def _dhcp(self, device: str, port: _Port, datagram: frame.Datagram) -> Reason | None:
         if datagram.destination_port != SERVER_PORT:
@@ -235,6 +254,8 @@ class PacketServer:
                 return Reason.NOT_SENT
             kind = REPORTED.get(reply.act)
         if kind is not None and port.scope.v4 is not None:
+            if kind is LeaseKind.BOUND:
+                port.questions.pop(port.scope.v4.address, None)
             self._on_heard(Heard(device, port.scope.v4.address, port.scope.mac, kind))
         return reason
 
@@ -278,11 +299,10 @@ class PacketServer:
             port.asking.cancel()
         port.asked = asked
         if port.questions:
-            port.asking = asyncio.get_running_loop().call_later(ra.ask_after_s(asked), self._ask, device, port)
+            port.asking = asyncio.get_running_loop().call_later(ask.after_s(asked), self._ask, device, port)
 
     def _ask(self, device: str, port: _Port) -> None:
-        """Asks for what the client was not heard to have formed: its detection of duplicates was missed, or is to
-        come."""
+        """Asks for what the client was not heard to take: that was missed, or is to come."""
         for question in port.questions.values():
             self._send(device, question)
         self._ask_later(device, port, port.asked + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dhcp_cases import MAC, MAC_BYTES, SERVER_MAC, a_port, a_scope_ra
+from dhcp_cases import MAC_BYTES, SERVER_MAC, a_port, a_scope_ra
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet6 import (
@@ -178,20 +178,3 @@ def test_an_address_counts_as_formed_by_its_duplicate_detection_or_an_answer_to_
     message = frame.parse_icmp6(bytes(Ether(dst="33:33:00:00:00:01", src="02:00:00:00:00:01") / packet))
     assert message is not None
     assert ra.formed_address(message, PREFIXES) == formed
-
-
-def test_scapy_reads_the_question_for_an_address_that_the_client_is_to_form() -> None:
-    prefixes = (("fd00:20::/64", True), ("fd00:21::/64", False), ("fd00:22::/56", True))
-    scope = a_port(ra=a_scope_ra(prefixes=prefixes))
-    (expected, question), *others = ra.questions(scope).items()
-    assert (expected, others) == ("fd00:20::ff:fe00:5", [])
-    read = Ether(question)
-    assert (read.src, read.dst) == (SERVER_MAC, MAC)
-    assert (read[IPv6].src, read[IPv6].dst, read[IPv6].hlim) == ("fe80::1", expected, 255)
-    assert (read[ICMPv6ND_NS].tgt, read[ICMPv6NDOptSrcLLAddr].lladdr) == (expected, SERVER_MAC)
-    del read[ICMPv6ND_NS].cksum
-    assert bytes(read) == question
-
-
-def test_questions_become_rare_while_nobody_answers() -> None:
-    assert [ra.ask_after_s(asked) for asked in (0, 1, 2, 5, 6, 7, 10**9)] == [1, 2, 4, 32, 64, 64, 64]

@@ -1,0 +1,45 @@
+"""Pure. Questions to a port's client for the addresses that it should have; knows no socket and no clock.
+
+A client says what it takes once: to whoever was not there then, it has taken nothing until half its lease is over, or
+for ever. So it is asked: by ARP (RFC 826) for the address that DHCP gives it, by a neighbour solicitation (RFC 4861
+§4.3) for those that it forms. The questions come from the gateway and go to the client's own MAC: they are no business
+of anybody else's, and no probe that a client could take for a duplicate (RFC 5227 §2.1.1).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+from dhcp import frame, ra
+from dhcp.scope import PortScope
+
+FIRST_S: Final = 1.0
+LAST_S: Final = 64.0
+
+
+def questions(scope: PortScope) -> dict[str, bytes]:
+    """Frames by the address that each asks for: the one given, and in each autonomous prefix of 64 bits the one made of
+    the MAC (RFC 4291 appendix A)."""
+    found: dict[str, bytes] = {}
+    mac, server_mac = frame.mac(scope.mac), frame.mac(scope.server_mac)
+    if scope.v4 is not None:
+        server, address = (ipaddress.IPv4Address(text).packed for text in (scope.v4.server, scope.v4.address))
+        found[scope.v4.address] = frame.arp_request(mac, server_mac, server, address)
+    if scope.ra is None:
+        return found
+    source = ipaddress.IPv6Address(scope.ra.source).packed
+    identifier = bytes((mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]))
+    for prefix, is_autonomous in scope.ra.prefixes:
+        network = ipaddress.IPv6Network(prefix)
+        if is_autonomous and network.prefixlen == 64:
+            target = network.network_address.packed[:8] + identifier
+            body = bytes((ra.NEIGHBOUR_SOLICITATION, *bytes(7))) + target + b"\x01\x01" + server_mac
+            found[str(ipaddress.IPv6Address(target))] = frame.icmp6(mac, server_mac, source, target, body)
+    return found
+
+
+def after_s(asked: int) -> float:
+    """How long after question number `asked` the next one goes, while there is no answer: a client may not be up yet,
+    or never take what is expected."""
+    return min(FIRST_S * 2.0 ** min(asked, 16), LAST_S)
