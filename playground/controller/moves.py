@@ -199,6 +199,8 @@ class Moves:
             return None, ""
         if is_current and target is not None and target.state == "running":
             return Event.ARRIVED, ""
+        if not self._moves_all(grid, grid.workspaces[move.workspace], move):
+            return Event.ABORT, "its NICs were changed by an edit"
         if move.target not in self._world.alive:
             return Event.TARGET_GONE, f"host {move.target} is gone"
         if move.source not in self._world.alive and state is not State.COPYING:
@@ -218,6 +220,12 @@ class Moves:
                 self._metering.add(identity)
                 self._spawn(self._start_meter(move))
         return None, ""
+
+    def _moves_all(self, grid: Grid, workspace: WorkspaceRecord, move: MigrationRecord) -> bool:
+        """Whether all ports of a workspace take part in its move: one that an edit has added never gets to the target,
+        and the workspace is made anew with it."""
+        bindings = (grid.bindings.get(port) for port in workspace.ports)
+        return all(binding is not None and binding.target == move.target for binding in bindings)
 
     def _converged(self, playground: str, revision: int) -> bool:
         """Whether every live host with a port of the playground has converged to `revision`."""

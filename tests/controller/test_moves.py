@@ -298,6 +298,26 @@ def test_a_workspace_that_an_edit_is_about_to_restart_is_not_moved_before() -> N
     run(work())
 
 
+@pytest.mark.parametrize("state", ["requested", "copying"])
+def test_an_edit_of_the_nics_calls_a_move_off_at_once(state: str) -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            move = await site.moves.request(site.workspace, "n2", measure=False)
+            if state == "copying":
+                await site.say(said("n2", move.generation, "prepared"))
+                await site.until("copying")
+            other = port_id("atlas", "w", "public")
+            await site.say(
+                msgspec.structs.replace(site.workspace, ports=(PORT, other), generation=2),
+                BindingRecord(port=other, playground="atlas", workspace="w", active="n1", source="n1"),
+            )
+            await site.until("aborted")
+            assert (site.binding.active, site.binding.target) == ("n1", None)
+            assert site.move.cause == "its NICs were changed by an edit"
+
+    run(work())
+
+
 def test_why_a_move_was_aborted_is_an_event(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "events")
 
