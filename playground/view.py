@@ -40,21 +40,32 @@ def playground_scope(playground: str) -> str:
 K = TypeVar("K", bound=Hashable)
 
 
+LOGGED = 4096
+"""Keys that a log has at least; of what changed before them it says nothing."""
+
+
 class Log(Generic[K]):
     """What changed, newest last: each key once, with the version that changed it last."""
 
-    __slots__ = ("_changed",)
+    __slots__ = ("_changed", "_from")
 
     def __init__(self) -> None:
         self._changed: dict[K, int] = {}
+        self._from = 0
 
     def note(self, key: K, version: int) -> None:
         """A key changed."""
         self._changed.pop(key, None)
         self._changed[key] = version
+        if len(self._changed) > 2 * LOGGED:
+            for oldest in list(itertools.islice(self._changed, LOGGED)):
+                self._from = self._changed.pop(oldest)
 
-    def since(self, version: int) -> list[K]:
-        """The keys that changed after a version, newest first, at the cost of their number."""
+    def since(self, version: int) -> list[K] | None:
+        """The keys that changed after a version, newest first, at the cost of their number; None when the log does not
+        reach back so far."""
+        if version < self._from:
+            return None
         return list(itertools.takewhile(lambda key: self._changed[key] > version, reversed(self._changed)))
 
 

@@ -139,7 +139,11 @@ class Derivation:
             ):
                 stale.add(playground)
             elif scope.version > section.version:
-                changed[playground] = set(scope.ports_log.since(section.version))
+                ports = scope.ports_log.since(section.version)
+                if ports is None:
+                    stale.add(playground)
+                else:
+                    changed[playground] = set(ports)
         return stale
 
     def _stale_wants(
@@ -147,10 +151,11 @@ class Derivation:
     ) -> set[tuple[str, str]]:
         """Names of guests that read something that has changed."""
         scope = view.scopes.get(host_scope(host))
-        if scope is None or scope is not self._own[0]:
+        logged = scope.workspaces_log.since(self._own[1]) if scope is not None and scope is self._own[0] else None
+        if logged is None:
             names = {(record.playground, record.name) for record in view.workspaces(host)} | self._names.keys()
         else:
-            names = set(scope.workspaces_log.since(self._own[1]))
+            names = set(logged)
         self._own = (scope, scope.version if scope else 0)
         if stale:
             names.update(name for name in self._names if name[0] in stale)

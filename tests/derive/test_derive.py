@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.state import Gate, PortId
+from playground import view as view_module
 from playground.derive import Derivation, Role, Setting, derive_whole
 from playground.derive.guests import role_of
 from playground.records import (
@@ -313,6 +314,21 @@ def test_whatever_changes_what_is_kept_equals_what_is_derived_from_nothing(histo
         derived = derivation.derive(view, setting)
         assert derived == derive_whole(view, setting)
         assert derivation.derive(view, setting) is derived
+
+
+def test_a_log_that_does_not_reach_back_so_far_costs_a_whole_derivation_and_no_truth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(view_module, "LOGGED", 4)
+    ports = [a_port(i, GRID) for i in range(30)]
+    view = a_view("n1", [GRID, *ports, *(a_binding(p, "n2") for p in ports)], [])
+    derivation = Derivation()
+    derivation.derive(view, a_setting("n1"))
+    for first in (0, 29, 3, 20, 11):
+        for port in ports[first : first + 9]:
+            view.take(Changed(playground_scope("atlas"), 2, [a_binding(port, HOSTS[first % 3])], []))
+            view.take(Changed(host_scope("n1"), 2, [a_workspace(port, HOSTS[first % 3])], []))
+        assert derivation.derive(view, a_setting("n1")) == derive_whole(view, a_setting("n1"))
 
 
 def test_what_did_not_change_is_the_same_object() -> None:
