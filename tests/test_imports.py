@@ -27,6 +27,7 @@ FORBIDDEN: list[tuple[str, str, str]] = [
     ("playground/agent", "playground/store", "the store is the controller's; an agent has its view"),
     ("playground/agent", "fastapi", "an agent dials out and serves nothing"),
     ("playground/agent", "pydantic", "an agent's memory is every host's memory"),
+    ("playground/agent", "pyroute2", "an agent's memory is every host's memory"),
     ("playground/responder", "playground/agent", "the responder outlives its agent"),
     ("playground/responder", "pyroute2", "the responder stays small"),
     ("playground/responder", "pydantic", "the responder stays small"),

@@ -140,7 +140,7 @@ async def _run(options: argparse.Namespace) -> int:
         return 0
     token = options.token_file.read_text().strip()
     underlay = Underlay(options.underlay)
-    await underlay.look()
+    underlay.look()
     dataplane = DataPlane(options.dataplane)
     # the site's own folders beside this host's: on a machine with a controller they hold its store and its socket
     hidden = [state, run, options.token_file, paths.state_dir(options.site), paths.run_dir(options.site)]
@@ -152,7 +152,7 @@ async def _run(options: argparse.Namespace) -> int:
     instance = secrets.token_hex(8)
 
     async def hello() -> wire.Hello:
-        await underlay.look_again()
+        underlay.look_again()
         return wire.Hello(
             host=options.name,
             protocol=wire.PROTOCOL,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def machine(tmp_path: Path) -> Iterator[Callable[[str], None]]:
 def look(machine: Callable[[str], None], tmp_path: Path) -> Callable[[Underlay], None]:
     def there(underlay: Underlay) -> None:
         with namespaces.opened(tmp_path / "netns" / "machine") as fd:
-            namespaces.inside(fd, lambda: asyncio.run(underlay.look()))
+            namespaces.inside(fd, underlay.look)
 
     return there
 
@@ -95,7 +95,7 @@ def test_a_changed_mtu_is_noticed_and_a_lost_address_changes_nothing(
 
     def again() -> None:
         with namespaces.opened(tmp_path / "netns" / "machine") as fd:
-            namespaces.inside(fd, lambda: asyncio.run(underlay.look_again()))
+            namespaces.inside(fd, underlay.look_again)
 
     with caplog.at_level(logging.WARNING, "agent"):
         again()
@@ -110,3 +110,9 @@ def test_a_changed_mtu_is_noticed_and_a_lost_address_changes_nothing(
         "underlay changed",
         "underlay address gone",
     ]
+
+
+def test_an_agent_imports_no_more_than_it_uses() -> None:
+    code = "import sys, playground.agent.agent, playground.agent.inventory, playground.agent.link; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"pyroute2", "pydantic", "fastapi", "uvicorn", "ruamel", "dnslib", "scapy", "sqlite3"}.isdisjoint(loaded)

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from overlay.kernel import namespaces
 from playground import doctor
-from playground.doctor import kernel, packages
+from playground.doctor import kernel, packages, underlay
 from playground.doctor.__main__ import main
 from playground.doctor.packages import Tool
 
@@ -48,6 +50,24 @@ def test_every_check_that_fails_says_what_to_do() -> None:
 def test_what_a_sandbox_needs_works_where_namespaces_do() -> None:
     found = {check.name: check.ok for check in kernel.checks()}
     assert all(found[name] for name in ("namespaces", "bridge", "veth", "vxlan", "packet sockets"))
+
+
+@pytest.mark.system
+def test_what_to_pass_as_the_underlay_is_said_with_its_mtu(tmp_path: Path) -> None:
+    def there() -> list[doctor.Check]:
+        commands = "link add un0 mtu 9000 type veth\nlink set un0 up\nlink set lo up\naddr add 192.0.2.1/24 dev un0\n"
+        subprocess.run(["ip", "-batch", "-"], input=commands, text=True, check=True)
+        return underlay.checks()
+
+    folder = tmp_path / "netns"
+    machine = namespaces.create("machine", lambda: None, folder)
+    try:
+        (check,) = namespaces.inside(machine, there)
+    finally:
+        os.close(machine)
+        namespaces.remove("machine", folder)
+        subprocess.run(["umount", "--lazy", folder], check=True)
+    assert check.ok and check.detail == "for --underlay: 192.0.2.1 (un0, MTU 9000)"
 
 
 def test_the_line_for_missing_packages_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
