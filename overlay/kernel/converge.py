@@ -131,7 +131,7 @@ class Convergence(ABC):
         if (focus is None or None in focus.values() or not self.is_open()) and (renewed := self.ensure()):
             repaired["namespace"] += renewed
         focus = _closed(desired, focus)
-        applied = 0
+        applied = took = 0
         errors: list[OpError] = []
         flooded: set[do.PutFlood | do.DropFlood] = set()
         """Flood entries that the kernel has acknowledged, which no look at a part shows."""
@@ -142,10 +142,11 @@ class Convergence(ABC):
                 # Steps that would not be needed had nobody but us and the makers of port devices touched anything.
                 wanted = set(_difference(desired, focus, self._left.before(observed, focus)))
                 repaired.update(op.subject for op in ops if op not in wanted)
-            if not ops or (errors and {error.op for error in errors} >= set(ops)):
+            if not ops or (errors and not took and {error.op for error in errors} >= set(ops)):
                 break
             errors = self.apply(ops)
-            applied += len(ops) - len(errors)
+            took = len(ops) - len(errors)  # what was taken may have been in the way of what was refused: a VNI's device
+            applied += took
             if focus is not None:
                 flooded |= _flooded(focus, ops) - {error.op for error in errors}
         self._left.note(observed, focus)

@@ -13,7 +13,7 @@ from overlay_lab import NET, OTHER_NET, Lab, a_port, a_remote, eventually, frame
 from overlay.kernel import namespaces
 from overlay.kernel.apply import DataPlane, ForeignNamespaceError
 from overlay.kernel.converge import PortState
-from overlay.state import Gate, HostState, Leg, LocalPort, Network, port_device
+from overlay.state import Gate, HostState, Leg, LocalPort, Network, NetworkId, port_device
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("permitted")]
 
@@ -59,6 +59,20 @@ def test_an_incremental_pass_leaves_other_networks_alone(lab: Lab, plane: DataPl
     lab.run("dp1", f"ip link del vx{NET}")
     assert plane.converge_networks(a_state(a_port(10)), []).applied == 0
     assert plane.converge_networks(a_state(a_port(10)), [NET]).repaired["vxlan"] == 1
+
+
+@pytest.mark.parametrize(("old", "new"), [(NET, OTHER_NET), (OTHER_NET, NET)])
+def test_a_vni_passes_from_a_network_that_goes_to_one_that_comes(
+    plane: DataPlane, old: NetworkId, new: NetworkId
+) -> None:
+    def state(id: NetworkId) -> HostState:
+        return HostState("192.0.2.1", {id: Network(id, vni=7, mtu=1450, ports={}, remotes={}, vteps=frozenset())})
+
+    assert plane.converge(state(old)).is_clean
+    outcome = plane.converge(state(new))
+    assert outcome.is_clean, outcome.errors
+    outcome = plane.converge_networks(state(old), [old, new])
+    assert outcome.is_clean, outcome.errors
 
 
 def test_what_a_converge_does_itself_is_no_event(lab: Lab, plane: DataPlane) -> None:
