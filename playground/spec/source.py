@@ -94,22 +94,22 @@ class Document:
 
     def keys(self, path: Path) -> tuple[str, ...]:
         """The keys of the mapping at `path`, in the file's order; empty when there is none."""
-        node, _, known = self._walk(path)
-        return tuple(node.values) if isinstance(node, Entries) and len(known) == len(path) else ()
+        node, _, _, is_whole = self._walk(path)
+        return tuple(node.values) if isinstance(node, Entries) and is_whole else ()
 
     def place(self, path: Path) -> Place:
         """Where the value at `path` starts, or what is nearest above it. See `key_place`."""
-        node, _, known = self._walk(path)
+        node, _, known, _ = self._walk(path)
         return Place(self.file, node.line, node.column, path_text(known))
 
     def key_place(self, path: Path) -> Place:
         """Where the key that ends `path` is written; where that is a list's item, the item itself."""
-        node, key, known = self._walk(path)
-        at = key if key is not None and len(known) == len(path) else node
+        node, key, known, is_whole = self._walk(path)
+        at = key if key is not None and is_whole else node
         return Place(self.file, at.line, at.column, path_text(known))
 
-    def _walk(self, path: Path) -> tuple[Node, Scalar | None, tuple[str | int, ...]]:
-        """The deepest node on a path, its key, and how much of the path exists.
+    def _walk(self, path: Path) -> tuple[Node, Scalar | None, tuple[str | int, ...], bool]:
+        """The deepest node on a path, its key, how much of the path exists, and whether that is all of it.
 
         An index into what is no list is stepped over: `networks: grid` is short for a list of one.
         """
@@ -126,8 +126,8 @@ class Document:
                 case ((Entries() | Scalar()), 0):
                     continue
                 case _:
-                    break
-        return node, key, tuple(known)
+                    return node, key, tuple(known), False
+        return node, key, tuple(known), True
 
 
 def path_text(path: Path) -> str:

@@ -197,7 +197,7 @@ WORKSPACES = {
         "workspaces.head.networks.addresses[1]: 10.0.0.6 is a second IPv4 address on grid; "
         "more than one is not built yet: keep one"
     ],
-    "{networks: {network: grid, address: §10.0.0.5, addresses: [10.0.0.6]}}": [
+    "{networks: {network: grid, §address: 10.0.0.5, addresses: [10.0.0.6]}}": [
         "workspaces.head.networks.address: address is short for addresses; write one of them"
     ],
     "{scale: 2, networks: {network: grid, address: §10.0.0.5}}": [
@@ -222,7 +222,7 @@ WORKSPACES = {
     "{networks: {network: grid, mac: §'xy'}}": [
         "workspaces.head.networks.mac: 'xy' is no MAC; write six hex bytes, as 52:54:00:12:34:56"
     ],
-    "{networks: {network: grid, bandwidth: §{min: 1}}}": [
+    "{networks: {network: grid, §bandwidth: {min: 1}}}": [
         "workspaces.head.networks.bandwidth: bandwidth is not built yet; "
         "leave it out (built: network, labels, addresses, address, mac)"
     ],
