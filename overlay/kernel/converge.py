@@ -133,18 +133,20 @@ class Convergence(ABC):
         focus = _closed(desired, focus)
         applied = took = 0
         errors: list[OpError] = []
+        drift: set[Op] = set()
+        """Steps that would not be needed had nobody but us and the makers of port devices touched anything."""
         flooded: set[do.PutFlood | do.DropFlood] = set()
         """Flood entries that the kernel has acknowledged, which no look at a part shows."""
         for turn in range(ROUNDS):
             focus, observed = self._look(desired, focus)
             ops = [op for op in _difference(desired, focus, observed) if op not in flooded]
             if turn == 0 and ops and self._left:
-                # Steps that would not be needed had nobody but us and the makers of port devices touched anything.
-                wanted = set(_difference(desired, focus, self._left.before(observed, focus)))
-                repaired.update(op.subject for op in ops if op not in wanted)
+                drift = set(ops) - set(_difference(desired, focus, self._left.before(observed, focus)))
             if not ops or (errors and not took and {error.op for error in errors} >= set(ops)):
                 break
             errors = self.apply(ops)
+            # A device that went while we looked is seen without its entries; putting those back fails: no repair.
+            repaired.update(op.subject for op in drift & set(ops) - {error.op for error in errors})
             took = len(ops) - len(errors)  # what was taken may have been in the way of what was refused: a VNI's device
             applied += took
             if focus is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from overlay.kernel.apply import DataPlane
 from overlay.kernel.converge import Convergence, PortState
 from overlay.kernel.memory import MemoryDataPlane
 from overlay.ops import Op
+from overlay.parts import Focus, Part
 from overlay.state import Gate, HostState, Leg, LocalPort, Network, port_device
 from overlay.topology import ObservedState
 
@@ -212,6 +213,29 @@ def test_drift_is_counted_and_a_change_of_desire_is_not(world: World) -> None:
     changed = replace(full().networks[NET], vteps=frozenset({"192.0.2.4"}))
     outcome = world.plane.converge(HostState("192.0.2.1", {NET: changed}))
     assert outcome.repaired == {"fdb": 1, "neighbour": 1}
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_device_that_goes_while_its_entries_are_looked_at_is_no_drift(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_whole: bool
+) -> None:
+    """Devices and entries are read one after the other: the device may be seen yet, and its entries not any more."""
+    state = a_state(a_port(1))
+    world.plug(port_device(port_id(1)))
+    assert world.plane.converge(state).is_clean
+    look = world.plane.observe
+
+    def torn(focus: Focus | None = None, devices: Iterable[str] = ()) -> ObservedState:
+        before = look(focus, devices)
+        world.unplug(port_device(port_id(1)))
+        monkeypatch.setattr(world.plane, "observe", look)
+        return replace(before, tables=look(focus, devices).tables)
+
+    monkeypatch.setattr(world.plane, "observe", torn)
+    changes: Focus = {NET: Part(ports=frozenset({port_id(1)}))}
+    outcome = world.plane.converge(state) if is_whole else world.plane.converge_changes(state, changes)
+    assert outcome.repaired == {}
+    assert outcome.ports[port_id(1)].state is PortState.WAITING
 
 
 def test_networks_can_be_converged_one_at_a_time(world: World) -> None:
