@@ -197,7 +197,8 @@ or PLAYGROUND/NAME where NAME alone is ambiguous.""",
         ),
         (
             (0, "CMD's own exit code, whatever it is; 128 + N when signal N ended it"),
-            (1, "also: it could not be started"),
+            (1, "also: no such workspace or host, or it could not be started"),
+            (127, "also: there is no such command"),
         ),
         (
             option("workspace", metavar="WORKSPACE", nargs="?", complete="workspace", help="NAME or PLAYGROUND/NAME"),
@@ -295,7 +296,7 @@ host's agent is away is waited for, 10 s at most; after that its pairs count as 
         "store check PATH [options]",
         "machine:store",
         "Reads everything in a controller's store, and says what can't be read or doesn't fit. Changes nothing.",
-        (("playground store check /var/lib/playground/campus/store.sqlite", ""),),
+        (("playground store check /var/lib/playground/campus/store.db", ""),),
         ((0, "the store is sound"), (1, "it is not, or it can't be read; stderr says where")),
         (
             option("action", metavar="check", choices=("check",), help="read and compare, change nothing"),

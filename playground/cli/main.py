@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -12,6 +13,8 @@ from playground.cli.failure import BUG, DONE, INTERRUPTED, REFUSED, USAGE, BadFi
 
 if TYPE_CHECKING:
     from playground.client import Problem
+
+_FOLDER_REFUSES = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,6 +98,12 @@ def _end(error: Exception, words: list[str]) -> int:
     if isinstance(error, Unreachable):
         print(f"playground: {error}; {_remedy(error)}", file=sys.stderr)
         return REFUSED
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _FOLDER_REFUSES:
+        said = os.strerror(error.errno).lower()
+        print(
+            f"playground: {error.filename}: {said}; PLAYGROUND_RUN and PLAYGROUND_STATE choose folders", file=sys.stderr
+        )
+        return REFUSED
     return _bug(error, words)
 
 
@@ -111,9 +120,13 @@ def _say_problems(problems: tuple[Problem, ...], as_json: bool) -> None:
 
 def _remedy(error: object) -> str:
     from playground.client import TcpAddress, Unreachable
+    from playground.sandbox import find
 
-    if isinstance(error, Unreachable) and isinstance(error.address, TcpAddress):
+    address = error.address if isinstance(error, Unreachable) else None
+    if isinstance(address, TcpAddress):
         return "is it running, and is this its address?"
+    if address is not None and find(address.path.parent.name):
+        return "the emulated site runs and starts it again: try again in a few seconds"
     return "start a site with `playground up FILE --emulate N`, or `playground controller`, or name one with --site"
 
 

@@ -26,7 +26,7 @@ first steps:
   playground status                              what should be, what is, and why where they differ
   playground down --all                          all away again
 
-exit codes: 0 done, 1 refused or not possible, 2 usage, 3 not converged in time, 70 our bug
+exit codes: 0 done, 1 refused or not possible, 2 usage, 3 not converged in time, 70 our bug, 130 interrupted
 `playground COMMAND --help` says more, with examples."""
 
 

@@ -98,7 +98,8 @@ class Changes:
                 self._settle(spec.name, counts)
                 steps = _steps(admission)
                 if steps:
-                    self._events.add("playground-changed", f"playground {spec.name}", f"{len(steps)} changes")
+                    said = f"{len(steps)} change{'s' if len(steps) > 1 else ''}"
+                    self._events.add("playground-changed", f"playground {spec.name}", said)
                 return counts, steps
         raise Raced(f"{spec.name} keeps changing; try again")
 

@@ -187,6 +187,7 @@ def test_a_terminal_is_a_terminal_inside_and_itself_again_after(serve: Serve) ->
         cwd=ROOT,
         env=os.environ | {"TERM": "xterm-test"},
     )
+    os.write(master, b"ahead\r")  # before the terminal is made raw
     seen = read_until(master, b"$ ")
     resize(master, 40, 120)
     deadline = time.monotonic() + 10
@@ -195,7 +196,7 @@ def test_a_terminal_is_a_terminal_inside_and_itself_again_after(serve: Serve) ->
     os.write(master, b"a\r\x03")
     assert process.wait(10) == 5
     seen += read_until(master, b"\x03")
-    assert b"typed a\r\x03" in seen
+    assert b"typed ahead\na\r\x03" in seen
     assert sizes == [(33, 99), (40, 120)]
     assert termios.tcgetattr(slave) == before
     os.close(master)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from pathlib import Path
@@ -127,6 +128,24 @@ def test_without_a_controller_the_remedy_is_said(command: str, play: Play) -> No
     assert (ran.code, ran.out) == (1, "")
     assert "no controller answers at" in ran.err
     assert "playground up FILE --emulate N" in ran.err
+
+
+def test_an_emulated_site_without_its_controller_is_told_to_be_waited_for(
+    run_dir: Path, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("playground.sandbox.find", lambda name: name if name == "local" else None)
+    assert "starts it again: try again in a few seconds" in play("status").err
+    assert "playground up FILE --emulate N" in play("--site", "other", "status").err
+
+
+def test_a_folder_that_refuses_us_is_no_bug_of_ours(run_dir: Path, play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(site: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", f"/root/{site}/emulated.json")
+
+    monkeypatch.setattr("playground.sandbox.find", find)
+    ran = play("down", "--all")
+    assert ran.code == 1
+    assert ran.err.startswith("playground: /root/local/emulated.json: permission denied; PLAYGROUND_RUN and PLAYGROUND")
 
 
 def test_a_refusal_is_the_controllers_own_sentence(controller: FakeController, play: Play) -> None:
