@@ -64,6 +64,10 @@ TOLD_S = 3.0
 """How long an agent that begins waits for its responder before it reports: what clients hold is not known before, and a
 move that ended just then would take it for nothing."""
 
+SILENT_S = 6.0
+"""How long a client is waited for that was not heard to hold any address: by then it has been asked twice. Its port was
+removed and given again while it ran on, and nobody who lived has seen it take what it has."""
+
 
 class Plane(Protocol):
     """The kernel's door as the agent uses it (`overlay.kernel.apply.DataPlane`, or its double)."""
@@ -143,6 +147,8 @@ class Agent:
         self._named: dict[str, str] = {}
         """Keys of what has been said of guests, by id."""
         self._leased: dict[str, dict[str, bool]] = {}
+        self._silent_since: dict[str, float] = {}
+        """Ports whose client was not heard to hold any IPv4 address, since when that is known (monotonic)."""
         self._told_by = time.monotonic() + TOLD_S
         self._problems: dict[str, str] = {}
         self._errors: set[str] = set()
@@ -156,7 +162,9 @@ class Agent:
         self._finished = 0
         self._passed = asyncio.Condition()
         self._orders: set[asyncio.Task[None]] = set()
-        self._guests = Guests(drivers, self._is_ready, self._is_stale, self._begins_anew, self._pass_done, self._again)
+        self._guests = Guests(
+            drivers, self._is_ready, self._is_stale, self._begins_anew, self._pass_done, self._again, self._landed
+        )
 
     # what wakes a pass
 
@@ -285,7 +293,7 @@ class Agent:
             self._again()
 
     async def _pass_done(self) -> None:
-        """Returns when a whole pass that started after this call has ended."""
+        """Returns when a pass that started after this call has converged the data plane."""
         wanted = self._started + 1
         self._again()
         async with self._passed:
@@ -327,10 +335,14 @@ class Agent:
             self._remember()  # first: an agent that dies now goes on from what it has begun, never from what was before
             await self._ensure_guard()
             await self._follow(is_whole)
+        await self._converged()
+        await self._report()
+
+    async def _converged(self) -> None:
+        """What this pass had to do in the data plane is done."""
         async with self._passed:
             self._finished = self._started
             self._passed.notify_all()
-        await self._report()
 
     async def _follow(self, is_whole: bool) -> None:
         """Has the host follow the view: where that differs from what was followed before, or everywhere."""
@@ -347,6 +359,7 @@ class Agent:
         touched, self._touched = self._touched, set()
         self._derived = derived
         ports = await self._converge(before, derived, is_whole) | touched
+        await self._converged()
         # after the data plane: the responder finds the namespaces and ports that it is told of
         if before is None or derived.services is not before.services:
             self._responder.replace(derived.services)
@@ -427,14 +440,19 @@ class Agent:
         return True
 
     def _is_stale(self, want: Want) -> bool:
-        """Whether a client holds an IPv4 address that is not its port's any more, and would be told the new one."""
+        """Whether a client holds an IPv4 address that is not its port's any more, and would be told the new one; also
+        one that nobody knows of, and that does not answer for its own, may."""
         if self._derived is None or not self._is_ready(want):
             return False
         for port in want.ports:
             scope = self._derived.services.get(port_key(port))
             address = scope.v4.address if isinstance(scope, PortScope) and scope.v4 is not None else None
-            held = [a for a, is_held in self._leased.get(port, {}).items() if is_held and ":" not in a]
-            if address is not None and held and address not in held:
+            binding = self._derived.bound.get(PortId(port))
+            known = dict.fromkeys(binding.leased if binding is not None else (), True) | self._leased.get(port, {})
+            held = [a for a, is_held in known.items() if is_held and ":" not in a]
+            if address is None or address in held:
+                self._silent_since.pop(port, None)
+            elif held or time.monotonic() - self._silent_since.setdefault(port, time.monotonic()) > SILENT_S:
                 return True
         return False
 
@@ -442,10 +460,17 @@ class Agent:
         """Whatever comes up at these ports next has asked for nothing yet."""
         for port in want.ports:
             self._leased.pop(port, None)
+            self._silent_since.pop(port, None)
             self._touched.add(PortId(port))
         self._responder.forget(port_key(port) for port in want.ports)
 
     # observations
+
+    async def _landed(self, want: Want) -> None:
+        """Says at once that a guest has arrived: peers are re-pointed by that word."""
+        if (seen := self._observed_guest(want.id, want)) is not None:
+            self._reports.note(seen)
+            await self._report()
 
     async def _report(self) -> None:
         if not self._synced or self._derived is None or self._outcome is None:

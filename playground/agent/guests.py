@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from playground.derive import Role, Want
@@ -27,7 +27,8 @@ class Guests:
 
     ready: whether all ports of a guest are programmed and answered for. stale: whether a client of it holds an address
     that is no longer its own, and would be told the new one. anew: hears of a guest that is about to be made from
-    nothing.
+    nothing. passed: returns once a pass over the data plane that started after the call has ended. landed: hears of a
+    guest whose traffic has just come here, before anything else is done.
 
     due: guests of which something has changed since the last step. opening: guests whose ports may open because their
     traffic is about to come here. causes: why the last action on a guest failed. pauses: how long an arriving guest
@@ -40,6 +41,7 @@ class Guests:
     anew: Callable[[Want], None]
     passed: Callable[[], Awaitable[None]]
     again: Callable[[], None]
+    landed: Callable[[Want], Awaitable[None]]
     observed: dict[str, tuple[str, Observed]] = field(default_factory=dict)
     due: set[str] = field(default_factory=set)
     opening: set[str] = field(default_factory=set)
@@ -202,9 +204,14 @@ class Guests:
                 return  # called off, or over, while the gate was opened
             take = driver.reclaim if want.move == want.concluded else driver.activate
             self.pauses[want.id] = await take(want.guest, want.move)
-            await self.observe({want.id})
-        finally:
+        except BaseException:
             self.opening.discard(want.id)
+            raise
+        # what the driver has done is what the next look will find; whoever sends here by another host waits for word
+        if want.id in self.observed:
+            name, seen = self.observed[want.id]
+            self.observed[want.id] = (name, replace(seen, state=GuestState.RUNNING, cause="", move=want.move))
+            await self.landed(want)
 
     def _begin(self, guest: str, action: Coroutine[Any, Any, object]) -> None:
         log.info(
@@ -229,6 +236,7 @@ class Guests:
             self._failed(guest, f"{type(error).__name__}: {error}", aim)
             await asyncio.sleep(RETRY_S)
         finally:
+            self.opening.discard(guest)  # not before the look: one that began before the flip may have ended after it
             del self._busy[guest]
             self.due.add(guest)
             self.again()

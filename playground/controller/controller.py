@@ -44,7 +44,15 @@ class Controller:
         self.site = site.name
         self.world = World(store)
         self.events = EventLog(store, self.world)
-        self.sessions = Sessions(store, self.world, self.events, site.domain, list(site.resolvers), site.name)
+        self.sessions = Sessions(
+            store,
+            self.world,
+            self.events,
+            site.domain,
+            list(site.resolvers),
+            site.name,
+            lambda seen: self.moves.arrived(seen),
+        )
         self.execution = Execution(self.world, self.sessions)
         self.probing = Probing(store, self.world, self.execution)
         self.moves = Moves(store, self.world, self.events, self.probing.meter)

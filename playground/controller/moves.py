@@ -14,7 +14,15 @@ import msgspec
 from playground.controller.events import EventLog
 from playground.controller.world import Grid, World
 from playground.placement import allows
-from playground.records import BindingRecord, MigrationRecord, Phase, WorkspaceRecord, encode, key_of
+from playground.records import (
+    BindingRecord,
+    MigrationRecord,
+    ObservedWorkspace,
+    Phase,
+    WorkspaceRecord,
+    encode,
+    key_of,
+)
 from playground.store.api import Change, Compare, Conflict, Put, Store
 from playground.workspaces.migration import ENDED, Effect, Event, State, step
 
@@ -166,6 +174,16 @@ class Moves:
                     await self._world.moved(revision)
             except TimeoutError:
                 continue
+
+    async def arrived(self, seen: ObservedWorkspace) -> None:
+        """Flips the bindings of what a host says has arrived, before that word is stored: peers send to the old host
+        until then. It is what a pass would do after it; where that was quicker, nothing happens."""
+        move = self._world.moving.get((seen.playground, seen.workspace))
+        if move is None or (seen.host, seen.generation) != (move.target, move.generation) or seen.state != "running":
+            return
+        grid = self._world.grids.get(move.playground)
+        if grid is not None and move.workspace in grid.workspaces:
+            await self._apply(grid, move, Event.ARRIVED, "", seen.pause_ms)
 
     def _open(self) -> list[MigrationRecord]:
         return [move for move in self._world.moving.values() if State(move.state) not in ENDED]

@@ -40,6 +40,10 @@ LEASE_S = 6.0
 VOID, TAKEN = 4401, 4409
 """Close codes of a refused session: it may not be (any more), or it does not fit what is known of its host."""
 
+STRAYS = 4096
+"""How much a host may say of what has no record, as it has it of removed playgrounds; beyond that, no more than what it
+was known to have before."""
+
 MAX_STALE_S = 3600.0
 """How old a host's cached view may be for a workspace to be started from it."""
 
@@ -55,11 +59,18 @@ class SessionRefused(Exception):
 Send = Callable[[str], Awaitable[None]]
 
 
+Arrived = Callable[[ObservedWorkspace], Awaitable[None]]
+
+
+async def _nothing_moves(seen: ObservedWorkspace) -> None:
+    """For a site without moves."""
+
+
 @dataclass(eq=False)
 class Session:
     """One agent's connection. shown: what its view holds. dirty: something that it may see has changed. heard_s: when
     it last said anything; kept_s: when that last kept its lease, both monotonic. token_sha256: what it dialled in
-    with."""
+    with. strays: keys of what it says that has no record; None until there is any."""
 
     host: str
     id: str
@@ -70,6 +81,7 @@ class Session:
     heard_s: float
     shown: Shown
     kept_s: float = 0.0
+    strays: set[str] | None = None
     dirty: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -77,14 +89,23 @@ class Sessions:
     """All connected agents."""
 
     def __init__(
-        self, store: Store, world: World, events: EventLog, domain: str, resolvers: list[str], site: str
+        self,
+        store: Store,
+        world: World,
+        events: EventLog,
+        domain: str,
+        resolvers: list[str],
+        site: str,
+        arrived: Arrived = _nothing_moves,
     ) -> None:
+        """arrived: hears, before it is stored, what a host says runs there of what is being moved."""
         self._store = store
         self._world = world
         self._events = events
         self._domain = domain
         self._resolvers = resolvers
         self._site = site
+        self._arrived = arrived
         self.connected: dict[str, Session] = {}
         self._refused: dict[str, str] = {}
         world.listen(self._changed)
@@ -249,7 +270,7 @@ class Sessions:
     async def _reduce(self, session: Session, report: wire.Report) -> None:
         changes: list[Put | Delete] = []
         for observed in report.observed:
-            if not self._is_current(session.host, observed):
+            if not self._is_current(session.host, observed) or not self._is_bounded(session, observed):
                 log.warning("observation dropped host=%s observed=%.200r", session.host, observed)
                 continue
             key = key_of(observed)
@@ -260,13 +281,48 @@ class Sessions:
         gone = set(report.gone) - said
         if report.whole:
             gone |= {key for key in self._observed_of(session.host) if key not in said}
+        if session.strays is not None:
+            session.strays -= gone
         for key in sorted(gone):
             if key.endswith(f"/{session.host}") and key.startswith("observed/") and self._world.modified(key):
                 changes.append(Delete(key))
+        running = [seen for seen in report.observed if isinstance(seen, ObservedWorkspace) and seen.state == "running"]
+        words = [self._arrived(seen) for seen in running if self._moves(seen) and self._is_current(session.host, seen)]
+        await asyncio.gather(*words, self._keep_observed(changes))
+
+    def _moves(self, seen: ObservedWorkspace) -> bool:
+        """Whether it is of something that is being moved."""
+        return (seen.playground, seen.workspace) in self._world.moving
+
+    async def _keep_observed(self, changes: Sequence[Put | Delete]) -> None:
         for start in range(0, len(changes), LIMIT_OPS):
             result = await self._store.commit([], changes[start : start + LIMIT_OPS])
             if not isinstance(result, Conflict):
                 await self._world.reached(result)  # the next report is compared with what this one has made so
+
+    def _is_bounded(self, session: Session, observed: wire.Observation) -> bool:
+        """Whether this is of something that there is, or is among `STRAYS` other things: names that nothing has are as
+        many as an agent can think of."""
+        if self._has_record(observed):
+            return True
+        if session.strays is None:
+            held = (self._world.items[key][0] for key in self._observed_of(session.host))
+            session.strays = {key_of(seen) for seen in held if isinstance(seen, _SAID) and not self._has_record(seen)}
+        if len(session.strays) >= STRAYS and key_of(observed) not in session.strays:
+            return self._world.modified(key_of(observed)) > 0  # it had a record when this session began
+        session.strays.add(key_of(observed))
+        return True
+
+    def _has_record(self, observed: wire.Observation) -> bool:
+        match observed:
+            case ObservedHost():
+                return True
+            case ObservedPort():
+                return observed.port in self._world.homes
+            case ObservedWorkspace():
+                return self._world.workspace(observed.playground, observed.workspace) is not None
+            case _:
+                assert_never(observed)
 
     def _observed_of(self, host: str) -> list[str]:
         """Keys of everything that the store holds as observed by a host."""
@@ -293,6 +349,8 @@ class Sessions:
                     return True
                 name = grid.ports[observed.port].workspace
             case ObservedWorkspace():
+                if not (_NAME.fullmatch(observed.playground) and _NAME.fullmatch(observed.workspace)):
+                    return False
                 grid, name = self._world.grids.get(observed.playground), observed.workspace
             case _:
                 assert_never(observed)
@@ -312,6 +370,8 @@ def _is_same_address(one: str, other: str) -> bool:
 
 
 _PORT = re.compile("[0-9a-f]{12}")
+_NAME = re.compile("[^/]{1,63}")
+_SAID = (ObservedHost, ObservedPort, ObservedWorkspace)
 
 
 def _is_address(text: str) -> bool:

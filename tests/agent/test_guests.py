@@ -48,7 +48,13 @@ class Host:
             anew=lambda want: None,
             passed=nothing,
             again=lambda: None,
+            landed=self._landed,
         )
+        self.landed: list[GuestState] = []
+        """What was to be said of the guest whenever its traffic had just come here."""
+
+    async def _landed(self, want: Want) -> None:
+        self.landed.append(self.guests.state(want.id))
 
     async def turn(self, want: Want) -> None:
         await self.guests.observe()
@@ -126,6 +132,7 @@ def test_a_target_takes_what_it_is_told_to() -> None:
         await source.turn(a_want(Role.TAKE, 8, 7))
         assert machine.guests[GUEST.id].host == "n1"
         assert source.guests.has_arrived(a_want(Role.TAKE, 8, 7))
+        assert source.landed == [GuestState.RUNNING]
         assert not target.guests.has_arrived(a_want(Role.TAKE, 8, 7))
 
     run(work())

@@ -159,6 +159,25 @@ def test_a_move_goes_through_its_states_and_ends_at_the_target() -> None:
     run(work())
 
 
+def test_an_arrival_flips_the_bindings_before_it_is_stored() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            move = await site.moves.request(site.workspace, "n2", measure=False)
+            await site.say(said("n2", move.generation, "prepared"))
+            await site.until("copying")
+            for seen in (said("n1", move.generation, "running"), said("n2", move.generation - 1, "running")):
+                await site.moves.arrived(seen)
+                assert site.binding.active == "n1"
+            await site.moves.arrived(said("n2", move.generation, "running", pause_ms=0.5))
+            assert (site.move.state, site.binding.active, site.move.pause_ms) == ("activated", "n2", 0.5)
+            await site.say(said("n2", move.generation, "running"))
+            await site.converge("n1", "n2")
+            await site.until("settled")
+            assert site.binding.generation == 2
+
+    run(work())
+
+
 def test_a_report_of_an_earlier_move_moves_nothing() -> None:
     async def work() -> None:
         async with a_site() as site:
