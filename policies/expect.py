@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from policies.ends import End, SpecialEnd, WorkspaceEnd, WorldEnd, end_text
 from policies.explain import Explanation, explain, ports_text
-from policies.ir import IR
+from policies.ir import FIRST_IDENTITY, IR
 from policies.model import (
     BlockPeer,
     EndpointPeer,
@@ -21,18 +21,20 @@ from policies.model import (
     ServicesPeer,
     WorldPeer,
 )
+from policies.reach import Workspace
 from policies.resolve import resolve
 from policies.world import block_text, spans_of
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A pair that does not do what a line of `tests:` says, and why."""
+    """A pair that does not do what a line of `tests:` says, and why. more: further pairs of which the same is true."""
 
     expectation: Expectation
     source: str
     destination: str
     explanation: Explanation
+    more: int = 0
 
     @property
     def origin(self) -> Origin:
@@ -48,25 +50,66 @@ class Failure:
         ports = self.expectation.ports
         met = self.explanation.allowed & ports
         verdict = "allowed" if ports <= met else "denied" if not met else f"allowed in part ({ports_text(met)})"
-        return (
-            f"expected {wanted}, but {ports_text(ports)} from {self.source} to {self.destination} is {verdict}{place}"
-        )
+        pair = f"{ports_text(ports)} from {self.source} to {self.destination}"
+        more = f", and so for {self.more} more pair{'s' * (self.more > 1)}" if self.more else ""
+        return f"expected {wanted}, but {pair} is {verdict}{place}{more}"
 
 
 def failures(scene: Scene, expectations: Iterable[Expectation], ir: IR | None = None) -> Iterator[Failure]:
-    """All pairs that fail, line by line. `allow` means all of the ports, `deny` none of them."""
+    """What fails, line by line. `allow` means all of the ports, `deny` none of them.
+
+    Workspaces with the same identities on the same networks are judged alike, so one pair stands for all of its kind.
+    """
     form = ir or resolve(scene)
+    ports = _ports_by_workspace(form)
     for line in expectations:
-        for source, destination in pairs(scene, line):
-            found = explain(scene, source, destination, line.ports, form)
-            if not (found.is_allowed if line.is_allowed else not found.allowed & line.ports):
-                yield Failure(line, end_text(scene, source), end_text(scene, destination), found)
+        destinations = _kinds(ends_of(scene, line.destinations), ports)
+        for sources in _kinds(ends_of(scene, line.sources), ports):
+            for others in destinations:
+                found = next(_different(sources[:2], others[:2]), None)
+                if found is None:
+                    continue
+                why = explain(scene, *found, line.ports, form)
+                if not (why.is_allowed if line.is_allowed else not why.allowed & line.ports):
+                    more = len(sources) * len(others) - len(_workspaces_in(sources) & _workspaces_in(others)) - 1
+                    yield Failure(line, end_text(scene, found[0]), end_text(scene, found[1]), why, more)
+
+
+_Ports = dict[Workspace, set[tuple[str, int]]]
+"""By workspace: (network, end) of each of its ports."""
+
+
+def _ports_by_workspace(ir: IR) -> _Ports:
+    found: _Ports = {}
+    for number, identity in enumerate(ir.identities, FIRST_IDENTITY):
+        for workspace, network in identity.members:
+            found.setdefault((identity.playground, workspace), set()).add((network, number))
+    return found
+
+
+def _kinds(ends: Iterable[End], ports: _Ports) -> list[list[End]]:
+    """Ends by kind: those that no judgement tells apart."""
+    found: dict[object, list[End]] = {}
+    for end in ends:
+        kind: object = end
+        if isinstance(end, WorkspaceEnd):
+            mine = ports.get(end.workspace, set())
+            kind = end.workspace[0], frozenset(port for port in mine if end.networks is None or port[0] in end.networks)
+        found.setdefault(kind, []).append(end)
+    return list(found.values())
+
+
+def _workspaces_in(ends: Iterable[End]) -> set[Workspace]:
+    return {end.workspace for end in ends if isinstance(end, WorkspaceEnd)}
 
 
 def pairs(scene: Scene, line: Expectation) -> Iterator[tuple[End, End]]:
     """The pairs that a line means: different ends, at least one of them a workspace."""
-    destinations = ends_of(scene, line.destinations)
-    for source in ends_of(scene, line.sources):
+    yield from _different(ends_of(scene, line.sources), ends_of(scene, line.destinations))
+
+
+def _different(sources: Iterable[End], destinations: list[End]) -> Iterator[tuple[End, End]]:
+    for source in sources:
         for destination in destinations:
             inside = [one.workspace for one in (source, destination) if isinstance(one, WorkspaceEnd)]
             if inside and len(set(inside)) == len(inside):

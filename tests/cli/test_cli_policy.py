@@ -279,7 +279,7 @@ def test_check_is_lines_for_editors_and_a_code_for_ci(folder: Path, play: Play) 
     (folder / "lab.yaml").write_text(LAB.replace("{to: heads, ports", "{to: role=x, ports"))
     ran = play("policy", "check", "lab.yaml")
     assert ran.code == 1
-    assert ran.out.startswith("lab.yaml:12:14: warning: ") and ran.out.count("[test-failed]") == 11
+    assert ran.out.startswith("lab.yaml:12:14: warning: ") and "and so for 10 more pairs [test-failed]" in ran.out
     found = json.loads(play("policy", "check", "lab.yaml", "--json").out)
     assert found.keys() == {"ok", "policies", "tests", "findings"}
     assert ran.out.splitlines() == [
@@ -339,7 +339,7 @@ def test_included_files_are_read_and_named(folder: Path, play: Play) -> None:
     (folder / "lab.yaml").write_text(LAB + "include: ['*.yaml']\n")
     ran = play("policy", "check", "lab.yaml")
     assert ran.out == (
-        "lab.yaml:19:11: error: include: '*.yaml' matches no file; paths are relative to this file [refused]\n"
+        "lab.yaml:19:11: error: include[0]: '*.yaml' matches no file; paths are relative to this file [refused]\n"
     )
     (folder / "lab.yaml").write_text(LAB + "include: [/etc/*.yaml]\n")
     assert "write a path relative to this file" in play("policy", "check", "lab.yaml").err

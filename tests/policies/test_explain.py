@@ -143,8 +143,8 @@ def test_a_failing_expectation_names_the_pair_and_the_line() -> None:
         expectation(44, who("workspace=head"), BlockPeer(ip_network("192.0.0.0/16")), SSH, True),
     ]
     assert [f"{one.origin}: {one.message}" for one in failures(ATLAS, lines)] == [
-        "atlas.yaml:42: expected allow, but tcp/80-443 from worker-0 to head is denied by workers (atlas.yaml:12)",
-        "atlas.yaml:42: expected allow, but tcp/80-443 from worker-1 to head is denied by workers (atlas.yaml:12)",
+        "atlas.yaml:42: expected allow, but tcp/80-443 from worker-0 to head is denied by workers (atlas.yaml:12), "
+        "and so for 1 more pair",
         "atlas.yaml:43: expected deny, but everything from mirror to @world is allowed in part (tcp/80-443) "
         "by mirror (atlas.yaml:20)",
         "atlas.yaml:44: expected allow, but tcp/22 from head to 192.0.0.0/16 is denied by no-lab (atlas.yaml:26)",
