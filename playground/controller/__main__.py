@@ -101,7 +101,7 @@ async def _serve(options: argparse.Namespace) -> None:
     else:
         path = Path(options.store) if options.store else paths.state_dir(options.site) / "store.db"
         store = await asyncio.to_thread(SqliteStore.open, path)
-    controller = Controller(store, site)
+    controller = Controller(store, site, tokens)
     await controller.world.load()
     await admit_hosts(store, controller.world, site, tokens)
     await controller.world.load()

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import msgspec
@@ -37,10 +37,14 @@ class Unknown(Exception):
 
 
 class Controller:
-    """One controller of a site. `run` keeps its loops going until it is cancelled."""
+    """One controller of a site. `run` keeps its loops going until it is cancelled.
 
-    def __init__(self, store: Store, site: SiteSpec) -> None:
+    given: hosts whose tokens come from outside, and so are not this controller's to replace.
+    """
+
+    def __init__(self, store: Store, site: SiteSpec, given: Collection[str] = ()) -> None:
         self.store = store
+        self._given = frozenset(given)
         self.site = site.name
         self.world = World(store)
         self.events = EventLog(store, self.world)
@@ -182,7 +186,14 @@ class Controller:
         return _shown(move)
 
     async def issue_token(self, host: str) -> str:
-        """A new secret for a host's agent; the old one is void. Raises Unknown."""
+        """A new secret for a host's agent; the old one is void. Raises Unknown, also for a host whose token is given
+        from outside: its agent would be locked out, and the next start of the controller would put the old one back."""
+        if host in self._given:
+            raise Unknown(
+                f"the token of {host} was given to the controller with --tokens, as for the hosts of an emulated site; "
+                "it is replaced there",
+                409,
+            )
         while True:
             record = self.world.hosts.get(host)
             if record is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +43,9 @@ class Doors:
 
 
 @asynccontextmanager
-async def doors(folder: Path, admin_token: str | None = "sesame") -> AsyncIterator[Doors]:
+async def doors(folder: Path, admin_token: str | None = "sesame", given: Collection[str] = ()) -> AsyncIterator[Doors]:
     store = MemoryStore()
-    controller = Controller(store, SITE)
+    controller = Controller(store, SITE, given)
     await controller.world.load()
     await admit_hosts(store, controller.world, SITE, {"h1": TOKEN})
     await controller.world.load()
@@ -65,9 +65,14 @@ async def doors(folder: Path, admin_token: str | None = "sesame") -> AsyncIterat
     await store.close()
 
 
-def within(folder: Path, claim: Callable[[Doors], Awaitable[None]], admin_token: str | None = "sesame") -> None:
+def within(
+    folder: Path,
+    claim: Callable[[Doors], Awaitable[None]],
+    admin_token: str | None = "sesame",
+    given: Collection[str] = (),
+) -> None:
     async def hold() -> None:
-        async with doors(folder, admin_token) as made:
+        async with doors(folder, admin_token, given) as made:
             await claim(made)
 
     asyncio.run(hold())

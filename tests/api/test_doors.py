@@ -75,6 +75,15 @@ def test_a_request_whose_sender_has_reset_its_connection_is_not_taken_for_a_loca
     within(tmp_path, claim)
 
 
+def test_a_token_that_was_given_from_outside_is_not_replaced_here(tmp_path: Path) -> None:
+    async def claim(made: Doors) -> None:
+        status, answer = await made.ask("POST", "/v1/hosts/h1/token", local=True)
+        assert status == 409 and b"given to the controller with --tokens" in answer
+        assert made.controller.world.hosts["h1"].token_sha256 == TOKEN
+
+    within(tmp_path, claim, given=["h1"])
+
+
 def test_no_websocket_opens_without_a_token(tmp_path: Path) -> None:
     async def claim(made: Doors) -> None:
         made.open_tcp()
