@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
+import msgspec
 import pytest
 
 from playground import wire
+from playground.controller import sessions as sessions_module
 from playground.controller.events import EventLog
 from playground.controller.sessions import Sessions
 from playground.controller.world import World
@@ -119,6 +121,8 @@ BEFORE = {key_of(a_port("mine")), key_of(a_workspace("mine"))}
         a_port("mine"),
         a_workspace("other"),
         a_workspace("mine"),
+        a_workspace("other", "w" * 64),
+        a_workspace("other", "w/x"),
         ObservedHost(host="mine", version="0"),
         a_port("other", REMOVED, ["no address"]),
         a_port("other", REMOVED, ["fe80::1%eth0"]),
@@ -149,3 +153,15 @@ def test_what_is_left_of_a_removed_port_is_believed() -> None:
     """Its address is given to nobody else until it is gone from there."""
     left = a_port("other", REMOVED)
     assert kept("other", saying(left)) == {*BEFORE, key_of(left)}
+
+
+def test_no_host_fills_the_store_with_what_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions_module, "STRAYS", 4)
+    names = [msgspec.structs.replace(a_workspace("other"), playground=f"p{n}") for n in range(3)]
+    ports = [a_port("other", f"{n:012x}") for n in range(3)]
+    expected = {key_of(told) for told in (*names, ports[0])}
+    assert kept("other", saying(*names), saying(*ports), saying(*names, *ports)) == {*BEFORE, *expected}
+    assert kept("other", saying(*names), saying(*ports[:1], gone=[key_of(names[0])]), saying(ports[1])) == {
+        *BEFORE,
+        *map(key_of, (names[1], names[2], ports[0], ports[1])),
+    }
