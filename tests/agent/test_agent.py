@@ -485,6 +485,30 @@ def test_a_running_guest_with_another_address_is_asked_to_ask_for_it(tmp_path: P
     run(work())
 
 
+def test_a_running_guest_whose_address_nobody_knows_is_asked_to_ask_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_module, "SILENT_S", 0.2)
+
+    async def work() -> None:
+        machine = Machine()
+        host = Host("n1", machine, tmp_path)
+        async with running(host):
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            async with asyncio.timeout(5):
+                while ("n1", "renew", W0) not in machine.calls:
+                    await asyncio.sleep(0.02)
+            machine.calls.clear()
+            host.agent.leased(
+                Leased(port=P0.id, address=P0.addresses[0], mac=P0.mac, at_utc_s=1.0, kind=LeaseKind.BOUND)
+            )
+            await asyncio.sleep(0.4)
+            await host.agent._pass_done()
+            assert machine.calls == []
+
+    run(work())
+
+
 def test_a_bug_costs_a_pass_and_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         host = Host("n1", Machine(), tmp_path)
