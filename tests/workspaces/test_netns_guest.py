@@ -60,7 +60,7 @@ def test_an_agents_death_touches_no_guest(hosts: tuple[Host, Host], folder: Path
     os.waitpid(child, 0)
     driver = NetnsDriver("a", hosts[0].dataplane, folder=folder)
     assert run(driver.observe())[GUEST.id].state is GuestState.RUNNING
-    assert capture(driver, GUEST.id, ["pidof", "busybox", "udhcpc"])[0] == 0
+    assert eventually(lambda: capture(driver, GUEST.id, ["pidof", "busybox", "udhcpc"])[0] == 0), "no client was begun"
     run(driver.stop(GUEST.id, 1))
 
 
