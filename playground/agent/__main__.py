@@ -89,8 +89,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return asyncio.run(_run(options))
     except OSError as error:
-        print(f"playground agent: {error}", file=sys.stderr)
+        print(f"playground agent: {_said(error)}", file=sys.stderr)
         return 1
+
+
+def _said(error: OSError) -> str:
+    """Why it can't start: what the system refused, of which file, and the remedy where rights are missing."""
+    said = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    if isinstance(error, PermissionError) and os.geteuid() != 0:
+        return f"{said}; an agent needs root, or a user namespace of its own"
+    return said
 
 
 def _say_status(options: argparse.Namespace) -> int:

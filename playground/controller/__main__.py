@@ -70,9 +70,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         asyncio.run(_serve(options))
     except (OSError, ValueError, StoreError) as error:
-        print(f"playground controller: {error}", file=sys.stderr)
+        print(f"playground controller: {_said(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _said(error: Exception) -> str:
+    """Why it can't start: a file that the system refuses by its name, all else in its own words."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 async def _serve(options: argparse.Namespace) -> None:
