@@ -14,8 +14,11 @@ from typing import Final
 from dhcp import frame, ra
 from dhcp.scope import PortScope
 
-FIRST_S: Final = 1.0
+FIRST_S: Final = 0.5
 LAST_S: Final = 64.0
+OFTEN: Final = 8
+"""So many questions follow each other quickly: a client that comes up takes its addresses within that time, and is
+waited for."""
 
 
 def questions(scope: PortScope) -> dict[str, bytes]:
@@ -42,4 +45,4 @@ def questions(scope: PortScope) -> dict[str, bytes]:
 def after_s(asked: int) -> float:
     """How long after question number `asked` the next one goes, while there is no answer: a client may not be up yet,
     or never take what is expected."""
-    return min(FIRST_S * 2.0 ** min(asked, 16), LAST_S)
+    return min(FIRST_S * 2.0 ** min(max(asked + 1 - OFTEN, 0), 16), LAST_S)

@@ -65,7 +65,7 @@ TOLD_S = 3.0
 move that ended just then would take it for nothing."""
 
 SILENT_S = 6.0
-"""How long a client is waited for that was not heard to hold any address: by then it has been asked twice. Its port was
+"""How long a client is waited for that was not heard to hold any address: by then it has been asked often. Its port was
 removed and given again while it ran on, and nobody who lived has seen it take what it has."""
 
 

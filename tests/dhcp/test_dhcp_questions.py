@@ -52,4 +52,4 @@ def test_an_answer_is_an_arp_reply_of_the_frame_s_own_source(reply: Ether, is_on
 
 
 def test_questions_become_rare_while_nobody_answers() -> None:
-    assert [ask.after_s(asked) for asked in (0, 1, 2, 5, 6, 7, 10**9)] == [1, 2, 4, 32, 64, 64, 64]
+    assert [ask.after_s(asked) for asked in (0, 1, 7, 8, 9, 13, 14, 15, 10**9)] == [0.5, 0.5, 0.5, 1, 2, 32, 64, 64, 64]
