@@ -212,6 +212,10 @@ def _v4(record: PortRecord | None) -> int | None:
     return None
 
 
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
 def _exhausted(
     network: NetworkSpec, ports: Sequence[Wanted], unserved: Sequence[Wanted], pools: Sequence[Pool]
 ) -> Problem:
@@ -220,8 +224,9 @@ def _exhausted(
     more = f" and {len(unserved) - 3} more" if len(unserved) > 3 else ""
     lines = sorted({pool.place.line for subnet in network.subnets for pool in subnet.pools})
     where = f" (line {', '.join(map(str, lines))})" if lines else ""
+    get = "gets" if len(unserved) == 1 else "get"
     return Problem.at(
         unserved[0].nic.place,
-        f"the pools of networks.{network.name}{where} are exhausted: {size} addresses without exclusions, "
-        f"{len(ports)} ports; {names}{more} get none; add or widen a pool",
+        f"the pools of networks.{network.name}{where} are exhausted: {_counted(size, 'address', 'addresses')} without "
+        f"exclusions, {_counted(len(ports), 'port', 'ports')}; {names}{more} {get} none; add or widen a pool",
     )

@@ -112,7 +112,7 @@ def observed_workspace(
         generation=want.generation,
         state="failed" if said == "preparing" and cause else said,
         cause=cause,
-        pause_ms=pause_ms,
+        pause_ms=None if pause_ms is None else round(pause_ms, 3),
     )
 
 

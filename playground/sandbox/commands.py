@@ -26,7 +26,7 @@ def _at(plan: SandboxPlan) -> str:
 def _controller(plan: SandboxPlan) -> Program:
     argv = [sys.executable, "-m", "playground.controller", "--site", plan.site, "--listen", _at(plan)]
     argv += ["--socket", f"{plan.run_dir}/controller.sock"]
-    argv += ["--store", f"{plan.state_dir}/store.sqlite"]  # in_memory_state: a tmpfs lies there
+    argv += ["--store", f"{plan.state_dir}/store.db"]  # in_memory_state: a tmpfs lies there
     argv += ["--site-file", str(site_path(plan)), "--tokens", str(tokens_path(plan))]
     return Program("controller", tuple(argv))
 

@@ -173,7 +173,7 @@ def assert_claimed_once(site: Site, rows: Sequence[Json]) -> None:
 
 
 def kept(site: Site) -> dict[str, Json]:
-    path = next(site.state.glob("*/store.sqlite"))
+    path = next(site.state.glob("*/store.db"))
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
         return {key: json.loads(value) for key, value in store.execute("SELECT key, value FROM item ORDER BY key")}
 

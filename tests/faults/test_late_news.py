@@ -46,7 +46,7 @@ def a_store(request: pytest.FixtureRequest, tmp_path: object) -> MakeStore:
     if request.param == "memory":
         kept = MemoryStore(history=4)
         return lambda: kept
-    return lambda: SqliteStore.open(f"{tmp_path}/store.sqlite", history=4)
+    return lambda: SqliteStore.open(f"{tmp_path}/store.db", history=4)
 
 
 def test_a_watch_that_missed_a_compaction_lists_again_and_tells_of_what_went(a_store: MakeStore) -> None:

@@ -89,7 +89,7 @@ def test_after_stop_no_process_namespace_or_file_is_left(site: str, folders: Fol
 def test_when_its_first_process_is_killed_a_sandbox_ends_whole(site: str, folders: Folders, then: str) -> None:
     made = start(site, 2)
     before = {pid: started(pid) for pid in inside(made.pid)}
-    (made.state_dir / "store.sqlite").write_text("kept")
+    (made.state_dir / "store.db").write_text("kept")
     kill_first(made)
     assert {pid for pid, who in before.items() if started(pid) == who} == set()
     if then == "stop":
@@ -97,7 +97,7 @@ def test_when_its_first_process_is_killed_a_sandbox_ends_whole(site: str, folder
         assert folders.are_empty()
     else:
         assert start(site, 2).pid != made.pid
-        assert (made.state_dir / "store.sqlite").read_text() == "kept"
+        assert (made.state_dir / "store.db").read_text() == "kept"
 
 
 @pytest.mark.parametrize("name", ["controller", "agent-n1"])
@@ -179,11 +179,11 @@ def test_a_controller_that_never_answers_ends_the_start(site: str, folders: Fold
 
 def test_a_start_that_fails_keeps_the_state_of_an_earlier_one(site: str) -> None:
     made = start(site)
-    (made.state_dir / "store.sqlite").write_text("kept")
+    (made.state_dir / "store.db").write_text("kept")
     kill_first(made)
     with pytest.raises(sandbox.SandboxError):
         start(site, 1, commands=lambda plan: (Program("controller", SLEEP),), timeout_s=0.5)
-    assert (made.state_dir / "store.sqlite").read_text() == "kept"
+    assert (made.state_dir / "store.db").read_text() == "kept"
 
 
 def test_state_in_memory_never_touches_the_disk(site: str, folders: Folders) -> None:
@@ -238,11 +238,11 @@ def test_nonsense_ends_no_site(site: str, said: bytes) -> None:
 def test_the_state_of_a_site_that_is_not_emulated_is_never_touched(folders: Folders) -> None:
     state = paths.state_dir("campus")
     state.mkdir(parents=True)
-    (state / "store.sqlite").write_text("precious")
+    (state / "store.db").write_text("precious")
     with pytest.raises(sandbox.SandboxError, match="not emulated"):
         start("campus")
     assert sandbox.stop("campus") is False
-    assert (state / "store.sqlite").read_text() == "precious"
+    assert (state / "store.db").read_text() == "precious"
     assert not paths.run_dir("campus").exists()
 
 
