@@ -153,7 +153,7 @@ def assert_nothing_left(site: Site) -> None:
 
 def kept(site: Site) -> list[str]:
     """Keys in the store that are neither of hosts nor of what happened, with what stands there."""
-    path = next(site.state.glob("*/store.sqlite"))
+    path = next(site.state.glob("*/store.db"))
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
         rows = store.execute("SELECT key, value FROM item ORDER BY key").fetchall()
     passing = ("host/", "alive/", "observed/host/", "event/", "elect/")
