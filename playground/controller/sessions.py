@@ -143,9 +143,11 @@ class Sessions:
             log.info("agent replaced host=%s", hello.host)
             previous.dirty.set()
         await send(wire.encode(wire.Welcome(self._site, session.id, self._domain, self._resolvers, MAX_STALE_S)))
+        reports: asyncio.Queue[wire.Report] = asyncio.Queue(1)
         tasks = [
             asyncio.create_task(self._show(session)),
-            asyncio.create_task(self._listen(session, receive)),
+            asyncio.create_task(self._listen(session, receive, reports)),
+            asyncio.create_task(self._reduce_all(session, reports)),
             asyncio.create_task(self._keep(session)),
         ]
         try:
@@ -253,19 +255,42 @@ class Sessions:
             said = session.shown.difference(self._world)
             revision = self._world.revision
 
-    async def _listen(self, session: Session, receive: Callable[[], Awaitable[wire.FromAgent]]) -> None:
+    async def _listen(
+        self, session: Session, receive: Callable[[], Awaitable[wire.FromAgent]], reports: asyncio.Queue[wire.Report]
+    ) -> None:
+        """Hears an agent, while what it said before is still being written: that something has arrived can't wait."""
+        try:
+            while True:
+                message = await receive()
+                if self.connected.get(session.host) is not session:
+                    return  # a lost connection delivers late: its agent has said newer things by the next one
+                await self._hear(session)
+                match message:
+                    case wire.Beat():
+                        pass
+                    case wire.Report():
+                        await self._hear_arrivals(session, message)
+                        await reports.put(message)
+                    case wire.Hello():
+                        log.warning("agent said hello twice host=%s", session.host)
+        except Exception:
+            await reports.join()  # what it said before the connection was lost counts
+            raise
+
+    async def _hear_arrivals(self, session: Session, report: wire.Report) -> None:
+        for seen in report.observed:
+            if isinstance(seen, ObservedWorkspace) and seen.state == "running":
+                is_moving = (seen.playground, seen.workspace) in self._world.moving
+                if is_moving and self._is_current(session.host, seen):
+                    await self._arrived(seen)
+
+    async def _reduce_all(self, session: Session, reports: asyncio.Queue[wire.Report]) -> None:
         while True:
-            message = await receive()
+            report = await reports.get()
             if self.connected.get(session.host) is not session:
-                return  # a lost connection delivers late: its agent has said newer things by the next one
-            await self._hear(session)
-            match message:
-                case wire.Beat():
-                    pass
-                case wire.Report():
-                    await self._reduce(session, message)
-                case wire.Hello():
-                    log.warning("agent said hello twice host=%s", session.host)
+                return
+            await self._reduce(session, report)
+            reports.task_done()
 
     async def _reduce(self, session: Session, report: wire.Report) -> None:
         changes: list[Put | Delete] = []
@@ -286,15 +311,6 @@ class Sessions:
         for key in sorted(gone):
             if key.endswith(f"/{session.host}") and key.startswith("observed/") and self._world.modified(key):
                 changes.append(Delete(key))
-        running = [seen for seen in report.observed if isinstance(seen, ObservedWorkspace) and seen.state == "running"]
-        words = [self._arrived(seen) for seen in running if self._moves(seen) and self._is_current(session.host, seen)]
-        await asyncio.gather(*words, self._keep_observed(changes))
-
-    def _moves(self, seen: ObservedWorkspace) -> bool:
-        """Whether it is of something that is being moved."""
-        return (seen.playground, seen.workspace) in self._world.moving
-
-    async def _keep_observed(self, changes: Sequence[Put | Delete]) -> None:
         for start in range(0, len(changes), LIMIT_OPS):
             result = await self._store.commit([], changes[start : start + LIMIT_OPS])
             if not isinstance(result, Conflict):
