@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -97,6 +98,37 @@ def test_a_preparation_killed_anywhere_is_finished_by_the_next(pair: Pair) -> No
         pair.end()
         step += 1
     assert step > 5
+    pair.end()
+
+
+@pytest.mark.parametrize("mends", [False, True], ids=["anew", "of a lost end"])
+def test_a_guest_is_said_to_be_whole_only_if_its_traffic_passes(pair: Pair, mends: bool) -> None:
+    """What a restarted agent finds is all that it knows: it prepares what is neither prepared nor running, or lacks
+    something, and starts what is prepared."""
+
+    def lose() -> None:
+        if mends:
+            pair.bring_up()
+            pair.hosts[0].run("ip", "link", "del", DEVICE)
+
+    def received() -> int:
+        shown = json.loads(pair.hosts[0].run("ip", "-j", "-s", "link", "show", DEVICE))
+        return int(shown[0]["stats64"]["rx"]["packets"])
+
+    step = 0
+    lose()
+    while killed_at(step, pair.a, lambda driver: driver.prepare(GUEST)):
+        seen = run(pair.a().observe()).get(GUEST.id)
+        if seen is None or seen.cause or seen.state not in (GuestState.PREPARED, GuestState.RUNNING):
+            run(pair.a().prepare(GUEST))
+        run(pair.a().start(GUEST))
+        before = received()
+        assert eventually(lambda before=before: received() > before), f"nothing passes after step {step}: {seen}"
+        assert not run(pair.a().observe())[GUEST.id].cause
+        pair.end()
+        lose()
+        step += 1
+    assert step > 4
     pair.end()
 
 

@@ -28,7 +28,8 @@ GUEST_FILE = "guest.json"
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One guest as it was made. host: who carries its traffic. pid 0: its init is being made, or was and never came up.
-    move: the generation of the move that brought it to its host, or that its host took it back from; 0 when none did.
+    wired: false while its ends on its host are being made, also when that was interrupted. move: the generation of the
+    move that brought it to its host, or that its host took it back from; 0 when none did.
 
     pid and started (clock ticks since boot) are in the agents' pid namespace, boot the kernel's boot id.
     """
@@ -41,6 +42,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     nics: tuple[Nic, ...]
     boot: str
     running: bool = False
+    wired: bool = True
     pid: int = 0
     started: int = 0
     move: int = 0
@@ -69,6 +71,7 @@ def new_entry(guest: Guest, host: str) -> Entry:
         host=host,
         nics=guest.nics,
         boot=boot_id(),
+        wired=False,
     )
 
 

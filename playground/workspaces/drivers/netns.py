@@ -162,9 +162,11 @@ class NetnsDriver:
         if not alive:
             return _seen(entry, GuestState.FAILED, f"its init (pid {entry.pid}) has ended unasked")
         cause = f"the end {lost[0]} is gone from the data plane namespace" if lost else ""
+        if not entry.wired:
+            cause = "its ends are being made, or their making was interrupted"
         if entry.running:
             return _seen(entry, GuestState.RUNNING, cause)
-        return _seen(entry, GuestState.ABSENT if lost else GuestState.PREPARED, cause)
+        return _seen(entry, GuestState.ABSENT if cause else GuestState.PREPARED, cause)
 
     def _prepare(self, guest: Guest) -> None:
         with self._ledger.locked(guest.id) as lock, _opened(self._dataplane) as dataplane:
@@ -177,11 +179,14 @@ class NetnsDriver:
                 self._ledger.write(new_entry(guest, self._host))
                 self._launch(guest, lock)
                 entry = self._alive(guest.id)
+            else:
+                self._ledger.write(msgspec.structs.replace(entry, wired=False))
             with _wiring(entry) as wiring:
                 with _opened(Path(f"/proc/{entry.pid}/ns/net")) as inside:
                     wiring.make_nics(inside, entry.nics)
                 wiring.make_legs(self._host, dataplane, entry.nics)
                 wiring.flip(self._host, entry.nics)
+            self._ledger.write(msgspec.structs.replace(entry, wired=True))
 
     def _is_usable(self, entry: Entry, guest: Guest) -> bool:
         """Whether `prepare` goes on with the guest as it is, or makes it anew. Raises DriverError for neither."""
