@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import msgspec
@@ -13,8 +13,18 @@ from playground import wire
 from playground.controller.events import EventLog
 from playground.controller.sessions import TAKEN, VOID, SessionRefused, Sessions
 from playground.controller.world import World
-from playground.records import HostRecord, encode, key_of
-from playground.store.api import Put
+from playground.records import (
+    HostRecord,
+    MigrationRecord,
+    ObservedHost,
+    ObservedWorkspace,
+    Record,
+    WorkspaceRecord,
+    encode,
+    key_of,
+    workspace_id,
+)
+from playground.store.api import Change, Compare, Put
 from playground.store.memory import MemoryStore
 
 N1 = HostRecord(name="n1", site="lab", underlay="2001:db8::11", token_sha256="one")
@@ -36,27 +46,33 @@ def a_hello(**changes: object) -> wire.Hello:
 
 
 class Served:
-    """One agent's session. `welcome` is set once the controller has spoken."""
+    """One agent's session. `welcome` is set once the controller has spoken. says: what the agent says, and how its
+    connection ends."""
 
     def __init__(self, sessions: Sessions, hello: wire.Hello, token_sha256: str = "one") -> None:
         self.welcome = asyncio.Event()
+        self.says: asyncio.Queue[wire.FromAgent | Exception] = asyncio.Queue()
         self.task = asyncio.create_task(sessions.serve(hello, token_sha256, self._send, self._receive))
 
     async def _send(self, text: str) -> None:
         self.welcome.set()
 
     async def _receive(self) -> wire.FromAgent:
-        await asyncio.Event().wait()
-        raise AssertionError("nothing is ever said")
+        said = await self.says.get()
+        if isinstance(said, Exception):
+            raise said
+        return said
 
 
 class Site:
     def __init__(self) -> None:
         self.store = MemoryStore()
         self.world = World(self.store)
-        self.sessions = Sessions(self.store, self.world, EventLog(self.store, self.world), "internal", [], "lab")
+        events = EventLog(self.store, self.world)
+        self.arrived: asyncio.Queue[ObservedWorkspace] = asyncio.Queue()
+        self.sessions = Sessions(self.store, self.world, events, "internal", [], "lab", self.arrived.put)
 
-    async def put(self, record: HostRecord) -> None:
+    async def put(self, record: Record) -> None:
         revision = await self.store.commit([], [Put(key_of(record), encode(record))])
         assert isinstance(revision, int)
         await self.world.reached(revision)
@@ -159,5 +175,57 @@ def test_every_cause_fits_a_close_frame() -> None:
             with pytest.raises(SessionRefused) as refused:
                 await Served(site.sessions, a_hello(underlay=f"{longest}2")).task
             assert len(str(refused.value).encode()) <= 123
+
+    run(work())
+
+
+def test_an_arrival_is_heard_while_what_was_said_before_is_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            w = WorkspaceRecord(
+                playground="p", name="w", id=workspace_id("p", "w"), driver="netns", ports=(), host="n2"
+            )
+            move = MigrationRecord(
+                playground="p",
+                workspace="w",
+                source="n2",
+                target="n1",
+                state="copying",
+                generation=7,
+                started_utc_s=0.0,
+                deadline_utc_s=0.0,
+            )
+            await site.put(w)
+            await site.put(move)
+            served = await site.connected(a_hello())
+            commit, go_on = site.store.commit, asyncio.Event()
+
+            async def slow(compares: Sequence[Compare], changes: Sequence[Change]) -> object:
+                await go_on.wait()
+                return await commit(compares, changes)
+
+            monkeypatch.setattr(site.store, "commit", slow)
+            running = ObservedWorkspace(playground="p", workspace="w", host="n1", generation=7, state="running")
+            served.says.put_nowait(wire.Report(False, [ObservedHost(host="n1", version="1")], []))
+            served.says.put_nowait(wire.Report(False, [running], []))
+            assert await site.arrived.get() == running
+            assert not site.world.observed_hosts
+            go_on.set()
+            while not site.world.observed_workspaces:
+                await site.world.moved(site.world.revision)
+            assert site.world.observed_hosts.keys() == {"n1"}
+
+    run(work())
+
+
+def test_what_was_said_before_the_connection_was_lost_counts() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            served = await site.connected(a_hello())
+            for said in (wire.Report(False, [ObservedHost(host="n1", version="1")], []), ConnectionError("lost")):
+                served.says.put_nowait(said)
+            with pytest.raises(ConnectionError):
+                await served.task
+            assert site.world.observed_hosts.keys() == {"n1"}
 
     run(work())
