@@ -62,11 +62,18 @@ def failures(scene: Scene, expectations: Iterable[Expectation], ir: IR | None = 
     """
     form = ir or resolve(scene)
     ports = _ports_by_workspace(form)
+    known: dict[tuple[Peer, ...], list[list[End]]] = {}
+
+    def kinds(peers: tuple[Peer, ...]) -> list[list[End]]:
+        if peers not in known:
+            known[peers] = _kinds(ends_of(scene, peers), ports)
+        return known[peers]
+
     for line in expectations:
-        destinations = _kinds(ends_of(scene, line.destinations), ports)
-        for sources in _kinds(ends_of(scene, line.sources), ports):
+        destinations = kinds(line.destinations)
+        for sources in kinds(line.sources):
             for others in destinations:
-                found = next(_different(sources[:2], others[:2]), None)
+                found = next(different(sources[:2], others[:2]), None)
                 if found is None:
                     continue
                 why = explain(scene, *found, line.ports, form)
@@ -105,10 +112,11 @@ def _workspaces_in(ends: Iterable[End]) -> set[Workspace]:
 
 def pairs(scene: Scene, line: Expectation) -> Iterator[tuple[End, End]]:
     """The pairs that a line means: different ends, at least one of them a workspace."""
-    yield from _different(ends_of(scene, line.sources), ends_of(scene, line.destinations))
+    yield from different(ends_of(scene, line.sources), ends_of(scene, line.destinations))
 
 
-def _different(sources: Iterable[End], destinations: list[End]) -> Iterator[tuple[End, End]]:
+def different(sources: Iterable[End], destinations: list[End]) -> Iterator[tuple[End, End]]:
+    """Pairs of different ends, at least one of them a workspace."""
     for source in sources:
         for destination in destinations:
             inside = [one.workspace for one in (source, destination) if isinstance(one, WorkspaceEnd)]

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from policies.expect import ends_of, pairs
+from policies.ends import End
+from policies.expect import different, ends_of
 from policies.ir import IR, SERVICES, Chain, PolicyHead, ResolvedRule
 from policies.model import (
     Action,
@@ -300,12 +301,15 @@ def _covers(one: ResolvedRule, other: ResolvedRule) -> bool:
 
 
 def _idle_tests(scene: Scene, expectations: Iterable[Expectation]) -> Iterator[Finding]:
+    known: dict[tuple[Peer, ...], list[End]] = {}
     for line in expectations:
+        for peers in (line.sources, line.destinations):
+            if peers not in known:
+                known[peers] = ends_of(scene, peers)
+        sources, destinations = known[line.sources], known[line.destinations]
         if not line.ports:
             yield Finding(line.origin, "this test names no ports, so it tests nothing", Code.TESTS_NOTHING)
-        elif next(pairs(scene, line), None) is None:
-            which = (
-                "from" if not ends_of(scene, line.sources) else "to" if not ends_of(scene, line.destinations) else ""
-            )
+        elif next(different(sources, destinations), None) is None:
+            which = "from" if not sources else "to" if not destinations else ""
             why = f"its `{which}` matches nobody" if which else "it is about nobody but a workspace and itself"
             yield Finding(line.origin, f"this test tests nothing: {why}", Code.TESTS_NOTHING)

@@ -119,10 +119,15 @@ class Words:
                 return Selector(word, (Term("workspace", Operator.IN, frozenset({word})),))
             last = f"{declared}-0 to {declared}-{scale - 1}" if scale else "none"
             raise PeerError(f"there is no {word}; the instances of {declared} are {last}")
+        hint = self.hint(word, (*self.groups, *self.workspaces), "; the file has neither")
+        raise PeerError(f"{word[:60]!r} is no group and no workspace{hint}")
+
+    def hint(self, word: str, known: Collection[str], otherwise: str) -> str:
+        """What may have been meant, for the first unknown words; otherwise: where nothing is known at all."""
+        if not known:
+            return otherwise
         self._unknown += 1
-        known = (*self.groups, *self.workspaces)
-        hint = suggestion(word, known) if self._unknown <= _MAX_SUGGESTIONS else ""
-        raise PeerError(f"{word[:60]!r} is no group and no workspace{hint or '; the file has neither' * (not known)}")
+        return suggestion(word, known) if self._unknown <= _MAX_SUGGESTIONS else ""
 
     def _text(self, text: str, tier: Tier | None) -> Peer:
         if text.startswith("@"):
@@ -145,7 +150,7 @@ class Words:
         if name == text:
             raise PeerError(f"unknown word {text[:60]!r}{suggestion(text, _AT)}")
         if self.playground and name not in self.gateways:
-            hint = suggestion(name, self.gateways) or "; the file has no gateways"
+            hint = self.hint(name, self.gateways, "; the file has no gateways")
             raise PeerError(f"there is no gateway {name[:60]!r}{hint}")
         return GatewayPeer(name)
 

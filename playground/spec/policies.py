@@ -25,7 +25,7 @@ from playground.spec.policy_models import (
     SitePolicyShape,
 )
 from playground.spec.ports import parse_ports
-from playground.spec.problem import Place, Problem, suggestion
+from playground.spec.problem import Place, Problem
 from playground.spec.shape import is_left_out
 from playground.spec.source import Document
 from policies.model import (
@@ -85,7 +85,7 @@ def connectivity(
     policies = tuple(policy for source in sources for policy in reader.policies(source))
     reader.check_replaced()
     tests = tuple(test for source in sources for test in reader.tests(source))
-    found = tuple(_gateways(gateways, own, problems))
+    found = tuple(_gateways(gateways, own, words, problems))
     return Connectivity(policies, tests, found, reader.places, words)
 
 
@@ -136,13 +136,15 @@ def _group(source: Source, name: str, problems: list[Problem]) -> Selector | Non
         return None
 
 
-def _gateways(shapes: Mapping[str, GatewayShape], document: Document, problems: list[Problem]) -> Iterator[GatewaySpec]:
+def _gateways(
+    shapes: Mapping[str, GatewayShape], document: Document, words: Words, problems: list[Problem]
+) -> Iterator[GatewaySpec]:
     declared = document.keys(("networks",))
     for name, shape in shapes.items():
         for index, network in enumerate(shape.networks):
             if network not in declared:
                 place = document.place(("gateways", name, "networks", index))
-                hint = suggestion(network, declared) or "; the file has no networks"
+                hint = words.hint(network, declared, "; the file has no networks")
                 problems.append(Problem.at(place, f"unknown network {network[:60]!r}{hint}"))
         place = document.key_place(("gateways", name))
         yield GatewaySpec(name, shape.kind, frozenset(shape.networks), shape.host, place)
@@ -226,7 +228,7 @@ class _Reader:
             if wanted == name:
                 self._refuse(place, f"{name} can't replace itself; name the policy that it is to replace")
             elif wanted not in self._named:
-                hint = suggestion(wanted, {one for one in self._named if ":" not in one} - {name})
+                hint = self.words.hint(wanted, {one for one in self._named if ":" not in one} - {name}, "")
                 self._refuse(place, f"there is no policy {wanted[:60]!r}{hint}")
             elif self._named[wanted][1] is Mode.STAGE:
                 self._refuse(place, f"{wanted} is staged itself; name a policy that is in force")
