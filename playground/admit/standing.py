@@ -67,7 +67,18 @@ def standing(spec: PlaygroundSpec, known: Known) -> Standing:
                 found.macs[network].add(port.mac)
                 if address is not None:
                     found.addresses[network].add(address)
-    return found
+    return Standing() if _is_contested(found, known) else found
+
+
+def _is_contested(found: Standing, known: Known) -> bool:
+    """Whether a port that does not stand has by its record what one that stands has by its claim: a change was broken
+    off between the two, and who keeps it follows from the file's order."""
+    return any(
+        port.mac in found.macs.get(port.network, ())
+        or any(parse_address(text)[1] in found.addresses.get(port.network, ()) for text in port.addresses[:1])
+        for identity, port in known.ports.items()
+        if identity not in found.ports
+    )
 
 
 def rest(spec: PlaygroundSpec, known: Known, found: Standing) -> tuple[PlaygroundSpec, Known]:
