@@ -82,15 +82,15 @@ With --emulate N the site is N emulated hosts on this machine, made if they are 
         "plan FILE [options]",
         "change:plan",
         """\
-Checks FILE and lists what would be created, changed and removed, against the site's controller; without
-one, against an empty site. Changes nothing.""",
+Checks FILE and lists what would be created, changed and removed, and which connections are opened and cut,
+against the site's controller; without one, against an empty site. Changes nothing.""",
         (
             ("playground plan lab.yaml", "objects, a line each"),
             ("playground plan lab.yaml --json | jq '.changes | length'", "how many"),
         ),
         (
             (0, "the file is good, with or without changes"),
-            (1, "the file is refused, with every problem and its place"),
+            (1, "the file is refused, with every problem and its place, or one of its tests fails"),
         ),
         (option("file", metavar="FILE", complete="file", help="the playground's file; - is standard input"), JSON),
     ),
