@@ -302,9 +302,13 @@ class PacketServer:
             port.asking = asyncio.get_running_loop().call_later(ask.after_s(asked), self._ask, device, port)
 
     def _ask(self, device: str, port: _Port) -> None:
-        """Asks for what the client was not heard to take: that was missed, or is to come."""
+        """Asks for what the client was not heard to take: that was missed, or is to come. It is advertised to as well:
+        what it solicited may have been lost in a move, and it solicits again only after 4 s."""
         for question in port.questions.values():
             self._send(device, question)
+        if any(":" in address for address in port.questions):
+            port.schedule = port.schedule.after_solicitation(asyncio.get_running_loop().time())
+            self._advertise(device, port)
         self._ask_later(device, port, port.asked + 1)
 
     def _send(self, device: str, data: bytes) -> bool:

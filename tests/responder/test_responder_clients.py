@@ -158,6 +158,16 @@ def test_the_kernel_makes_its_address_of_our_prefix(agent: Agent, host: Host, a_
     assert "fd00:20::/64 dev eth0" in guest.run("ip", "-6", "route")
 
 
+def test_a_client_whose_solicitation_was_lost_is_advertised_to_again_at_once(
+    agent: Agent, host: Host, a_guest: Callable[[], Guest]
+) -> None:
+    guest = a_guest()
+    guest.run("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/eth0/router_solicitations")
+    agent.tell(answers_for(guest, host, with_ra=True), whole=True)
+    guest.up()  # what was advertised before is lost: there was no carrier
+    until(lambda: addresses(guest), seconds=3.0, what="no address though nobody solicits")
+
+
 def dig(guest: Guest, *argv: str) -> str:
     return guest.run("dig", "+short", "+time=2", "+tries=1", *argv).strip()
 
