@@ -51,6 +51,16 @@ def test_short_forms_and_empty_keys_are_in_the_schema() -> None:
     assert found["PlaygroundShape"]["required"] == ["name"]
 
 
+def test_keys_that_are_refused_without_a_value_are_marked_by_editors() -> None:
+    found = shapes(json_schema("playground"))
+    for shape, keys in (("PolicyShape", ("ingress", "egress")), ("IngressShape", ("from", "ports"))):
+        for key in keys:
+            entry = found[shape]["properties"][key]
+            assert {"type": "null"} not in entry.get("anyOf", [])
+            assert "default" not in entry
+    assert found["PolicyShape"]["properties"]["mode"]["anyOf"][0]["enum"] == ["enforce", "log", "stage"]
+
+
 def _below(root: type[Shape]) -> list[type[Shape]]:
     from playground.spec import models
 
