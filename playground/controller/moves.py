@@ -157,8 +157,11 @@ class Moves:
         """Aborts a move that has not been activated. Raises Refused."""
         grid = self._world.grids[workspace.playground]
         move = grid.migrations.get(workspace.name)
-        if move is None or State(move.state) in ENDED:
+        if move is None:
             raise Refused(f"{workspace.playground}/{workspace.name} is not being moved")
+        if State(move.state) in ENDED:
+            name = f"{workspace.playground}/{workspace.name}"
+            raise Refused(f"{name} is not being moved: its last move is over, and it is already at {workspace.host}")
         after = await self._apply(grid, move, Event.ABORT, "aborted on request")
         if after is None or after.state != State.ABORTED:
             raise Refused(f"{workspace.playground}/{workspace.name} is already at {move.target}; move it back instead")

@@ -103,6 +103,7 @@ class _Kept:
     leased: int = 0
     behind: dict[str, Standing] = field(default_factory=dict)
     newest: int = 0
+    is_begun: bool = False
 
     def put(self, name: str, standing: Standing | None) -> None:
         before = self.standings.pop(name, None)
@@ -137,8 +138,13 @@ class Progress:
         grid = world.grids.get(name)
         if grid is None or name not in world.playgrounds():
             self._kept.pop(name, None)
+            self._stale.pop(name, None)
             return _removed(name, lingering(world, name))
         kept = self._kept[name]
+        if not kept.is_begun:
+            kept.is_begun = True
+            self._stale[name].update(grid.workspaces)
+            self._stale[name].update(workspace for owner, workspace in world.observed_workspaces if owner == name)
         for workspace in self._stale.pop(name, ()):
             kept.put(workspace, standing_of(world, name, workspace))
         return _progress(world, name, grid, kept, self._is_written(name))
@@ -149,7 +155,9 @@ class Progress:
                 match record:
                     case WorkspaceRecord():
                         self._stale[record.playground].add(record.name)
-                    case PortRecord() | BindingRecord() | MigrationRecord() | ObservedWorkspace():
+                    case PortRecord() | BindingRecord() | MigrationRecord():
+                        self._stale[record.playground].add(record.workspace)
+                    case ObservedWorkspace() if record.playground in self._world.grids:  # a host may say any name
                         self._stale[record.playground].add(record.workspace)
                     case ObservedPort():
                         self._port(record.port)
