@@ -93,10 +93,10 @@ def test_a_move_loses_nothing_that_can_be_kept_and_doubles_nothing(lab: Site) ->
 
 def test_a_stream_between_moving_ends_loses_at_most_one_a_move(lab: Site) -> None:
     with lab.stream("lab", "third", "rover", "grid") as result:
-        for host in ("n2", "n3", "n1"):  # also onto the sender's own host
+        for host in ("n2", "n3", "n1") * 2:  # also onto the sender's own host
             assert lab.move("rover", host)["state"] == "settled"
     assert result["sent"] > 200
-    assert result["lost"] <= 3 and result["duplicated"] == 0, result
+    assert result["lost"] <= 6 and result["duplicated"] == 0, result
     assert_carried_by(lab, "n1")
 
 
