@@ -69,6 +69,9 @@ def up(args: argparse.Namespace) -> int:
     ink = render.Ink.of(sys.stdout)
     if not args.json:
         print(change_text(name, answer["changes"], ink), flush=True)
+        if connections := connections_text(answer.get("connections"), ink):
+            is_new = any(change["object"] == f"playground {name}" for change in answer["changes"])
+            print(connections.partition("\n")[0] if is_new else connections, flush=True)
     state = None
     if not args.no_wait:
         try:

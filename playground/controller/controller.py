@@ -20,7 +20,7 @@ from playground.controller.probing import Probing
 from playground.controller.progress import Progress
 from playground.controller.sessions import Sessions
 from playground.controller.world import Unreadable, World
-from playground.records import Desired, MigrationRecord, WorkspaceRecord, encode, key_of
+from playground.records import Desired, MigrationRecord, PlaygroundRecord, WorkspaceRecord, encode, key_of
 from playground.spec import PlaygroundSpec, SiteSpec, check_enforced, check_tests, connections_changed, load_playground
 from playground.store.api import Conflict, Put, Store, StoreError
 from playground.workspaces.migration import ENDED, State
@@ -131,17 +131,22 @@ class Controller:
         """What `up` of this file would change."""
         spec = await _loaded(file, text)
         steps = self.changes.plan(spec)
-        root = self.world.grids[spec.name].root if spec.name in self.world.grids else None
-        before = None if root is None else await asyncio.to_thread(load_playground, root.text, root.file)
-        connections = await asyncio.to_thread(connections_changed, before, spec)
+        connections = await asyncio.to_thread(_connections, self._root(spec.name), spec)
         return {"name": spec.name, "changes": steps, "connections": connections}
 
     async def up(self, file: str, text: str) -> dict[str, Any]:
         """Accepts a file: everything of it is claimed and recorded when this returns."""
         spec = await _loaded(file, text)
         check_enforced(spec)
+        root = self._root(spec.name)
         change, steps = await self.changes.accept(spec)
-        return {"name": spec.name, "change": change, "changes": steps}
+        # after it was accepted: hosts follow meanwhile
+        connections = await asyncio.to_thread(_connections, root, spec) if steps else NO_CONNECTIONS
+        return {"name": spec.name, "change": change, "changes": steps, "connections": connections}
+
+    def _root(self, name: str) -> PlaygroundRecord | None:
+        """What is accepted of a playground so far."""
+        return self.world.grids[name].root if name in self.world.grids else None
 
     async def down(self, name: str) -> dict[str, Any]:
         """Removes a playground from the records; hosts follow."""
@@ -209,6 +214,15 @@ class Controller:
             if not isinstance(result, Conflict):
                 await self.world.reached(result)
                 return token
+
+
+NO_CONNECTIONS: dict[str, Any] = {"changed": [], "complete": True}
+"""What an edit that changes nothing opens and cuts."""
+
+
+def _connections(root: PlaygroundRecord | None, spec: PlaygroundSpec) -> dict[str, Any]:
+    """The connections that a file opens and cuts beside what was accepted before."""
+    return connections_changed(None if root is None else load_playground(root.text, root.file), spec)
 
 
 async def _loaded(file: str, text: str) -> PlaygroundSpec:

@@ -89,6 +89,23 @@ def test_up_says_what_changed_and_waits(atlas_is_up: FakeController, play: Play)
     assert body == {"file": ATLAS, "text": Path(ATLAS).read_text()}
 
 
+def test_up_lists_the_connections_that_the_edit_opens_and_cuts(atlas_is_up: FakeController, play: Play) -> None:
+    changed = [
+        {"from": "worker-0", "to": "worker-4", "opened": "all", "cut": []},
+        {"from": "worker-0", "to": "head", "opened": [], "cut": [{"protocol": "TCP", "ports": [[22, 22]]}]},
+    ]
+    connections = {"changed": changed, "complete": True}
+    atlas_is_up.answers["PUT playgrounds"] = {
+        "name": "atlas",
+        "change": "c1",
+        "changes": CHANGES,
+        "connections": connections,
+    }
+    out = play("up", ATLAS).out
+    assert "connections: 1 opened, 1 cut" in out
+    assert "  + worker-0  worker-4  everything" in out and "  - worker-0  head      tcp/22" in out
+
+
 def test_up_again_says_that_there_is_nothing_to_change(atlas_is_up: FakeController, play: Play) -> None:
     atlas_is_up.answers["PUT playgrounds"] = {"name": "atlas", "change": "c1", "changes": []}
     ran = play("up", ATLAS)
