@@ -161,6 +161,10 @@ class Guests:
             case Role.RUN, GuestState.ABSENT | GuestState.FAILED if may_open:
                 self.anew(want)
                 return driver.prepare(want.guest)
+            case Role.RUN, GuestState.PREPARED if self.differs(want) and may_open:
+                # made before an edit of its NICs: it would wait for ever for the ends of those that it lacks
+                self.anew(want)
+                return driver.prepare(want.guest)
             case Role.RUN, GuestState.PREPARED if self.ready(want) and may_open:
                 return driver.start(want.guest)
             case Role.RUN | Role.TAKE, GuestState.ELSEWHERE if self.observed[want.id][1].move <= want.concluded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection
+from dataclasses import replace
 
 import pytest
 
@@ -205,5 +206,20 @@ def test_whoever_waits_for_a_look_that_fails_looks_for_itself() -> None:
         )
         assert isinstance(first, DriverError) and second is None
         assert host.guests.state(GUEST.id) is GuestState.PREPARED
+
+    asyncio.run(work())
+
+
+def test_a_guest_prepared_before_an_edit_of_its_nics_is_made_anew() -> None:
+    async def work() -> None:
+        host = Host("n1", Machine())
+        await host.driver.prepare(GUEST)
+        wider = replace(GUEST, nics=(*GUEST.nics, Nic("1" * 12, "pg" + "1" * 12, "02:00:00:00:00:02", 1450, 1)))
+        want = replace(a_want(Role.RUN, 0, 0), guest=wider, ports=tuple(nic.port for nic in wider.nics))
+        host.guests.ready = lambda want: host.guests.observed[want.id][1].nics == want.guest.nics
+        for _ in range(3):
+            await host.turn(want)
+        assert host.guests.state(GUEST.id) is GuestState.RUNNING
+        assert host.guests.observed[GUEST.id][1].nics == wider.nics
 
     asyncio.run(work())
