@@ -98,6 +98,11 @@ def is_port_device(name: str) -> bool:
     return bool((match := _OURS.fullmatch(name)) and match[1] == "pg")
 
 
+def is_tunnel_device(name: str) -> bool:
+    """Whether a device name is one of `vxlan_device`."""
+    return bool((match := _OURS.fullmatch(name)) and match[1] == "vx")
+
+
 def arrivals(network: Network, observed: ObservedState) -> set[str]:
     """Names of the network's port devices that exist, here or (to be adopted) in the host's namespace."""
     return {
@@ -233,6 +238,8 @@ class _Builder:
         elif want.flags and have.flags != want.flags:
             opens = have.flags == CLOSED
             (self.open if opens else self.attach).append(do.SetFlags(name, want.flags))
+        elif not want.flags and have.master:
+            self.down.append(do.Detach(name))
         if not up:
             self.up.append(do.SetUp(name))
 

@@ -51,10 +51,12 @@ def service_device(network: NetworkId) -> str:
 
 
 class Gate(Enum):
-    """Whether frames pass a port. A closed port is attached and ready, and nothing is delivered to it."""
+    """Whether frames pass a port. A closed port is attached and ready, and nothing is delivered to it. A held one has
+    its device, and is in no bridge: what keeps watch over it is not in force (`overlay.kernel.converge.Keeper`)."""
 
     OPEN = "open"
     CLOSED = "closed"
+    HELD = "held"
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,6 +199,8 @@ def _open_macs(network: Network, present: Collection[str]) -> set[str]:
 
 
 def _port_link(port: LocalPort, bridge: str) -> Link:
+    if port.gate is Gate.HELD:
+        return Link(kind="", adopted=port.adopt)
     return Link(kind="", master=bridge, flags=OPEN if port.gate is Gate.OPEN else CLOSED, adopted=port.adopt)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from overlay import ops as do
@@ -141,6 +141,9 @@ class DataPlane(Convergence):
 
     def is_open(self) -> bool:
         return self._fd is not None
+
+    def indexes(self) -> Mapping[str, int]:
+        return self._reader.indexes if self._reader is not None else {}
 
     def observe(self, focus: Focus | None = None, devices: Iterable[str] = ()) -> ObservedState:
         """What the kernel shows: all of it, or what a focus names and these devices. Empty before `ensure`."""

@@ -10,11 +10,12 @@ import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Protocol
 
 from overlay import ops as do
-from overlay.diff import arrivals, diff, diff_network, diff_part, has_base
+from overlay.diff import arrivals, diff, diff_network, diff_part, has_base, is_port_device, is_tunnel_device
 from overlay.kernel.drift import Left
 from overlay.ops import Op, describe
 from overlay.parts import Focus, close, narrow
@@ -34,8 +35,19 @@ ROUNDS = 4
 """How often one converge looks again. Two are enough unless somebody else changes the same things meanwhile."""
 
 
+class Keeper(Protocol):
+    """Keeps watch over ports: one that it holds joins no bridge, and leaves the one that it is in."""
+
+    def watch(self, devices: Mapping[str, int]) -> None:
+        """Hears, before anything is done about them, which devices of ports and tunnels a look has found: their
+        interface indexes by name. Never raises."""
+
+    def holds(self, port: PortId) -> str:
+        """Why a port has to wait outside; empty when it need not."""
+
+
 class PortState(Enum):
-    """How a port stands. WAITING: its device does not exist yet."""
+    """How a port stands. WAITING: its device does not exist yet, or a `Keeper` holds it."""
 
     FORWARDING = "forwarding"
     GATED = "gated"
@@ -84,6 +96,7 @@ class Convergence(ABC):
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._left = Left()
+        self.keeper: Keeper | None = None
 
     @abstractmethod
     def ensure(self) -> int:
@@ -96,6 +109,10 @@ class Convergence(ABC):
     @abstractmethod
     def observe(self, focus: Focus | None = None, devices: Iterable[str] = ()) -> ObservedState:
         """What the kernel shows: all of it, or what a focus names and these devices."""
+
+    @abstractmethod
+    def indexes(self) -> Mapping[str, int]:
+        """Interface indexes, by name, of devices that looks have found. One that is gone may be in it yet."""
 
     @abstractmethod
     def apply(self, ops: Sequence[Op]) -> list[OpError]:
@@ -139,9 +156,10 @@ class Convergence(ABC):
         """Flood entries that the kernel has acknowledged, which no look at a part shows."""
         for turn in range(ROUNDS):
             focus, observed = self._look(desired, focus)
-            ops = [op for op in _difference(desired, focus, observed) if op not in flooded]
+            wanted, held = self._hold(desired, focus, observed)
+            ops = [op for op in _difference(wanted, focus, observed) if op not in flooded]
             if turn == 0 and ops and self._left:
-                drift = set(ops) - set(_difference(desired, focus, self._left.before(observed, focus)))
+                drift = set(ops) - set(_difference(wanted, focus, self._left.before(observed, focus)))
             if not ops or (errors and not took and {error.op for error in errors} >= set(ops)):
                 break
             errors = self.apply(ops)
@@ -154,11 +172,31 @@ class Convergence(ABC):
         self._left.note(observed, focus)
         self._left.flooded(flooded)
         return Outcome(
-            ports=_port_states(desired, focus, observed, ops, errors),
+            ports=_port_states(wanted, held, focus, observed, ops, errors),
             repaired=dict(repaired),
             errors=tuple(errors) if ops else (),
             applied=applied,
         )
+
+    def _hold(
+        self, desired: HostState, focus: Focus | None, observed: ObservedState
+    ) -> tuple[HostState, dict[PortId, str]]:
+        """`desired` with the ports of a focus that have to wait outside, and why each has to."""
+        if self.keeper is None:
+            return desired, {}
+        indexes = self.indexes()
+        watched = (name for name in observed.links if is_port_device(name) or is_tunnel_device(name))
+        self.keeper.watch({name: indexes[name] for name in watched if name in indexes})
+        causes: dict[PortId, str] = {}
+        networks = dict(desired.networks)
+        for network in _chosen(desired, focus):
+            held = {id: cause for id in network.ports if (cause := self.keeper.holds(id))}
+            if held:
+                waiting = {id: replace(network.ports[id], gate=Gate.HELD) for id in held}
+                whole = networks[network.id]
+                networks[network.id] = replace(whole, ports={**whole.ports, **waiting})
+                causes.update(held)
+        return (replace(desired, networks=networks) if causes else desired), causes
 
     def _look(self, desired: HostState, focus: Focus | None) -> tuple[Focus | None, ObservedState]:
         """What a focus shows, and the focus: parts of networks without a sound base are widened."""
@@ -213,6 +251,7 @@ def _chosen(desired: HostState, focus: Focus | None) -> list[Network]:
 
 def _port_states(
     desired: HostState,
+    held: Mapping[PortId, str],
     focus: Focus | None,
     observed: ObservedState,
     remaining: Sequence[Op],
@@ -236,6 +275,8 @@ def _port_states(
             elif left := own.get(name) or own.get((vxlan_device(network.id), port.mac)) or shared:
                 cause = next((f"{describe(op)}: {causes[op]}" for op in left if op in causes), describe(left[0]))
                 states[port_id] = PortStatus(PortState.FAILED, cause)
+            elif port_id in held:
+                states[port_id] = PortStatus(PortState.WAITING, held[port_id])
             else:
                 states[port_id] = PortStatus(PortState.FORWARDING if port.gate is Gate.OPEN else PortState.GATED)
     return states

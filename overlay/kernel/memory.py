@@ -61,6 +61,8 @@ class MemoryDataPlane(Convergence):
         self.applied: list[Op] = []
         """Every step ever taken, in order."""
         self._entries: dict[str, _Entries] = {}
+        self._indexes: dict[str, int] = {}
+        self._made = 0
         self._legs: dict[str, tuple[str, str]] = {}
         self._doomed: list[str] = []
         self._waiting = Heard()
@@ -83,6 +85,7 @@ class MemoryDataPlane(Convergence):
     def plug(self, name: str, kind: str = "veth", *, in_host: bool = False) -> None:
         """A device appears, up, as a workspace driver or a hypervisor makes it."""
         (self.host if in_host else self.links)[name] = Link(kind, mtu=1500, quiet=False)
+        self._indexes.pop(name, None)
         self._tell(name)
 
     def unplug(self, name: str) -> None:
@@ -115,6 +118,14 @@ class MemoryDataPlane(Convergence):
 
     def is_open(self) -> bool:
         return True
+
+    def indexes(self) -> Mapping[str, int]:
+        for name in self._indexes.keys() - self.links.keys():
+            del self._indexes[name]
+        for name in self.links.keys() - self._indexes.keys():
+            self._made += 1
+            self._indexes[name] = self._made
+        return self._indexes
 
     def observe(self, focus: Focus | None = None, devices: Iterable[str] = ()) -> ObservedState:
         """All of it, or only what a focus names and these devices. List by list: between two of them things happen."""
@@ -416,6 +427,7 @@ class MemoryDataPlane(Convergence):
             self._detach(other)
         self._detach(name)
         self._entries.pop(name, None)
+        self._indexes.pop(name, None)
         del self.links[name]
         if leg := self._legs.pop(name, None):
             namespace, device = leg
