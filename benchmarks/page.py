@@ -194,8 +194,8 @@ ROWS = (
     Row("`up examples/atlas.yaml --emulate 3`, cold", "bench_start", "≤ 8 s", _atlas),
     Row("`playground --help`", "bench_start", "≤ +100 ms", _help),
     Row("1000 workspaces under 1000 policies: who may talk to whom", "bench_policies", "", _policies),
-    Row("a DNS query answered", "bench_dhcp_dns", "", _cpu("dns", "dnslib")),
-    Row("a DHCP frame answered", "bench_dhcp_dns", "", _cpu("dhcp", "scapy")),
+    Row("a DNS query answered", "bench_dns", "", _cpu("dns", "dnslib")),
+    Row("a DHCP frame answered", "bench_dhcp", "", _cpu("dhcp", "scapy")),
 )
 
 
