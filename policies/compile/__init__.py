@@ -1,0 +1,1 @@
+"""From the intermediate form to kernel tables. Pure: knows no kernel that is there, and no host."""
