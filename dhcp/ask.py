@@ -32,13 +32,14 @@ def questions(scope: PortScope) -> dict[str, bytes]:
     if scope.ra is None:
         return found
     source = ipaddress.IPv6Address(scope.ra.source).packed
+    source_mac = frame.mac(scope.ra.source_mac or scope.server_mac)
     identifier = bytes((mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]))
     for prefix, is_autonomous in scope.ra.prefixes:
         network = ipaddress.IPv6Network(prefix)
         if is_autonomous and network.prefixlen == 64:
             target = network.network_address.packed[:8] + identifier
-            body = bytes((ra.NEIGHBOUR_SOLICITATION, *bytes(7))) + target + b"\x01\x01" + server_mac
-            found[str(ipaddress.IPv6Address(target))] = frame.icmp6(mac, server_mac, source, target, body)
+            body = bytes((ra.NEIGHBOUR_SOLICITATION, *bytes(7))) + target + b"\x01\x01" + source_mac
+            found[str(ipaddress.IPv6Address(target))] = frame.icmp6(mac, source_mac, source, target, body)
     return found
 
 

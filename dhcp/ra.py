@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from dhcp import frame
 from dhcp.reason import Reason
-from dhcp.scope import PortScope
+from dhcp.scope import PortScope, ScopeRa
 
 SOLICITATION: Final = 133
 ADVERTISEMENT: Final = 134
@@ -63,9 +63,9 @@ def advertisement(scope: PortScope) -> bytes:
         raise ValueError(f"advertisements come from a link-local address, not from {ra.source} (RFC 4861 §6.1.2)")
     if not 0 <= ra.router_lifetime_s <= 9000:
         raise ValueError(f"a router lifetime is 0 to 9000 s (RFC 4861 §6.2.1), not {ra.router_lifetime_s}")
-    server_mac = frame.mac(scope.server_mac)
+    source_mac = frame.mac(ra.source_mac or scope.server_mac)
     # Hop limit 64; M and O are 0: no DHCPv6 here; reachable and retransmission time unspecified.
-    parts = [struct.pack("!BBHBBHII", ADVERTISEMENT, 0, 0, 64, 0, ra.router_lifetime_s, 0, 0), b"\x01\x01" + server_mac]
+    parts = [struct.pack("!BBHBBHII", ADVERTISEMENT, 0, 0, 64, 0, ra.router_lifetime_s, 0, 0), b"\x01\x01" + source_mac]
     if ra.mtu is not None:
         if ra.mtu < 1280:
             raise ValueError(f"IPv6 needs an MTU of 1280 or more (RFC 8200 §5), not {ra.mtu}")
@@ -81,7 +81,19 @@ def advertisement(scope: PortScope) -> bytes:
     if ra.dnssl:
         names = _names(ra.dnssl)
         parts.append(struct.pack("!BBHI", 31, 1 + len(names) // 8, 0, DNS_LIFETIME_S) + names)
-    return frame.icmp6(ALL_NODES_MAC, server_mac, source.packed, ALL_NODES, b"".join(parts))
+    return frame.icmp6(ALL_NODES_MAC, source_mac, source.packed, ALL_NODES, b"".join(parts))
+
+
+def withdrawal(before: PortScope, after: PortScope | None) -> bytes | None:
+    """The frame by which a client lets go of the router that it was told of, None when it need not: the router is told
+    of still, or there was none (RFC 4861 §6.2.5: a router that ceases to be one says so with a lifetime of zero)."""
+    ra = before.ra
+    if ra is None or ra.router_lifetime_s == 0:
+        return None
+    if after is not None and after.ra is not None and after.ra.router_lifetime_s and after.ra.source == ra.source:
+        return None
+    last = ScopeRa(ra.source, ra.source_mac, mtu=ra.mtu)
+    return advertisement(PortScope(before.mac, before.server_mac, ra=last))
 
 
 def _names(domains: Sequence[str]) -> bytes:

@@ -36,11 +36,12 @@ class Scope4:
 class ScopeRa:
     """Router advertisements for one port (RFC 4861 §4.2, RFC 8106).
 
-    source: the link-local address that they come from. prefixes: (prefix, autonomous); always on-link.
-    router_lifetime_s is 0 where nothing routes.
+    source: the link-local address that they come from. source_mac: who has it; empty for the port's server_mac.
+    prefixes: (prefix, autonomous); always on-link. router_lifetime_s is 0 where the source routes nothing.
     """
 
     source: str
+    source_mac: str = ""
     prefixes: tuple[tuple[str, bool], ...] = ()
     mtu: int | None = None
     router_lifetime_s: int = 0

@@ -150,7 +150,10 @@ class PacketServer:
         """Answers at `device` by `scope` from now on, and advertises. Raises ValueError, leaving all as it was."""
         bound = Bound(scope) if scope.v4 is not None else None
         advertisement = ra.advertisement(scope) if scope.ra is not None else None
+        former = self._ports.get(device)
         self.drop(device)
+        if former is not None and (gone := ra.withdrawal(former.scope, scope)) is not None:
+            self._send(device, gone)
         loop = asyncio.get_running_loop()
         port = _Port(scope, bound, advertisement, ra.Schedule(loop.time()), ask.questions(scope))
         self._ports[device] = port

@@ -178,3 +178,28 @@ def test_an_address_counts_as_formed_by_its_duplicate_detection_or_an_answer_to_
     message = frame.parse_icmp6(bytes(Ether(dst="33:33:00:00:00:01", src="02:00:00:00:00:01") / packet))
     assert message is not None
     assert ra.formed_address(message, PREFIXES) == formed
+
+
+ROUTER = {"source": "fe80::ff:fe00:99", "source_mac": "02:00:00:00:00:99", "router_lifetime_s": 1800}
+
+
+def test_a_router_is_advertised_from_its_own_address_with_its_own_mac() -> None:
+    read = Ether(ra.advertisement(a_port(ra=a_scope_ra(**ROUTER))))
+    assert (read.src, read[IPv6].src) == (ROUTER["source_mac"], ROUTER["source"])
+    assert read[ICMPv6NDOptSrcLLAddr].lladdr == ROUTER["source_mac"]
+    assert read[ICMPv6ND_RA].routerlifetime == 1800
+
+
+def test_a_client_is_told_when_its_router_has_gone() -> None:
+    frame_ = ra.withdrawal(a_port(ra=a_scope_ra(**ROUTER)), a_port(ra=a_scope_ra()))
+    assert frame_ is not None
+    read = Ether(frame_)
+    assert (read[IPv6].src, read[ICMPv6ND_RA].routerlifetime) == (ROUTER["source"], 0)
+    assert ICMPv6NDOptPrefixInfo not in read
+
+
+def test_a_router_that_stays_and_a_source_that_routes_nothing_are_not_withdrawn() -> None:
+    routed, plain = a_port(ra=a_scope_ra(**ROUTER)), a_port(ra=a_scope_ra())
+    assert ra.withdrawal(routed, a_port(ra=a_scope_ra(**ROUTER, mtu=1300))) is None
+    assert ra.withdrawal(plain, routed) is None
+    assert ra.withdrawal(plain, None) is None

@@ -22,8 +22,17 @@ withdraw() { # the address of an earlier answer, if it is another than $1
     [ "$held" = "$1" ] || ip -4 address delete "$held" dev "$interface"
 }
 
+unroute() { # the default route of an earlier answer, if it is by another than $1
+    [ -e "$run/$interface.router" ] || return 0
+    read -r held <"$run/$interface.router"
+    [ "$held" = "$1" ] && return 0
+    ip -4 route delete default via "$held" dev "$interface"
+    rm -f "$run/$interface.router"
+}
+
 case "$1" in
 deconfig)
+    unroute none
     withdraw none
     ip link set "$interface" up
     rm -f "$run/$interface.address" "$run/$interface.dns" "$run/$interface.search"
@@ -34,20 +43,23 @@ bound | renew)
     ip -4 address replace "$ip/$mask" broadcast + dev "$interface"
     withdraw "$ip/$mask"
     echo "$ip/$mask" >"$run/$interface.address"
+    hop="${router%% *}"
     if [ -n "$staticroutes" ]; then # RFC 3442: with option 121 the router option is ignored
+        hop=""
         set -- $staticroutes
         while [ $# -ge 2 ]; do
-            case "$2" in
-            0.0.0.0) ip -4 route replace "$1" dev "$interface" src "$ip" ;;
+            case "$1 $2" in
+            0.0.0.0/0\ *) hop="$2" ;;
+            *\ 0.0.0.0) ip -4 route replace "$1" dev "$interface" src "$ip" ;;
             *) ip -4 route replace "$1" via "$2" dev "$interface" onlink ;;
             esac
             shift 2
         done
-    else
-        for hop in $router; do
-            ip -4 route replace default via "$hop" dev "$interface" onlink
-            break
-        done
+    fi
+    unroute "$hop"
+    if [ -n "$hop" ]; then
+        ip -4 route replace default via "$hop" dev "$interface" onlink
+        echo "$hop" >"$run/$interface.router"
     fi
     [ -z "$hostname" ] || hostname "$hostname"
     for server in $dns; do echo "nameserver $server"; done >"$run/$interface.dns"
