@@ -1,0 +1,59 @@
+"""Pure. Flows as the kernel's connection tracking knows them: which way each began, and in what state it is.
+
+A flow goes along when its workspace moves, so the new host knows in which direction it began and that it was accepted.
+Numbers are the kernel's: linux/netfilter/nf_conntrack_{common,tcp,sctp}.h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+SEEN_REPLY, ASSURED, CONFIRMED = 1 << 1, 1 << 2, 1 << 3
+"""Bits of a status: packets have gone both ways; it is not dropped early; it is in the table."""
+
+ICMP, TCP, UDP, DCCP, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 33, 58, 132, 136
+WITH_PORTS = frozenset({TCP, UDP, DCCP, SCTP, UDPLITE})
+WITH_TYPES = frozenset({ICMP, ICMPV6})
+
+
+@dataclass(frozen=True, slots=True)
+class Tuple:
+    """One direction of a flow. Addresses are canonical text, both of one family.
+
+    numbers: (source port, destination port) of a protocol with ports; (identifier, type, code) of ICMP and ICMPv6; ()
+    of any other protocol.
+    """
+
+    source: str
+    destination: str
+    protocol: int
+    numbers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One entry. original: the direction in which it began; reply: what answers look like, addresses swapped.
+
+    timeout_s: until it is forgotten if nothing comes. mark: the verdict kept with it. state: TCP_CONNTRACK_* or
+    SCTP_CONNTRACK_*, else 0. tags: SCTP's verification tags (original, reply).
+    """
+
+    original: Tuple
+    reply: Tuple
+    zone: int = 0
+    status: int = 0
+    timeout_s: int = 0
+    mark: int = 0
+    state: int = 0
+    tags: tuple[int, int] = (0, 0)
+
+
+def turned(flow: Flow) -> Flow:
+    """The same flow as if it had begun at its other end."""
+    return replace(flow, original=flow.reply, reply=flow.original, tags=(flow.tags[1], flow.tags[0]))
+
+
+def concerns(flow: Flow, addresses: Collection[str]) -> bool:
+    """Whether it has one of these addresses at either end."""
+    return flow.original.source in addresses or flow.original.destination in addresses
