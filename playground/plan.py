@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from playground.records import NetworkRecord, PortRecord, WorkspaceRecord
+from playground.spec.names import BUILT_IN_LABELS
+from playground.spec.peers import DECLARED
 
 Action = Literal["create", "change", "remove"]
 
@@ -116,8 +118,14 @@ def _workspace_facts(grid: Grid, name: str) -> dict[str, str] | None:
         "networks": " ".join(grid.ports[port].network for port in workspace.ports if port in grid.ports),
     }
     for port in (grid.ports[port] for port in workspace.ports if port in grid.ports):
-        facts[f"{port.network}:"] = " ".join((*port.addresses, port.mac, _labels(port.labels))).strip()
+        facts[f"{port.network}:"] = " ".join((*port.addresses, port.mac, _labels(_own(port, workspace)))).strip()
     return facts
+
+
+def _own(port: PortRecord, workspace: WorkspaceRecord) -> dict[str, str]:
+    """The labels that a NIC does not have by its workspace, and that are not built in."""
+    known = {**workspace.labels, **dict.fromkeys((*BUILT_IN_LABELS, DECLARED))}
+    return {key: value for key, value in port.labels.items() if known.get(key, "") not in (value, None)}
 
 
 def _labels(labels: Mapping[str, str]) -> str:

@@ -13,7 +13,13 @@ from typing import Literal
 
 import msgspec
 
-SCHEMA = 1
+from policies.codec import PackedPolicy
+
+SCHEMA = 2
+"""The newest shape of any record."""
+
+SITE_POLICIES = "@site"
+"""Stands for the playground in records of the site's own policies; no playground's name begins so."""
 
 
 class RecordTooNew(Exception):
@@ -22,7 +28,7 @@ class RecordTooNew(Exception):
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", omit_defaults=False):
     # gc=False: records hold texts, numbers and plain containers of these, so no cycle goes through one
-    schema: int = SCHEMA
+    schema: int = 1
 
 
 Move = Literal["live", "cold", "same-kernel"]
@@ -101,8 +107,13 @@ class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
 
 
 class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
-    """A workspace's NIC on a network. addresses: plain, IPv4 first. index: 0 is eth0."""
+    """A workspace's NIC on a network. addresses: plain, IPv4 first. index: 0 is eth0.
 
+    labels: all that policies may ask of it: the workspace's, the NIC's own and the built-in ones
+    (`playground.spec.scene.endpoint_labels`); in schema 1 the NIC's own alone.
+    """
+
+    schema: int = 2
     playground: str
     workspace: str
     network: str
@@ -112,6 +123,20 @@ class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
     addresses: tuple[str, ...]
     index: int = 0
     labels: dict[str, str] = {}
+
+
+class PolicyRecord(_Record, frozen=True, kw_only=True, tag="policy"):
+    """One policy of a playground, or of the site (SITE_POLICIES).
+
+    name: as in the file; of one that has none there `~` and a hash of its body, so that it is the same policy wherever
+    it stands. Where policies and rules were written is said by the accepted files alone, which a change of lines does
+    not make others.
+    """
+
+    schema: int = 2
+    playground: str
+    name: str
+    body: PackedPolicy
 
 
 class BindingRecord(_Record, frozen=True, kw_only=True, tag="binding"):
@@ -216,11 +241,13 @@ class ObservedWorkspace(_Record, frozen=True, kw_only=True, tag="observed-worksp
 
 class ObservedHost(_Record, frozen=True, kw_only=True, tag="observed-host"):
     """What a host says of itself. applied: the store revision that its data plane has converged to. repaired: drift
-    found and mended since the agent started, by kind of object."""
+    found and mended since the agent started, by kind of object. cannot_police: why it can enforce no policy, "" when it
+    can."""
 
     host: str
     version: str
     applied: int = 0
+    cannot_police: str = ""
     repaired: dict[str, int] = {}
     problems: tuple[str, ...] = ()
 
@@ -253,6 +280,7 @@ Record = (
     | NetworkRecord
     | WorkspaceRecord
     | PortRecord
+    | PolicyRecord
     | BindingRecord
     | ClaimRecord
     | PlaygroundRecord
@@ -301,6 +329,8 @@ def key_of(record: Record) -> str:
             return f"workspace/{record.playground}/{record.name}"
         case PortRecord():
             return f"port/{record.playground}/{record.workspace}/{record.network}"
+        case PolicyRecord():
+            return policy_key(record.playground, record.name)
         case BindingRecord():
             return f"claim/active/{record.port}"
         case PlaygroundRecord():
@@ -321,6 +351,11 @@ def key_of(record: Record) -> str:
             return f"event/{record.id:012d}"
         case ClaimRecord():
             raise TypeError("a claim's key is the thing claimed, not the record's")
+
+
+def policy_key(playground: str, name: str) -> str:
+    """Key of a policy; playground: SITE_POLICIES for the site's."""
+    return f"policy/{playground}/{name}"
 
 
 def address_claim(network_id: str, address_hex: str) -> str:

@@ -1,7 +1,8 @@
 """Pure. The records that one host has been shown, by scope: what its state is derived from.
 
-A scope is `site` (the hosts), `host/NAME` (workspaces here, and their moves) or `playground/NAME` (its networks, ports
-and bindings). Each scope counts its changes, so what was derived from it can be kept until it changes.
+A scope is `site` (the hosts, the site's policies), `host/NAME` (workspaces here, and their moves) or `playground/NAME`
+(its networks, ports, bindings and policies). Each scope counts its changes, so what was derived from it can be kept
+until it changes.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from typing import Generic, TypeVar
 import msgspec
 
 from playground.records import (
+    SITE_POLICIES,
     BindingRecord,
     HostRecord,
     MigrationRecord,
     NetworkRecord,
+    PolicyRecord,
     PortRecord,
     WorkspaceRecord,
     key_of,
 )
 from playground.wire import Changed, Complete, Enter, Leave, Viewed
+from policies.codec import unpack
+from policies.model import Endpoint, Origin, Policy
 
 SITE = "site"
 
@@ -33,8 +38,19 @@ def host_scope(host: str) -> str:
 
 
 def playground_scope(playground: str) -> str:
-    """Scope of one playground's networks, ports and bindings."""
+    """Scope of one playground's networks, ports, bindings and policies."""
     return f"playground/{playground}"
+
+
+def endpoint_of(port: PortRecord) -> Endpoint:
+    """A port as policies see it: what `playground.spec.scene` makes of the file, and all its addresses."""
+    return Endpoint(port.playground, port.workspace, port.network, port.labels, port.addresses)
+
+
+def policy_of(record: PolicyRecord) -> Policy:
+    """A policy that says of its place only under which key it is kept. Raises policies.codec.Unreadable."""
+    playground = "" if record.playground == SITE_POLICIES else record.playground
+    return unpack(record.body, record.name, playground, Origin(key_of(record), 0))
 
 
 K = TypeVar("K", bound=Hashable)
@@ -74,7 +90,8 @@ class Scope:
     """One scope's records by key, indexed as deriving reads them. version counts changes; the logs say of what.
 
     ports: ids of ports whose record or binding changed. workspaces: (playground, name) of those whose record or move
-    did. networks_version: of the last change of a network.
+    did. policies: by the names of their records, each the same object while its record stays; the log has these names.
+    networks_version, policies_version: of the last change of a network, of a policy.
     """
 
     version: int = 0
@@ -82,14 +99,20 @@ class Scope:
     networks: dict[str, NetworkRecord] = field(default_factory=dict)
     ports: dict[str, PortRecord] = field(default_factory=dict)
     bindings: dict[str, BindingRecord] = field(default_factory=dict)
+    policies: dict[str, Policy] = field(default_factory=dict)
     ports_log: Log[str] = field(default_factory=Log)
     workspaces_log: Log[tuple[str, str]] = field(default_factory=Log)
+    policies_log: Log[str] = field(default_factory=Log)
     networks_version: int = 0
+    policies_version: int = 0
 
     def put(self, record: Viewed) -> None:
+        """Takes in a record. Raises policies.codec.Unreadable, with nothing changed."""
         key = key_of(record)
         if self.records.get(key) == record:
             return
+        if isinstance(record, PolicyRecord):
+            self.policies[record.name] = policy_of(record)
         self.records[key] = record
         self._note(record)
         match record:
@@ -103,6 +126,7 @@ class Scope:
                 pass
 
     def remove(self, key: str) -> None:
+        """Drops what is under a key, if anything is."""
         record = self.records.pop(key, None)
         if record is None:
             return
@@ -112,6 +136,8 @@ class Scope:
                 self.networks.pop(record.id, None)
             case PortRecord():
                 self.ports.pop(record.id, None)
+            case PolicyRecord():
+                self.policies.pop(record.name, None)
             case BindingRecord():
                 self.bindings.pop(record.port, None)
             case _:
@@ -126,6 +152,9 @@ class Scope:
                 self.ports_log.note(record.id, self.version)
             case BindingRecord():
                 self.ports_log.note(record.port, self.version)
+            case PolicyRecord():
+                self.policies_version = self.version
+                self.policies_log.note(record.name, self.version)
             case WorkspaceRecord():
                 self.workspaces_log.note((record.playground, record.name), self.version)
             case MigrationRecord():

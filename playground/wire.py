@@ -20,15 +20,17 @@ from playground.records import (
     ObservedHost,
     ObservedPort,
     ObservedWorkspace,
+    PolicyRecord,
     PortRecord,
     WorkspaceRecord,
 )
 
-PROTOCOL = 1
+PROTOCOL = 2
+"""2: views hold policies; an agent that would not enforce them is not served."""
 
 BEAT_S = 1.5
 
-Viewed = HostRecord | NetworkRecord | WorkspaceRecord | PortRecord | BindingRecord | MigrationRecord
+Viewed = HostRecord | NetworkRecord | WorkspaceRecord | PortRecord | PolicyRecord | BindingRecord | MigrationRecord
 """The records that an agent may be shown."""
 
 Observation = ObservedPort | ObservedWorkspace | ObservedHost

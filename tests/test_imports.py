@@ -53,6 +53,7 @@ PURE: list[str] = [
     "dhcp/server.py",
     "dhcp/ra.py",
     "policies/bitset.py",
+    "policies/codec.py",
     "policies/compile/tables.py",
     "policies/connections.py",
     "policies/difference.py",

@@ -27,6 +27,7 @@ from playground.records import (
 )
 from playground.spec import NetworkSpec, PlaygroundSpec, Problem, SpecErrors, WorkspaceSpec
 from playground.spec.problem import suggestion
+from playground.spec.scene import endpoint_labels
 
 
 def admit(spec: PlaygroundSpec, known: Known, change: str) -> Admission:
@@ -234,7 +235,7 @@ def _ports(spec: PlaygroundSpec, assigned: Mapping[str, Assigned]) -> Iterable[P
                 mac=assigned[port].mac,
                 addresses=assigned[port].addresses,
                 index=index,
-                labels=dict(nic.labels),
+                labels=endpoint_labels(spec.name, workspace, nic),
             )
 
 

@@ -17,6 +17,7 @@ from playground import records
 from playground.admit.known import Known
 from playground.records import PortRecord, WorkspaceRecord
 from playground.spec import NetworkSpec, PlaygroundSpec, WorkspaceSpec
+from playground.spec.scene import endpoint_labels
 
 REMEMBERED = 65536
 
@@ -126,7 +127,7 @@ def _kept_ports(
     for index, nic in enumerate(workspace.nics):
         network = nic.network
         port = known.ports.get((name, network))
-        if port is None or port.index != index or port.labels != nic.labels:
+        if port is None or port.index != index or port.labels != endpoint_labels(playground, workspace, nic):
             break
         id, rule, mac, texts = port.id, rules[network], port.mac, port.addresses
         if id != old.ports[index] or id != records.port_id(playground, name, network) or port.network_id != rule.id:

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from playground.controller.ties import ends
 from playground.controller.world import World
 from playground.records import (
+    SITE_POLICIES,
     BindingRecord,
     HostRecord,
     MigrationRecord,
     NetworkRecord,
     ObservedWorkspace,
+    PolicyRecord,
     PortRecord,
     Record,
     WorkspaceRecord,
@@ -39,10 +41,12 @@ def scopes_of(world: World, host: str) -> set[str]:
 def records_in(world: World, host: str, scope: str) -> list[Viewed]:
     """Every record of one scope as one host may see it."""
     if scope == SITE:
-        return [public(h) for h in world.hosts.values()]
+        return [*map(public, world.hosts.values()), *world.site_policies.values()]
     if scope != host_scope(host):
         grid = world.grids.get(scope.removeprefix("playground/"))
-        return [*grid.networks.values(), *grid.ports.values(), *grid.bindings.values()] if grid else []
+        if grid is None:
+            return []
+        return [*grid.networks.values(), *grid.policies.values(), *grid.ports.values(), *grid.bindings.values()]
     found: list[Viewed] = []
     for playground, names in world.ties.concerned.get(host, {}).items():
         grid = world.grids[playground]
@@ -71,7 +75,9 @@ class Touched:
         match after if after is not None else before:
             case HostRecord():
                 self.keys.setdefault(SITE, set()).add(key)
-            case NetworkRecord() | PortRecord() as record:
+            case PolicyRecord() as record if record.playground == SITE_POLICIES:
+                self.keys.setdefault(SITE, set()).add(key)
+            case NetworkRecord() | PortRecord() | PolicyRecord() as record:
                 self.keys.setdefault(playground_scope(record.playground), set()).add(key)
             case BindingRecord() as record:
                 self.keys.setdefault(playground_scope(record.playground), set()).add(key)
@@ -165,7 +171,7 @@ class Shown:
             case MigrationRecord() as record:
                 concerns = world.ties.does_concern(self.host, record.playground, record.workspace)
                 return record if concerns and self.host in (record.source, record.target) else None
-            case NetworkRecord() | PortRecord() | BindingRecord() as record:
+            case NetworkRecord() | PortRecord() | PolicyRecord() | BindingRecord() as record:
                 return record
             case _:
                 return None

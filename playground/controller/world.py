@@ -19,6 +19,7 @@ from overlay.pools import address_hex, parse_address
 from playground import records
 from playground.controller.ties import Ties
 from playground.records import (
+    SITE_POLICIES,
     AliveRecord,
     BindingRecord,
     ChangeRecord,
@@ -31,6 +32,7 @@ from playground.records import (
     ObservedPort,
     ObservedWorkspace,
     PlaygroundRecord,
+    PolicyRecord,
     PortRecord,
     ProbeRecord,
     Record,
@@ -47,12 +49,13 @@ class Unreadable(ValueError):
 
 @dataclass(slots=True)
 class Grid:
-    """One playground's records. ports and networks by id, workspaces by name, claims by key."""
+    """One playground's records. ports and networks by id, workspaces and policies by name, claims by key."""
 
     root: PlaygroundRecord | None = None
     networks: dict[str, NetworkRecord] = field(default_factory=dict)
     workspaces: dict[str, WorkspaceRecord] = field(default_factory=dict)
     ports: dict[str, PortRecord] = field(default_factory=dict)
+    policies: dict[str, PolicyRecord] = field(default_factory=dict)
     bindings: dict[str, BindingRecord] = field(default_factory=dict)
     migrations: dict[str, MigrationRecord] = field(default_factory=dict)
     claims: dict[str, ClaimRecord] = field(default_factory=dict)
@@ -61,7 +64,8 @@ class Grid:
 
     def is_empty(self) -> bool:
         """Nothing of the playground is left in the store."""
-        return not (self.root or self.networks or self.workspaces or self.ports or self.bindings or self.claims)
+        records = (self.networks, self.workspaces, self.ports, self.policies, self.bindings, self.claims)
+        return not (self.root or any(records))
 
 
 Listener = Callable[[list[tuple[str, Record | None, Record | None]], int], None]
@@ -77,6 +81,7 @@ class World:
         self.items: dict[str, tuple[Record, int]] = {}
         self.grids: dict[str, Grid] = defaultdict(Grid)
         self.hosts: dict[str, HostRecord] = {}
+        self.site_policies: dict[str, PolicyRecord] = {}
         self.alive: dict[str, AliveRecord] = {}
         self.changes: dict[str, ChangeRecord] = {}
         self.vnis: dict[int, ClaimRecord] = {}
@@ -242,6 +247,11 @@ class World:
             case PortRecord():
                 _set(self.grids[record.playground].ports, record.id, after)
                 _set(self.homes, record.id, after and record.playground)
+                self._forget(record.playground)
+            case PolicyRecord() if record.playground == SITE_POLICIES:
+                _set(self.site_policies, record.name, after)
+            case PolicyRecord():
+                _set(self.grids[record.playground].policies, record.name, after)
                 self._forget(record.playground)
             case BindingRecord():
                 _set(self.grids[record.playground].bindings, record.port, after)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 
 from overlay.pools import address_text
-from playground.spec.objects import PlaygroundSpec, SiteSpec
+from playground.spec.objects import NicSpec, PlaygroundSpec, SiteSpec, WorkspaceSpec
 from playground.spec.peers import DECLARED
 from policies.model import Endpoint, Gateway, Scene, Subnet
 
@@ -34,12 +34,22 @@ def scene(*playgrounds: PlaygroundSpec, site: SiteSpec | None = None) -> Scene:
 
 
 def endpoints(playground: PlaygroundSpec) -> Iterator[Endpoint]:
-    """Every NIC of every workspace, with the labels of both and the built-in ones; the NIC's own win."""
+    """Every NIC of every workspace."""
     for workspace in playground.workspaces.values():
-        built_in = {DECLARED: workspace.declared, "workspace": workspace.name, "playground": playground.name}
-        if workspace.index is not None:
-            built_in["index"] = str(workspace.index)
         for nic in workspace.nics:
-            labels = {**workspace.labels, **nic.labels, **built_in, "network": nic.network}
             fixed = () if nic.address is None else (address_text(4, nic.address),)
+            labels = endpoint_labels(playground.name, workspace, nic)
             yield Endpoint(playground.name, workspace.name, nic.network, labels, fixed)
+
+
+def endpoint_labels(playground: str, workspace: WorkspaceSpec, nic: NicSpec) -> dict[str, str]:
+    """All that selectors may ask of a NIC: the workspace's labels, then the NIC's own, then the built-in ones; the
+    later win."""
+    labels = {**workspace.labels, **nic.labels}
+    labels[DECLARED] = workspace.declared
+    labels["workspace"] = workspace.name
+    labels["playground"] = playground
+    labels["network"] = nic.network
+    if workspace.index is not None:
+        labels["index"] = str(workspace.index)
+    return labels

@@ -53,6 +53,9 @@ def test_everything_that_is_unique_is_claimed_once() -> None:
     assert {(claim.playground, claim.change) for _, claim in admission.claims} == {("lab", "c1")}
 
 
+_BUILT_IN = {"workspace:": "head", "workspace": "head", "playground": "lab", "network": "grid"}
+
+
 def test_records_say_what_the_file_says() -> None:
     site = Site()
     nic = "{network: grid, labels: {side: in}, address: 10.0.0.9}"
@@ -67,7 +70,8 @@ def test_records_say_what_the_file_says() -> None:
     assert (head.pin, head.cpus, head.memory_mib, head.generation, head.host) == ("n1", 2.0, 1024, 1, None)
     port = site.records["port/lab/head/grid"]
     assert isinstance(port, PortRecord)
-    assert (port.addresses[0], port.labels, port.index) == ("10.0.0.9", {"side": "in"}, 0)
+    assert (port.addresses[0], port.index) == ("10.0.0.9", 0)
+    assert port.labels == {"side": "in", **_BUILT_IN}
     assert head.ports == (port.id,)
 
 

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from playground.controller.shown import Shown, Touched, public
 from playground.controller.world import Grid, World
 from playground.records import (
+    SITE_POLICIES,
     BindingRecord,
     HostRecord,
     MigrationRecord,
     NetworkRecord,
     ObservedWorkspace,
+    PolicyRecord,
     PortRecord,
     Record,
     WorkspaceRecord,
@@ -27,6 +29,7 @@ from playground.store.memory import MemoryStore
 from playground.view import SITE, View, host_scope, playground_scope
 from playground.wire import Changed, Complete, Enter, Leave, Viewed
 from playground.workspaces.migration import ENDED, State
+from policies.codec import PackedPolicy
 
 HOSTS = ("n1", "n2", "n3")
 GRIDS = ("a", "b")
@@ -62,6 +65,12 @@ some_records: st.SearchStrategy[Record] = st.one_of(
         grids,
         names,
         st.sampled_from(("10.0.0.2", "10.0.0.3")),
+    ),
+    st.builds(
+        lambda p, w, priority: PolicyRecord(playground=p, name=w, body=PackedPolicy((), (), priority=priority)),
+        st.sampled_from((*GRIDS, SITE_POLICIES)),
+        names,
+        st.integers(0, 1),
     ),
     st.builds(
         lambda p, w, a, s, t: BindingRecord(
@@ -111,12 +120,16 @@ def naive_scopes(world: World, host: str) -> dict[str, dict[str, Viewed]]:
         seen = world.observed_workspaces.get((workspace.playground, workspace.name), {})
         return workspace.host == host or moving or host in seen
 
-    found: dict[str, list[Viewed]] = {SITE: [public(h) for h in world.hosts.values()], host_scope(host): []}
+    found: dict[str, list[Viewed]] = {
+        SITE: [*(public(h) for h in world.hosts.values()), *world.site_policies.values()],
+        host_scope(host): [],
+    }
     for name, grid in world.grids.items():
         own = [w for w in grid.workspaces.values() if concerns(grid, w)]
         if own or any(host in (b.active, b.source, b.target) for b in grid.bindings.values()):
             found[playground_scope(name)] = [
                 *grid.networks.values(),
+                *grid.policies.values(),
                 *grid.ports.values(),
                 *grid.bindings.values(),
             ]
