@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import secrets
+import os
 import socket
 from typing import Final
 
@@ -71,7 +71,7 @@ class Forwarder:
 
 def _query(asked: Asked) -> bytes:
     """The question under a new id; with EDNS when the client has it, so that the reply fits what it understands."""
-    head = secrets.token_bytes(2) + bytes((asked.flags >> 8 & _RD, 0)) + b"\0\1\0\0\0\0"
+    head = os.urandom(2) + bytes((asked.flags >> 8 & _RD, 0)) + b"\0\1\0\0\0\0"
     if asked.size is None:
         return head + b"\0\0" + asked.question
     flags = b"\x80\0" if asked.wants_dnssec else b"\0\0"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import ctypes
 import fcntl
 import gc
 import logging
@@ -71,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
 TAKEOVER_S = 2.0
 """How long an agent of this host that was told to end has for it."""
 
+_M_ARENA_MAX = -8  # malloc.h of glibc
+
 NEEDED = ("controller", "token_file", "underlay")
 """Options that an agent can't do without; a removal and a question can."""
 
@@ -113,6 +117,9 @@ def _say_status(options: argparse.Namespace) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
     gc.set_threshold(20_000, 20, 100)  # by default all that lives long is looked at again and again
+    with contextlib.suppress(AttributeError):  # another libc, which has no such word
+        # each thread that waits for the kernel would have a heap of its own: 3 MiB at a thousand ports
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     from overlay.kernel import namespaces
     from overlay.kernel.apply import DataPlane
     from playground import wire

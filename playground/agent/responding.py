@@ -37,7 +37,7 @@ async def keep_responder(
             log.warning("responder ended code=%d", process.returncode)
             process = None
         if not is_connected() and not await answers(socket):
-            argv = [sys.executable, "-m", "playground.responder.main"]
+            argv = [sys.executable, "-m", "playground.responder"]
             argv += ["--socket", str(socket), "--state", str(state), "--netns", dataplane, "--log", str(log_file)]
             process = subprocess.Popen(
                 argv,

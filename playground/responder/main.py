@@ -1,4 +1,4 @@
-"""The responder's process: `python -m playground.responder.main`. Arguments, the agent's socket, the file, signals.
+"""The responder's process: `python -m playground.responder`. Arguments, the agent's socket, the file, signals.
 
 It runs in the host's mount namespace, lives apart from the agent and answers without one. One at a time per socket: a
 second one waits `TAKEOVER_S` for the first to end, then refuses with exit code 1.
@@ -217,7 +217,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lock_path.unlink(missing_ok=True)
         os.close(lock)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

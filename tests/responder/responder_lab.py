@@ -186,7 +186,7 @@ class Responder:
         self.folder = folder
         self.socket = folder / "r.sock"
         self.log = folder / "r.log"
-        self.argv = [sys.executable, "-m", "playground.responder.main"]
+        self.argv = [sys.executable, "-m", "playground.responder"]
         self.argv += ["--socket", str(self.socket), "--state", str(folder / "r.json")]
         self.argv += ["--netns", data_plane, "--log", str(self.log)]
         self.process = self.start()

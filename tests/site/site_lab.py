@@ -218,7 +218,7 @@ class Site:
 
     def kill_responder(self, host: str) -> None:
         """kill -9 of a host's responder."""
-        found = self.on(host, "pgrep", "-f", f"playground.responder.main.*/hosts/{host}/").split()
+        found = self.on(host, "pgrep", "-f", f"playground.responder .*/hosts/{host}/").split()
         assert found, f"no responder on {host}"
         self.on(host, "kill", "-9", *found)
 
