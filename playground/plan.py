@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from playground.gateways import DRIVER, gateway_name, object_name
 from playground.records import NetworkRecord, PortRecord, WorkspaceRecord
 from playground.spec.names import BUILT_IN_LABELS
 from playground.spec.peers import DECLARED
@@ -43,10 +44,10 @@ def steps(before: Grid, after: Grid) -> tuple[Step, ...]:
         if _is_same(before, after, workspace):
             continue
         facts = _workspace_facts(before, name), _workspace_facts(after, workspace.name)
-        _add(found, f"workspace {name}", *facts, "restarts it" if _restarts(before, after, name) else "")
+        _add(found, object_name(name), *facts, "restarts it" if _restarts(before, after, name) else "")
     for name in before.workspaces.keys() - after.workspaces.keys():
         host = before.workspaces[name].host
-        found.append(Step("remove", f"workspace {name}", f"on {host}" if host else "not placed"))
+        found.append(Step("remove", object_name(name), f"on {host}" if host else "not placed"))
     for name in before.networks.keys() - after.networks.keys():
         found.append(Step("remove", f"network {name}", f"VNI {before.networks[name].vni}"))
     removed = [step for step in found if step.action == "remove"]
@@ -66,7 +67,7 @@ def _removal_order(step: Step) -> tuple[bool, str]:
 def _restarts(before: Grid, after: Grid, name: str) -> bool:
     """Whether a running workspace is made anew: its NICs are others, or have other MACs."""
     old, new = before.workspaces.get(name), after.workspaces[name]
-    if old is None or "stopped" in (old.desired, new.desired) or "external" in (old.driver, new.driver):
+    if old is None or "stopped" in (old.desired, new.desired) or {"external", DRIVER} & {old.driver, new.driver}:
         return False
     return _nics(before, old) != _nics(after, new)
 
@@ -110,12 +111,13 @@ def _workspace_facts(grid: Grid, name: str) -> dict[str, str] | None:
     if workspace is None:
         return None
     facts = {
-        "driver": workspace.driver,
+        "driver" if gateway_name(name) is None else "kind": workspace.driver,
         "host": workspace.pin or "",
         "cpus": f"{workspace.cpus:g}" if workspace.cpus else "",
         "memory": f"{workspace.memory_mib} MiB" if workspace.memory_mib else "",
         "labels": _labels(workspace.labels),
         "networks": " ".join(grid.ports[port].network for port in workspace.ports if port in grid.ports),
+        "router": "".join(grid.ports[port].router for port in workspace.ports if port in grid.ports),
     }
     for port in (grid.ports[port] for port in workspace.ports if port in grid.ports):
         facts[f"{port.network}:"] = " ".join((*port.addresses, port.mac, _labels(_own(port, workspace)))).strip()

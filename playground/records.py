@@ -107,7 +107,9 @@ class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
 
 
 class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
-    """A workspace's NIC on a network. addresses: plain, IPv4 first. index: 0 is eth0.
+    """A workspace's NIC on a network, or a gateway's leg (`playground.gateways`). addresses: plain, IPv4 first.
+
+    index: 0 is eth0. router: the gateway that its client is told of as its default router, or "".
 
     labels: all that policies may ask of it: the workspace's, the NIC's own and the built-in ones
     (`playground.spec.scene.endpoint_labels`); in schema 1 the NIC's own alone.
@@ -123,6 +125,7 @@ class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
     addresses: tuple[str, ...]
     index: int = 0
     labels: dict[str, str] = {}
+    router: str = ""
 
 
 class PolicyRecord(_Record, frozen=True, kw_only=True, tag="policy"):

@@ -14,6 +14,7 @@ from overlay.mtu import guest_mtu, shortfall
 from overlay.pools import address_hex, parse_address
 from playground import records
 from playground.admit.assign import Assigned, Held, Wanted, assign_ports, assign_vni, held_by_network, keeping
+from playground.admit.gateways import check_gateways, router_of, routers_of, with_gateways
 from playground.admit.known import Admission, Known
 from playground.admit.standing import Standing, rest, standing
 from playground.plan import Grid, Step, steps
@@ -36,24 +37,26 @@ def admit(spec: PlaygroundSpec, known: Known, change: str) -> Admission:
     Raises SpecErrors with every refusal at its place in the file: exhausted pools, a pin to no known host, an underlay
     too small. Called again on its own result it is empty. Costs about what has to change (`playground.admit.standing`).
     """
+    spec = with_gateways(spec)
     found = standing(spec, known)
     if found.names:
         try:
             return _admit(*rest(spec, known, found), change, found)
         except SpecErrors:
             pass  # what is refused is said of the whole file
-    return admit_whole(spec, known, change)
+    return _admit(spec, known, change, Standing())
 
 
 def admit_whole(spec: PlaygroundSpec, known: Known, change: str) -> Admission:
     """The same, by looking at every workspace."""
-    return _admit(spec, known, change, Standing())
+    return _admit(with_gateways(spec), known, change, Standing())
 
 
 def _admit(spec: PlaygroundSpec, known: Known, change: str, stands: Standing) -> Admission:
     """stands: what neither `spec` nor `known` has, and nobody may take."""
     problems: list[Problem] = []
     _check_pins(spec, known, problems)
+    check_gateways(spec, problems)
     networks = {name: _network(spec, network, known, problems) for name, network in spec.networks.items()}
     _give_vnis(networks, spec, known, problems)
     assigned: dict[str, Assigned] = {}
@@ -223,6 +226,7 @@ def _port_id(spec: PlaygroundSpec, workspace: WorkspaceSpec, network: str) -> st
 
 
 def _ports(spec: PlaygroundSpec, assigned: Mapping[str, Assigned]) -> Iterable[PortRecord]:
+    routers = routers_of(spec)
     for workspace in spec.workspaces.values():
         for index, nic in enumerate(workspace.nics):
             port = _port_id(spec, workspace, nic.network)
@@ -236,6 +240,7 @@ def _ports(spec: PlaygroundSpec, assigned: Mapping[str, Assigned]) -> Iterable[P
                 addresses=assigned[port].addresses,
                 index=index,
                 labels=endpoint_labels(spec.name, workspace, nic),
+                router=router_of(index, workspace.nics, routers, workspace.name),
             )
 
 

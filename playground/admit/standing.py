@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from overlay.mac import slaac_address
 from overlay.pools import Span, address_hex, parse_address, subtract
 from playground import records
+from playground.admit.gateways import router_of, routers_of
 from playground.admit.known import Known
 from playground.records import PortRecord, WorkspaceRecord
 from playground.spec import NetworkSpec, PlaygroundSpec, WorkspaceSpec
@@ -52,13 +53,13 @@ class _Rules:
 
 def standing(spec: PlaygroundSpec, known: Known) -> Standing:
     """The workspaces of `spec` for which nothing is to be claimed, written or deleted."""
-    rules = _rules(spec)
+    rules, routers = _rules(spec), routers_of(spec)
     found = Standing(macs={name: set() for name in rules}, addresses={name: set() for name in rules})
     for name, workspace in spec.workspaces.items():
         old = known.workspaces.get(name)
         if old is None or not _is_as_declared(old, workspace, known):
             continue
-        ports = _kept_ports(old, workspace, spec.name, rules, known)
+        ports = _kept_ports(old, workspace, spec.name, rules, routers, known)
         if len(ports) == len(workspace.nics):
             found.names.add(name)
             for port, keys, address in ports:
@@ -119,7 +120,12 @@ Kept = tuple[PortRecord, tuple[str, ...], int | None]
 
 
 def _kept_ports(
-    old: WorkspaceRecord, workspace: WorkspaceSpec, playground: str, rules: Mapping[str, _Rules], known: Known
+    old: WorkspaceRecord,
+    workspace: WorkspaceSpec,
+    playground: str,
+    rules: Mapping[str, _Rules],
+    routers: Mapping[str, str],
+    known: Known,
 ) -> list[Kept]:
     """The ports of a workspace up to the first of which something is to be another."""
     name, claims = old.name, known.claims
@@ -128,6 +134,8 @@ def _kept_ports(
         network = nic.network
         port = known.ports.get((name, network))
         if port is None or port.index != index or port.labels != endpoint_labels(playground, workspace, nic):
+            break
+        if port.router != router_of(index, workspace.nics, routers, name):
             break
         id, rule, mac, texts = port.id, rules[network], port.mac, port.addresses
         if id != old.ports[index] or id != records.port_id(playground, name, network) or port.network_id != rule.id:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from overlay.state import Network, NetworkId, PortId
 from playground.derive.networks import Entry, Members, Place, entry_of, members_of
 from playground.derive.services import Service, services_of, view_of
+from playground.gateways import gateway_name
 from playground.records import BindingRecord
 from playground.responder.protocol import name_key, port_key, view_key
 from playground.view import Scope
@@ -124,7 +125,7 @@ def _services(
     scope: Scope, id: str, networks: Mapping[NetworkId, Network], surroundings: Surroundings
 ) -> dict[str, Service]:
     port = scope.ports.get(id)
-    if port is None:
+    if port is None or gateway_name(port.workspace) is not None:
         return {}
     record = scope.networks[port.network_id] if _is_here(networks, scope, id) else None
     return services_of(port, record, surroundings.playground, surroundings.domain)

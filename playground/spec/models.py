@@ -115,12 +115,15 @@ class NetworkShape(Shape):
 class NicShape(Shape):
     """A workspace's place on one network."""
 
-    not_yet = frozenset({"bandwidth", "allow", "aliases", "default_route"})
+    not_yet = frozenset({"bandwidth", "allow", "aliases"})
     network: str
     labels: Labels = Field(default={})
     addresses: Listed = Field(default=[], description="a fixed IPv4 address")
     address: str | None = Field(default=None, description="short for addresses: [A]")
     mac: Mac | None = Field(default=None, description="a fixed MAC; default: derived from names")
+    default_route: bool | None = Field(
+        default=None, description="whether the way to the world is by this network's gateway; default: by the first's"
+    )
 
 
 Nic = Annotated[NicShape, BeforeValidator(_as_nic, json_schema_input_type=str | NicShape)]

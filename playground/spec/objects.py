@@ -65,13 +65,17 @@ class NetworkSpec:
 
 @dataclass(frozen=True, slots=True)
 class NicSpec:
-    """A workspace's NIC. address: a fixed IPv4 address, or None; mac: a fixed canonical MAC, or None."""
+    """A workspace's NIC. address: a fixed IPv4 address, or None; mac: a fixed canonical MAC, or None.
+
+    default_route: whether the way to the world is to be by this one, or not; None where the file leaves that open.
+    """
 
     network: str
     labels: Mapping[str, str]
     address: int | None
     mac: str | None
     place: Place
+    default_route: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +101,14 @@ class WorkspaceSpec:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySpec:
-    """Where networks meet the world. kind: `nat` or `bridge`. host: a name or a selector as written, or None."""
+    """Where networks meet the world. kind: `nat` or `bridge`. host: a name, a selector, or None."""
 
     name: str
     kind: str
     networks: frozenset[str]
-    host: str | None
+    host: str | Selector | None
     place: Place
+    host_place: Place = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)

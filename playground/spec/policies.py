@@ -28,6 +28,7 @@ from playground.spec.ports import parse_ports
 from playground.spec.problem import Place, Problem
 from playground.spec.shape import is_left_out
 from playground.spec.source import Document
+from playground.spec.workspace import host_of
 from policies.model import (
     ALL_PORTS,
     Action,
@@ -146,8 +147,13 @@ def _gateways(
                 place = document.place(("gateways", name, "networks", index))
                 hint = words.hint(network, declared, "; the file has no networks")
                 problems.append(Problem.at(place, f"unknown network {network[:60]!r}{hint}"))
-        place = document.key_place(("gateways", name))
-        yield GatewaySpec(name, shape.kind, frozenset(shape.networks), shape.host, place)
+        place, host_place = document.key_place(("gateways", name)), document.place(("gateways", name, "host"))
+        try:
+            host = host_of(shape.host)
+        except ValueError as error:
+            problems.append(Problem.at(host_place, str(error)))
+            host = None
+        yield GatewaySpec(name, shape.kind, frozenset(shape.networks), host, place, host_place)
 
 
 @dataclass(slots=True)

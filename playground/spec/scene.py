@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 
 from overlay.pools import address_text
+from playground.gateways import gateway_name
 from playground.spec.objects import NicSpec, PlaygroundSpec, SiteSpec, WorkspaceSpec
 from playground.spec.peers import DECLARED
 from policies.model import Endpoint, Gateway, Scene, Subnet
@@ -44,7 +45,9 @@ def endpoints(playground: PlaygroundSpec) -> Iterator[Endpoint]:
 
 def endpoint_labels(playground: str, workspace: WorkspaceSpec, nic: NicSpec) -> dict[str, str]:
     """All that selectors may ask of a NIC: the workspace's labels, then the NIC's own, then the built-in ones; the
-    later win."""
+    later win. None for a gateway's leg, which no selector means."""
+    if gateway_name(workspace.name) is not None:
+        return {}
     labels = {**workspace.labels, **nic.labels}
     labels[DECLARED] = workspace.declared
     labels["workspace"] = workspace.name

@@ -8,7 +8,7 @@ from playground.spec.objects import PlaygroundSpec, SiteSpec
 from playground.spec.problem import Place, Problem, SpecErrors
 
 _POLICIES = "policies are not enforced yet; leave them out: everything may pass (`playground policy` reads them)"
-_GATEWAYS = "gateways are not built yet; leave them out (`playground policy` reads them)"
+_BRIDGE = "gateways of kind bridge are not built yet; write `kind: nat` (`playground policy` reads both)"
 
 
 def check_enforced(spec: PlaygroundSpec | SiteSpec) -> None:
@@ -23,7 +23,8 @@ def _problems(spec: PlaygroundSpec | SiteSpec) -> Iterator[Problem]:
     else:
         policies, places = spec.connectivity.policies, spec.connectivity.places
         for gateway in spec.connectivity.gateways:
-            yield Problem.at(gateway.place, _GATEWAYS)
+            if gateway.kind != "nat":
+                yield Problem.at(gateway.place, _BRIDGE)
     for policy in policies:
         place = places.get(policy.origin, Place(policy.origin.file, policy.origin.line, 1))
         yield Problem.at(place, _POLICIES)

@@ -14,7 +14,7 @@ from playground.spec.network import reserved
 from playground.spec.objects import NetworkSpec, NicSpec, WorkspaceSpec
 from playground.spec.problem import Place, Problem, suggestion
 from playground.spec.source import Document
-from policies.selector import Selector, SelectorError, is_label_key, is_label_value, is_selector, parse_selector
+from policies.selector import Selector, is_label_key, is_label_value, is_selector, parse_selector
 
 MAX_WORKSPACES = 20_000
 """Of one playground, scaled ones counted in full."""
@@ -59,6 +59,13 @@ def check_labels(labels: Mapping[str, str], document: Document, path: tuple[str 
             yield Problem.at(
                 document.place((*path, key)), f"{value!r} is no label's value; write letters, digits and inner -_./"
             )
+
+
+def host_of(text: str | None) -> str | Selector | None:
+    """What `host:` says: a name, or a selector over host labels. Raises ValueError."""
+    if text is None:
+        return None
+    return parse_selector(text.strip()) if is_selector(text.strip()) else names.dns_label(text.strip())
 
 
 @dataclass(slots=True)
@@ -111,12 +118,9 @@ class _Reader:
         self.problems.append(Problem.at(place, message))
 
     def _host(self, name: str, shape: WorkspaceShape) -> str | Selector | None:
-        if shape.host is None:
-            return None
-        text = shape.host.strip()
         try:
-            return parse_selector(text) if is_selector(text) else names.dns_label(text)
-        except (SelectorError, ValueError) as error:
+            return host_of(shape.host)
+        except ValueError as error:
             self.problems.append(Problem.at(self.document.place(("workspaces", name, "host")), str(error)))
             return None
 
@@ -146,7 +150,7 @@ class _Reader:
     ) -> NicSpec:
         address = self._address(nic, network, path, is_scaled)
         mac = self._mac(nic, network, self.document.place((*path, "mac")), is_scaled)
-        return NicSpec(network.name, nic.labels, address, mac, place)
+        return NicSpec(network.name, nic.labels, address, mac, place, nic.default_route)
 
     def _address(self, nic: NicShape, network: NetworkSpec, path: tuple[str | int, ...], is_scaled: bool) -> int | None:
         if nic.address is not None and nic.addresses:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from overlay.pools import Span, address_text
 from playground.admit import Admission, Known, admit
 from playground.admit.admission import admit_whole, claims_of
+from playground.admit.gateways import with_gateways
 from playground.records import NetworkRecord, PlaygroundRecord, PortRecord, WorkspaceRecord
 from playground.spec import PlaygroundSpec, SpecErrors, load_playground
 from tests.admit.grids import Site, a_host, writes
@@ -39,6 +40,9 @@ def files(draw: st.DrawFn) -> str:
         if draw(st.booleans()):
             nic.append(f"mac: '52:54:00:00:0{draw(st.integers(0, 2))}:0{index}'")
         lines.append(f"  {name}: {{networks: [{{{', '.join(nic)}}}], labels: {{v: '{draw(st.integers(0, 1))}'}}}}")
+    if draw(st.booleans()):
+        routed = draw(st.lists(st.sampled_from(networks), min_size=1, unique=True))
+        lines.append(f"gateways: {{wan: {{kind: nat, networks: [{', '.join(routed)}]}}}}")
     return "\n".join(lines) + "\n"
 
 
@@ -60,6 +64,7 @@ def objects(site: Site) -> set[object]:
 def check(site: Site, spec: PlaygroundSpec) -> None:
     """What holds after every accepted change."""
     networks, workspaces, ports = kinds(site)
+    spec = with_gateways(spec)
     assert set(workspaces) == set(spec.workspaces)
     assert set(networks) == set(spec.networks)
     needed = claims_of(site.known().grid)
@@ -211,7 +216,7 @@ def test_a_fresh_site_gives_what_a_dumb_allocator_gives(text: str) -> None:
         spec = load_playground(text, "lab.yaml")
     except SpecErrors:
         return
-    expected = dumb(spec)
+    expected = dumb(with_gateways(spec))
     try:
         site.up(text)
     except SpecErrors as error:

@@ -224,7 +224,7 @@ WORKSPACES = {
     ],
     "{networks: {network: grid, §bandwidth: {min: 1}}}": [
         "workspaces.head.networks.bandwidth: bandwidth is not built yet; "
-        "leave it out (built: network, labels, addresses, address, mac)"
+        "leave it out (built: network, labels, addresses, address, mac, default_route)"
     ],
     "{networks: grid, §image: debian}": [
         "workspaces.head.image: image is not built yet; "
