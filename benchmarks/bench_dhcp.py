@@ -1,7 +1,7 @@
 """CPU of address delivery, beside a plain implementation in the same run.
 
-`python benchmarks/bench_dhcp.py`. The work per frame, a frame in to a frame out, ours against scapy. The ratio is of CPU
-a frame, above 1 when ours is better.
+`python benchmarks/bench_dhcp.py`. The work per frame, a frame in to a frame out, ours against scapy. The ratio is of
+CPU a frame, above 1 when ours is better.
 """
 
 from __future__ import annotations

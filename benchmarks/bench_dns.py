@@ -22,7 +22,8 @@ from dnslib import QTYPE, RR, A, DNSRecord
 from overlay.dns.answer import Answers
 from overlay.dns.forward import Forwarder
 from overlay.dns.listener import Listener, Sockets
-from overlay.dns.zone import Host, Zones
+from overlay.dns.record import port_records
+from overlay.dns.zone import Zones
 
 NAMES = 2000
 QUERIES = 20_000
@@ -42,7 +43,7 @@ def address(number: int) -> str:
 def serve_ours(udp: socket.socket) -> None:
     zones = Zones(ORIGIN, ("10.20.0.0/16",))
     for number in range(NAMES):
-        zones.put(str(number), Host((name(number),), (address(number),)))
+        zones.put(str(number), port_records((name(number),), (address(number),)))
 
     async def forever() -> None:
         tcp = socket.socket()

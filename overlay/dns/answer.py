@@ -1,203 +1,178 @@
-"""Pure. DNS messages: a query's bytes in, a reply's bytes out (RFC 1035, 2308, 6891); opens no socket, never raises.
+"""Pure. What a view's zones say to a query: its bytes in, a reply's bytes out; opens no socket, never raises.
 
-The question goes back as it came, so that a client that mixes its case finds it again (0x20). There are no transfers,
-and ANY is refused: it serves amplification.
+ANY is refused, as it serves amplification (RFC 8482 allows less): what asks for it finds each type by its name.
 """
 
 from __future__ import annotations
 
-import struct
-from enum import IntEnum
+from collections.abc import Iterator
+from itertools import chain
 from typing import Final, NamedTuple
 
-from overlay.dns.zone import Outcome, Type, Zones
+from overlay.dns.message import (
+    AA,
+    ANY,
+    AXFR,
+    IN,
+    IXFR,
+    OPT,
+    RA,
+    TCP_LIMIT,
+    Asked,
+    Failed,
+    Rcode,
+    failure,
+    parse,
+    record,
+    reply,
+)
+from overlay.dns.record import Type
+from overlay.dns.zone import Lookup, Outcome, Zones
 
-
-class Rcode(IntEnum):
-    """RFC 1035 §4.1.1, RFC 6891 §9."""
-
-    NOERROR = 0
-    FORMERR = 1
-    SERVFAIL = 2
-    NXDOMAIN = 3
-    NOTIMP = 4
-    REFUSED = 5
-    BADVERS = 16
-
-
-UDP_LIMIT: Final = 1232
-"""Largest UDP reply, in bytes: fits IPv6's least MTU of 1280, so it is never cut into fragments."""
-PLAIN_UDP_LIMIT: Final = 512
-"""Largest UDP reply to a client without EDNS, RFC 1035 §2.3.4."""
-TCP_LIMIT: Final = 65535
-
-_QR, _AA, _TC, _RD, _RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
-_OPCODE: Final = 0x7800
-_IN: Final = 1
-_OPT, _IXFR, _AXFR, _ANY = 41, 251, 252, 255
-_HEADER: Final = struct.Struct("!2sHHHHH")
-_OPT_FIXED: Final = struct.Struct("!HHBBHH")  # type, size, extended rcode, version, flags, length; after the root name
-_DO: Final = 0x8000
-_CACHED: Final = 8192
-
-
-class Asked(NamedTuple):
-    """A well-formed query. name: lower case; question: name, type and class as they came. size: None without EDNS."""
-
-    id: bytes
-    flags: int
-    name: bytes
-    type: int
-    class_: int
-    question: bytes
-    size: int | None = None
-    version: int = 0
-    wants_dnssec: bool = False
-
-    def udp_limit(self) -> int:
-        """Largest reply over UDP, in bytes."""
-        return PLAIN_UDP_LIMIT if self.size is None else max(PLAIN_UDP_LIMIT, min(self.size, UDP_LIMIT))
-
-
-class Failed(NamedTuple):
-    """A query that can't be answered for its form; the reply is a header alone."""
-
-    id: bytes
-    flags: int
-    rcode: Rcode
+KEPT: Final = 8192
+"""Replies kept, by the query's bytes."""
+_LONGEST_KEPT: Final = 400
+_TRANSFER_MESSAGE: Final = 16 << 10
+"""Bytes of records in one message of a transfer."""
+_QUESTION: Final = b"\xc0\x0c"
+"""A pointer to the question's name (RFC 1035 §4.1.4)."""
+_FIXED: Final = {Type.A: 16, Type.AAAA: 28}
+"""Bytes of a whole address record whose owner is the question's name."""
 
 
 class Outside(NamedTuple):
-    """A query for a name that is in none of the zones: somebody else's to answer."""
+    """A query for what is in none of the zones: somebody else's to answer.
+
+    name: what to ask for; it is not the question's own where CNAMEs led out of the zones: these are `links` records,
+    `chain`.
+    """
+
+    asked: Asked
+    name: bytes
+    links: int = 0
+    chain: bytes = b""
+
+
+class Transfer(NamedTuple):
+    """A query for a whole zone, over TCP: an answer is `Answers.transfer`, for those who may."""
 
     asked: Asked
 
 
-def parse(query: bytes) -> Asked | Failed | None:
-    """The query; None for what deserves no reply: too short for an id and flags, or a reply itself."""
-    if len(query) < _HEADER.size:
-        return None
-    ident, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(query)
-    if flags & _QR:
-        return None
-    if flags & _OPCODE:
-        return Failed(ident, flags, Rcode.NOTIMP)
-    malformed = Failed(ident, flags, Rcode.FORMERR)
-    if questions != 1 or answers or authorities:
-        return malformed
-    size = len(query)
-    at = 12
-    while at < size and (label := query[at]):
-        if label > 63:  # a compression pointer has nothing to point to here
-            return malformed
-        at += 1 + label
-    end = at + 5
-    if end > size or at - 12 > 254:
-        return malformed
-    name = query[12 : at + 1].lower()  # lengths are below 64, hence no letters
-    kind, class_ = int.from_bytes(query[at + 1 : at + 3], "big"), int.from_bytes(query[at + 3 : end], "big")
-    asked = Asked(ident, flags, name, kind, class_, query[12:end])
-    return asked if additionals == 0 else _with_additional(asked, query, end, additionals) or malformed
-
-
-def _with_additional(asked: Asked, query: bytes, at: int, count: int) -> Asked | None:
-    """Reads EDNS out of the additional section (RFC 6891 §6.1); None when it is malformed or there twice."""
-    for _ in range(count):
-        start = at
-        while at < len(query) and (label := query[at]):
-            if label >= 0xC0:
-                at += 1
-                break
-            at += 1 + label
-        at += 1
-        if at + _OPT_FIXED.size > len(query):
-            return None
-        kind, size, _, version, flags, length = _OPT_FIXED.unpack_from(query, at)
-        is_root = at == start + 1
-        at += _OPT_FIXED.size + length
-        if at > len(query):
-            return None
-        if kind == _OPT:
-            if asked.size is not None or not is_root:
-                return None
-            asked = asked._replace(size=size, version=version, wants_dnssec=bool(flags & _DO))
-    return asked
-
-
-def _edns(asked: Asked, rcode: Rcode) -> bytes:
-    if asked.size is None:
-        return b""
-    return b"\0" + _OPT_FIXED.pack(_OPT, UDP_LIMIT, rcode >> 4, 0, _DO if asked.wants_dnssec else 0, 0)
-
-
-def reply(
-    asked: Asked,
-    rcode: Rcode,
-    flags: int = 0,
-    counts: tuple[int, int] = (0, 0),
-    records: bytes = b"",
-    limit: int = TCP_LIMIT,
-) -> bytes:
-    """A whole reply. counts: answer and authority records in `records`; too long for `limit`: none of them, and TC."""
-    edns = _edns(asked, rcode)
-    flags |= _QR | (asked.flags & _RD) | (rcode & 15)
-    if 12 + len(asked.question) + len(records) + len(edns) > limit:
-        flags, counts, records = flags | _TC, (0, 0), b""
-    head = _HEADER.pack(asked.id, flags, 1, *counts, 1 if edns else 0)
-    return head + asked.question + records + edns
-
-
-def failure(failed: Failed) -> bytes:
-    """A reply without a question: the query's may not be what it seems."""
-    flags = _QR | (failed.flags & (_OPCODE | _RD)) | failed.rcode
-    return _HEADER.pack(failed.id, flags, 0, 0, 0, 0)
-
-
 class Answers:
-    """Answers out of `zones`. Records of names that exist are encoded once and kept until the zones change.
+    """Answers out of `zones`. Each reply is made once and kept by its query's bytes until the zones change.
 
     recursive: whether what is outside gets forwarded, which replies then say (RA).
     """
 
     def __init__(self, zones: Zones, recursive: bool = False) -> None:
         self.zones: Final = zones
-        self.available: Final = _RA if recursive else 0
-        self._kept: dict[tuple[bytes, int], tuple[int, bytes]] = {}
+        self.available: Final = RA if recursive else 0
+        self._kept: dict[bytes, tuple[bytes, int, int, int]] = {}
         self._version = zones.version
 
-    def answer(self, query: bytes, over_tcp: bool = False) -> bytes | Outside | None:
+    def kept(self, query: bytes) -> bytes | None:
+        """The reply over UDP, if the same was asked before and nothing has changed.
+
+        The records of a name with several addresses begin with another one for another id, so that clients spread.
+        """
+        found = self._kept.get(query[2:])
+        if found is None or self._version != self.zones.version:
+            return None
+        body, at, size, count = found
+        if not size:
+            return query[:2] + body
+        turn = at + int.from_bytes(query[:2], "big") % count * size
+        end = at + count * size
+        return b"".join((query[:2], body[:at], body[turn:end], body[at:turn], body[end:]))
+
+    def answer(self, query: bytes, over_tcp: bool = False) -> bytes | Outside | Transfer | None:
         """The reply; `Outside` when another server has to be asked; None: silence."""
         asked = parse(query)
         if asked is None:
             return None
         if isinstance(asked, Failed):
             return failure(asked)
-        limit = TCP_LIMIT if over_tcp else asked.udp_limit()
         if asked.version != 0:
             return reply(asked, Rcode.BADVERS)
-        if asked.class_ != _IN or asked.type in (_ANY, _AXFR, _IXFR, _OPT):
-            return reply(asked, Rcode.FORMERR if asked.type == _OPT else Rcode.REFUSED, self.available)
-        if self._version != self.zones.version:
-            self._kept.clear()
-            self._version = self.zones.version
-        kept = self._kept.get((asked.name, asked.type))
-        if kept is not None:
-            return reply(asked, Rcode.NOERROR, _AA | self.available, (kept[0], 0), kept[1], limit)
+        if asked.type == OPT:
+            return reply(asked, Rcode.FORMERR)
+        if asked.class_ != IN or asked.type == ANY:
+            return reply(asked, Rcode.REFUSED, self.available)
+        if asked.type in (AXFR, IXFR):
+            if over_tcp and asked.name in self.zones.origins():
+                return Transfer(asked)
+            return reply(asked, Rcode.REFUSED, self.available)
         found = self.zones.lookup(asked.name, asked.type)
         if found is None:
-            return Outside(asked)
-        if found.outcome is Outcome.ANSWER:
-            records = b"".join(_record(b"\xc0\x0c", asked.type, self.zones.ttl, data) for data in found.data)
-            if len(self._kept) >= _CACHED:
-                self._kept.clear()
-            self._kept[asked.name, asked.type] = (len(found.data), records)
-            return reply(asked, Rcode.NOERROR, _AA | self.available, (len(found.data), 0), records, limit)
-        # The origin ends the question's name: a pointer to it there (RFC 1035 §4.1.4) and in the data it is whole.
-        origin = (0xC000 | 12 + len(asked.name) - len(found.origin)).to_bytes(2, "big")
-        soa = _record(origin, Type.SOA, self.zones.ttl, self.zones.soa)
+            return Outside(asked, asked.name)
+        if over_tcp:
+            return self._reply(asked, found, TCP_LIMIT)
+        answered = self._reply(asked, found, asked.udp_limit())
+        if isinstance(answered, bytes):
+            self._keep(query, asked, found, answered)
+            return self.kept(query) or answered
+        return answered
+
+    def transfer(self, asked: Asked) -> Iterator[bytes]:
+        """The messages of a whole zone, as it is now (RFC 5936 §2.2): its SOA, all records, its SOA."""
+        soa = record(asked.name, Type.SOA, self.zones.ttl, self.zones.soa())
+        found = self.zones.records(asked.name)  # all at once: what changes meanwhile would tear it
+        each = (
+            record(owner, kind, self.zones.ttl, data) for (owner, kind), several in found.items() for data in several
+        )
+        part, size = [soa], len(soa)
+        for one in chain(each, (soa,)):
+            if size + len(one) > _TRANSFER_MESSAGE:
+                yield reply(asked, Rcode.NOERROR, AA, (len(part), 0), b"".join(part))
+                part, size = [], 0
+            part.append(one)
+            size += len(one)
+        yield reply(asked, Rcode.NOERROR, AA, (len(part), 0), b"".join(part))
+
+    def _keep(self, query: bytes, asked: Asked, found: Lookup, answered: bytes) -> None:
+        if self._version != self.zones.version or len(self._kept) >= KEPT:
+            self._kept.clear()
+            self._version = self.zones.version
+        if len(query) > _LONGEST_KEPT:
+            return
+        count = int.from_bytes(answered[6:8], "big")
+        size = _FIXED.get(asked.type, 0) if count > 1 and not found.through else 0  # type: ignore[call-overload]
+        self._kept[query[2:]] = (answered[2:], 10 + len(asked.question), size, count)
+
+    def _reply(self, asked: Asked, found: Lookup, limit: int) -> bytes | Outside:
+        ttl = self.zones.ttl
+        names = (asked.name, *found.through)
+        owners = (_QUESTION, *found.through)
+        count = len(found.through)
+        records = b"".join(record(owners[at], Type.CNAME, ttl, names[at + 1]) for at in range(count))
+        flags = AA | self.available
+        match found.outcome:
+            case Outcome.ELSEWHERE:
+                return Outside(asked, found.through[-1], count, records)
+            case Outcome.LOOP:
+                return reply(asked, Rcode.SERVFAIL, flags)
+            case Outcome.ANSWER:
+                made = [record(owners[-1], asked.type, ttl, data) for data in found.data]
+                size = len(made[0])
+                # A name with more addresses than a message holds has some of them: over TCP there is nothing to try.
+                if limit == TCP_LIMIT and len(made) * size > TCP_LIMIT >> 1:
+                    made = made[: (TCP_LIMIT >> 1) // size]
+                records += b"".join(made)
+                extra = self._extra(asked.type, found.data)
+                return reply(asked, Rcode.NOERROR, flags, (count + len(made), 0), records, limit, extra)
+        # The origin ends the question's name: a pointer to it there, in the data it is whole.
+        origin = found.origin
+        if not count:
+            origin = (0xC000 | 12 + len(asked.name) - len(origin)).to_bytes(2, "big")
+        records += record(origin, Type.SOA, ttl, self.zones.soa())
         rcode = Rcode.NXDOMAIN if found.outcome is Outcome.NXDOMAIN else Rcode.NOERROR
-        return reply(asked, rcode, _AA | self.available, (0, 1), soa, limit)
+        return reply(asked, rcode, flags, (count, 1), records, limit)
 
-
-def _record(owner: bytes, kind: int, ttl: int, data: bytes) -> bytes:
-    return owner + struct.pack("!HHIH", kind, _IN, ttl, len(data)) + data
+    def _extra(self, kind: int, data: tuple[bytes, ...]) -> tuple[int, bytes]:
+        """Addresses of the hosts that SRV and NS records name (RFC 2782, RFC 1035 §3.3.11)."""
+        if kind not in (Type.SRV, Type.NS):
+            return 0, b""
+        names = dict.fromkeys(one[6:] if kind == Type.SRV else one for one in data)
+        made = [record(name, kind, self.zones.ttl, one) for name in names for kind, one in self.zones.addresses(name)]
+        return len(made), b"".join(made)

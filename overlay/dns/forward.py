@@ -1,7 +1,8 @@
-"""Asks other resolvers what lies outside a view's zones, from the network namespace of the process; keeps no answers.
+"""Asks other resolvers what lies outside a view's zones, from the network namespace of the process, and keeps replies.
 
 Each question goes by a socket of its own, connected, with a random port and id (RFC 5452 §9), and the reply must repeat
-the question. A resolver that is silent costs `TRY_S` once: the one that answered last is asked first.
+the question. Who asks what is already being asked waits for the same reply. The resolver that answered last is asked
+first; one that is silent costs `TRY_S`, and is then asked once more if there is time.
 """
 
 from __future__ import annotations
@@ -10,106 +11,252 @@ import asyncio
 import ipaddress
 import os
 import socket
-from typing import Final
+import struct
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
-from overlay.dns.answer import TCP_LIMIT, UDP_LIMIT, Asked, Rcode, reply
+from overlay.dns.answer import Outside
+from overlay.dns.cache import FAILED, Cache, Key
+from overlay.dns.clients import EVERYBODY, Clients
+from overlay.dns.message import (
+    AA,
+    AD,
+    CD,
+    HEADER,
+    IN,
+    QR,
+    RA,
+    RD,
+    TC,
+    TCP_LIMIT,
+    Heard,
+    Rcode,
+    hear,
+    query,
+    reply,
+)
+from overlay.dns.record import lay_behind
 
-TRY_S: Final = 1.0
-TOTAL_S: Final = 2.5
+TRY_S: Final = 0.8
+TOTAL_S: Final = 2.4
 """Below the 5 s after which common clients ask again, so that they hear SERVFAIL in place of nothing."""
-IN_FLIGHT: Final = 128
-_RD, _TC = 0x01, 0x02
+IN_FLIGHT: Final = 256
+"""Queries that wait for others' replies, of one view."""
+IN_FLIGHT_OF_ONE: Final = 32
+"""Of these, of one client."""
 _PORT: Final = 53
+_USABLE: Final = (Rcode.NOERROR, Rcode.NXDOMAIN)
+_PLAINER: Final = (Rcode.FORMERR, Rcode.NOTIMP, Rcode.BADVERS)
+"""What servers say that know no EDNS (RFC 6891 §7)."""
+Told = Callable[[bytes], None]
+
+
+class _Waiter(NamedTuple):
+    outside: Outside
+    client: str
+    limit: int
+    told: Told
+
+
+@dataclass(eq=False, slots=True)
+class _Question:
+    """One question under way. tries: so far; heard: a reply that is better than none."""
+
+    key: Key
+    question: bytes
+    until_s: float
+    waiters: list[_Waiter] = field(default_factory=list)
+    tries: int = 0
+    first: int = 0
+    has_edns: bool = True
+    id: bytes = b""
+    opened: socket.socket | None = None
+    timer: asyncio.TimerHandle | None = None
+    task: asyncio.Task[None] | None = None
 
 
 class Forwarder:
-    """Asks `resolvers` in turn. `answer` always has a reply."""
+    """Asks `resolvers` for `clients`; others are refused. Belongs to a running loop once it asks."""
 
-    def __init__(self, resolvers: tuple[str, ...], port: int = _PORT) -> None:
+    def __init__(self, resolvers: tuple[str, ...], clients: Clients = EVERYBODY, port: int = _PORT) -> None:
         """resolvers: plain addresses. Raises ValueError for anything else."""
         for resolver in resolvers:
             ipaddress.ip_address(resolver)
         self.resolvers: Final = resolvers
+        self.clients: Final = clients
+        self.counters: Final[Counter[str]] = Counter()
+        self.cache: Final = Cache()
         self._port: Final = port
         self._first = 0
-        self._in_flight = 0
+        self._asking: Final[dict[Key, _Question]] = {}
+        self._waiting: Final[Counter[str]] = Counter()
 
-    async def answer(self, asked: Asked, over_tcp: bool = False) -> bytes:
-        """The resolvers' reply, cut (TC) to what the client takes; REFUSED without resolvers, SERVFAIL without one."""
-        limit = TCP_LIMIT if over_tcp else asked.udp_limit()
-        if not self.resolvers:
-            return reply(asked, Rcode.REFUSED)
-        if self._in_flight >= IN_FLIGHT:
-            return reply(asked, Rcode.SERVFAIL)
-        self._in_flight += 1
+    def answer(self, outside: Outside, client: str, limit: int, told: Told) -> bytes | None:
+        """The reply when it is known; else None, and `told` is called with it within `TOTAL_S`.
+
+        client: the address that asks; limit: the longest reply it takes, in bytes. REFUSED for who may not ask, or does
+        not ask for recursion; SERVFAIL without a resolver that answers, or for who has too much under way.
+        """
+        asked = outside.asked
+        if not self.resolvers or not asked.flags & RD or client not in self.clients:
+            self.counters["refused"] += 1
+            return _refused(outside, RA if self.resolvers and client in self.clients else 0)
+        key = outside.name + asked.question[-4:], asked.wants_dnssec, bool(asked.flags & CD)
+        loop = asyncio.get_running_loop()
+        heard = self.cache.get(key, loop.time())
+        if heard is not None:
+            self.counters["cached"] += 1
+            return _put_under(outside, heard, limit)
+        if self._waiting.total() >= IN_FLIGHT or self._waiting[client] >= IN_FLIGHT_OF_ONE:
+            self.counters["crowded"] += 1
+            return reply(asked, Rcode.SERVFAIL, RA)
+        self._waiting[client] += 1
+        question = self._asking.get(key)
+        if question is None:
+            question = self._asking[key] = _Question(key, key[0], loop.time() + TOTAL_S, first=self._first)
+            question.waiters.append(_Waiter(outside, client, limit, told))
+            self.counters["asked"] += 1
+            self._try(question)
+        else:
+            question.waiters.append(_Waiter(outside, client, limit, told))
+        return None
+
+    def close(self) -> None:
+        """Lets go of what is under way; nobody is told."""
+        for question in list(self._asking.values()):
+            self._end_try(question)
+            del self._asking[question.key]
+        self._waiting.clear()
+
+    def _resolver(self, question: _Question) -> int:
+        return (question.first + question.tries - 1) % len(self.resolvers)
+
+    def _try(self, question: _Question) -> None:
+        """Asks the next resolver, or gives up."""
+        self._end_try(question)
+        loop = asyncio.get_running_loop()
+        left = question.until_s - loop.time()
+        if left <= 0 or question.tries >= 2 * len(self.resolvers):
+            self._tell(question, FAILED)
+            return
+        question.tries += 1
+        question.id = os.urandom(2)
+        resolver = self.resolvers[self._resolver(question)]
         try:
-            async with asyncio.timeout(TOTAL_S):
-                found = await self._ask_in_turn(asked, over_tcp)
-        except TimeoutError:
-            found = None
-        finally:
-            self._in_flight -= 1
-        if found is None:
-            return reply(asked, Rcode.SERVFAIL)
-        if len(found) > limit:
-            return found[:2] + bytes((found[2] | _TC, found[3])) + b"\0\1\0\0\0\0\0\0" + asked.question
-        return found
+            family = socket.AF_INET6 if ":" in resolver else socket.AF_INET
+            opened = question.opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            opened.connect((resolver, self._port))
+            opened.send(self._query(question))
+        except OSError:
+            question.timer = loop.call_later(0, self._try, question)
+            return
+        loop.add_reader(opened, self._read, question)
+        question.timer = loop.call_later(min(TRY_S, left), self._try, question)
 
-    async def _ask_in_turn(self, asked: Asked, over_tcp: bool) -> bytes | None:
-        count = len(self.resolvers)
-        for turn in range(count):
-            index = (self._first + turn) % count
-            try:
-                async with asyncio.timeout(TRY_S):
-                    found = await (_by_tcp if over_tcp else _by_udp)(self.resolvers[index], self._port, asked)
-            except (OSError, EOFError):  # TimeoutError is an OSError
-                continue
-            self._first = index
-            return found
-        return None
+    def _query(self, question: _Question) -> bytes:
+        _, dnssec, unchecked = question.key
+        flags = RD | (CD if unchecked else 0)
+        return query(question.id, question.question, flags, dnssec if question.has_edns else None)
+
+    def _read(self, question: _Question) -> None:
+        assert question.opened is not None
+        try:
+            message = question.opened.recv(TCP_LIMIT)
+        except BlockingIOError:
+            return
+        except OSError:  # nobody there
+            self._try(question)
+            return
+        heard = hear(message, question.id, question.question)
+        if heard is None:
+            self.counters["mismatched"] += 1
+        elif heard.is_cut:
+            self._end_try(question)
+            question.task = asyncio.get_running_loop().create_task(self._by_tcp(question))
+        else:
+            self._take(question, heard)
+
+    def _take(self, question: _Question, heard: Heard) -> None:
+        if heard.rcode in _USABLE:
+            self._first = self._resolver(question)
+            self._tell(question, heard)
+            return
+        if heard.rcode in _PLAINER and question.has_edns:
+            question.has_edns = False
+            question.tries -= 1
+        self._try(question)
+
+    async def _by_tcp(self, question: _Question) -> None:
+        resolver = self.resolvers[self._resolver(question)]
+        heard: Heard | None = None
+        try:
+            async with asyncio.timeout(TRY_S):
+                reader, writer = await asyncio.open_connection(resolver, self._port)
+                try:
+                    wire = self._query(question)
+                    writer.write(len(wire).to_bytes(2, "big") + wire)
+                    message = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+                    heard = hear(message, question.id, question.question)
+                finally:
+                    writer.close()
+        except (OSError, EOFError):  # TimeoutError is an OSError
+            pass
+        question.task = None
+        if heard is None or heard.is_cut:
+            self._try(question)
+        else:
+            self._take(question, heard)
+
+    def _end_try(self, question: _Question) -> None:
+        if question.timer is not None:
+            question.timer.cancel()
+            question.timer = None
+        if question.opened is not None:
+            asyncio.get_running_loop().remove_reader(question.opened)
+            question.opened.close()
+            question.opened = None
+        if question.task is not None:
+            question.task.cancel()
+            question.task = None
+
+    def _tell(self, question: _Question, heard: Heard) -> None:
+        self._end_try(question)
+        del self._asking[question.key]
+        if heard is FAILED:
+            self.counters["failed"] += 1
+        self.cache.put(question.key, heard, asyncio.get_running_loop().time())
+        for waiter in question.waiters:
+            self._waiting[waiter.client] -= 1
+            if not self._waiting[waiter.client]:
+                del self._waiting[waiter.client]
+            waiter.told(_put_under(waiter.outside, heard, waiter.limit))
 
 
-def _query(asked: Asked) -> bytes:
-    """The question under a new id; with EDNS when the client has it, so that the reply fits what it understands."""
-    head = os.urandom(2) + bytes((asked.flags >> 8 & _RD, 0)) + b"\0\1\0\0\0\0"
-    if asked.size is None:
-        return head + b"\0\0" + asked.question
-    flags = b"\x80\0" if asked.wants_dnssec else b"\0\0"
-    return head + b"\0\1" + asked.question + b"\0\0\x29" + UDP_LIMIT.to_bytes(2, "big") + b"\0\0" + flags + b"\0\0"
+def _refused(outside: Outside, flags: int) -> bytes:
+    if outside.links:  # what is ours of it
+        return reply(outside.asked, Rcode.NOERROR, AA | flags, (outside.links, 0), outside.chain)
+    return reply(outside.asked, Rcode.REFUSED, flags)
 
 
-def _accept(asked: Asked, query: bytes, data: bytes) -> bytes | None:
-    """The reply under the client's id and question when it is one to our query, else None."""
-    end = 12 + len(asked.question)
-    if len(data) < end or data[:2] != query[:2] or not data[2] & 0x80 or data[4:6] != b"\0\1":
-        return None
-    if data[12 : end - 4].lower() != asked.name or data[end - 4 : end] != asked.question[-4:]:
-        return None
-    return asked.id + data[2:12] + asked.question + data[end:]
-
-
-async def _by_udp(resolver: str, port: int, asked: Asked) -> bytes:
-    loop = asyncio.get_running_loop()
-    family = socket.AF_INET6 if ":" in resolver else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as opened:
-        opened.connect((resolver, port))
-        query = _query(asked)
-        await loop.sock_sendall(opened, query)
-        while True:
-            accepted = _accept(asked, query, await loop.sock_recv(opened, 65535))
-            if accepted is not None:
-                return accepted
-
-
-async def _by_tcp(resolver: str, port: int, asked: Asked) -> bytes:
-    reader, writer = await asyncio.open_connection(resolver, port)
+def _put_under(outside: Outside, heard: Heard, limit: int) -> bytes:
+    """The reply to the client's own question."""
+    asked = outside.asked
+    if heard is FAILED:
+        return reply(asked, Rcode.SERVFAIL, RA)
+    flags = RA | (heard.flags & AD if asked.wants_dnssec or asked.flags & AD else 0)
+    answers, authorities, additionals = heard.counts
+    if not outside.links:
+        made = reply(asked, Rcode(heard.rcode), flags, (answers, authorities), heard.records, limit)
+        if made[2] & TC >> 8 or not additionals:
+            return made
+        count = int.from_bytes(made[10:12], "big") + additionals  # they are behind the others, EDNS behind them
+        return made[:10] + count.to_bytes(2, "big") + made[12:]
+    question = outside.name + struct.pack("!HH", asked.type, IN)
+    whole = HEADER.pack(b"\0\0", QR, 1, answers, authorities, additionals) + question + heard.records
     try:
-        query = _query(asked)
-        writer.write(len(query).to_bytes(2, "big") + query)
-        data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-    finally:
-        writer.close()
-    accepted = _accept(asked, query, data)
-    if accepted is None:
-        raise EOFError("the resolver answered something else")
-    return accepted
+        counts, records = lay_behind(asked.question, outside.chain, outside.links, whole)
+    except ValueError:
+        return reply(asked, Rcode.SERVFAIL, RA)
+    return reply(asked, Rcode(heard.rcode), flags & ~AD, counts, records, limit)

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from overlay.dns.answer import Answers, Outside
+from overlay.dns.answer import Answers, Outside, Transfer
+from overlay.dns.clients import Clients, shared
 from overlay.dns.forward import Forwarder
+from overlay.dns.message import TCP_LIMIT, Rcode, reply
 
 PORT: Final = 53
 IDLE_S: Final = 10.0
@@ -24,7 +26,12 @@ CONNECTIONS: Final = 64
 can keep the others out by holding connections open, and nobody who asks and goes notices."""
 Address = tuple[Any, ...]
 """A socket address as recvfrom gives it: host, port, and two numbers more for IPv6."""
-_DRAIN: Final = 64
+DRAIN: Final = 256
+"""Queries read at once. When more wait, reading goes on before all are answered, or the kernel would drop others' for
+one client's; then nobody has more than `SHARE` of them answered."""
+SHARE: Final = 32
+_IN_TURN: Final = 16
+"""Queries of one TCP connection that are answered before others have their turn."""
 _RECEIVE_BUFFER: Final = 1 << 20
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 
@@ -75,14 +82,23 @@ def open_sockets(address: str, port: int = PORT) -> Sockets:
 
 
 class Listener:
-    """Serves sockets, which it owns, until `close`. `answers` and `forwarder` may be exchanged at any time."""
+    """Serves sockets, which it owns, until `close`. answers, forwarder, copiers: may be exchanged at any time.
 
-    def __init__(self, sockets: Sequence[Sockets], answers: Answers, forwarder: Forwarder) -> None:
+    copiers: who may have whole zones.
+    """
+
+    def __init__(
+        self, sockets: Sequence[Sockets], answers: Answers, forwarder: Forwarder, copiers: Clients | None = None
+    ) -> None:
         self.answers = answers
         self.forwarder = forwarder
+        self.copiers = copiers or Clients()
+        self.shed = 0
+        """Queries not answered because their client had more than its share under way."""
         self._sockets: Final = tuple(sockets)
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._conversations: Final[dict[socket.socket, _Conversation]] = {}
+        self._is_closed = False
         loop = asyncio.get_running_loop()
         for udp, tcp in self._sockets:
             loop.add_reader(udp, self._drain, udp)
@@ -90,33 +106,49 @@ class Listener:
 
     def close(self) -> None:
         """Closes all sockets and connections; what is being forwarded is not answered."""
+        self._is_closed = True
         loop = asyncio.get_running_loop()
         for sockets in self._sockets:
             loop.remove_reader(sockets.udp)
             loop.remove_reader(sockets.tcp)
             sockets.close()
+        self.forwarder.close()
         for task in self._tasks:
             task.cancel()
 
-    def _spawn(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def _drain(self, udp: socket.socket) -> None:
-        answer = self.answers.answer
-        for _ in range(_DRAIN):
+        waiting: list[tuple[bytes, Address]] = []
+        try:
+            while len(waiting) < DRAIN:
+                waiting.append(udp.recvfrom(4096))
+        except OSError:  # nothing left, or an ICMP error about an earlier reply
+            pass
+        else:
+            chosen = shared([(one, one[1][0]) for one in waiting], SHARE)
+            self.shed += len(waiting) - len(chosen)
+            waiting = [one for one, _ in chosen]
+        kept = self.answers.kept
+        for query, client in waiting:
+            reply = kept(query)
+            if reply is None and (reply := self._answer(udp, query, client)) is None:
+                continue
             try:
-                query, client = udp.recvfrom(4096)
-            except OSError:  # nothing left, or an ICMP error about an earlier reply
-                return
-            answered = answer(query)
-            if isinstance(answered, Outside):
-                self._spawn(asyncio.get_running_loop().create_task(self._forward(udp, client, answered)))
-            elif answered is not None:
-                _send(udp, answered, client)
+                udp.sendto(reply, client)
+            except OSError:  # full, unreachable, or closed since: the client asks again
+                continue
 
-    async def _forward(self, udp: socket.socket, client: Address, outside: Outside) -> None:
-        _send(udp, await self.forwarder.answer(outside.asked), client)
+    def _answer(self, udp: socket.socket, query: bytes, client: Address) -> bytes | None:
+        answered = self.answers.answer(query)
+        if not isinstance(answered, Outside):
+            assert not isinstance(answered, Transfer), "transfers go over TCP"
+            return answered
+
+        def send(data: bytes) -> None:
+            if not self._is_closed:
+                with contextlib.suppress(OSError):
+                    udp.sendto(data, client)
+
+        return self.forwarder.answer(answered, client[0], answered.asked.udp_limit(), send)
 
     def _accept(self, tcp: socket.socket) -> None:
         try:
@@ -128,7 +160,9 @@ class Listener:
         connection.setblocking(False)
         loop = asyncio.get_running_loop()
         conversation = self._conversations[connection] = _Conversation(client[0], loop.time())
-        self._spawn(loop.create_task(self._converse(connection, conversation)))
+        task = loop.create_task(self._converse(connection, conversation))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _end_one(self) -> None:
         held = Counter(conversation.client for conversation in self._conversations.values())
@@ -140,20 +174,18 @@ class Listener:
     async def _converse(self, connection: socket.socket, conversation: _Conversation) -> None:
         """Query after query, each behind its length (RFC 1035 §4.2.2), until the client ends or idles."""
         writer: asyncio.StreamWriter | None = None
+        asked = 0
         try:
             reader, writer = await asyncio.open_connection(sock=connection)
             while True:
                 async with asyncio.timeout(IDLE_S):
                     query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
                 conversation.heard_s = asyncio.get_running_loop().time()
-                answered = self.answers.answer(query, over_tcp=True)
-                if isinstance(answered, Outside):
-                    answered = await self.forwarder.answer(answered.asked, over_tcp=True)
-                if answered is None:
+                if not await self._answer_by_tcp(query, conversation.client, writer):
                     return
-                writer.write(len(answered).to_bytes(2, "big") + answered)
-                async with asyncio.timeout(IDLE_S):
-                    await writer.drain()
+                asked += 1
+                if asked % _IN_TURN == 0:
+                    await asyncio.sleep(0)
         except (OSError, EOFError):  # TimeoutError and ConnectionError are OSErrors
             return
         finally:
@@ -163,9 +195,30 @@ class Listener:
             else:
                 connection.close()
 
+    async def _answer_by_tcp(self, query: bytes, client: str, writer: asyncio.StreamWriter) -> bool:
+        """False for what deserves no reply: the connection ends."""
+        answered = self.answers.answer(query, over_tcp=True)
+        if isinstance(answered, Outside):
+            later: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-def _send(udp: socket.socket, data: bytes, client: Address) -> None:
-    try:
-        udp.sendto(data, client)
-    except OSError:  # full, unreachable, or closed since: the client asks again
-        return
+            def tell(data: bytes) -> None:
+                if not later.done():
+                    later.set_result(data)
+
+            answered = self.forwarder.answer(answered, client, TCP_LIMIT, tell) or await later
+        if answered is None:
+            return False
+        if isinstance(answered, Transfer):
+            if client in self.copiers:
+                for message in self.answers.transfer(answered.asked):
+                    await _write(writer, message)
+                return True
+            answered = reply(answered.asked, Rcode.REFUSED, self.answers.available)
+        await _write(writer, answered)
+        return True
+
+
+async def _write(writer: asyncio.StreamWriter, message: bytes) -> None:
+    writer.write(len(message).to_bytes(2, "big") + message)
+    async with asyncio.timeout(IDLE_S):
+        await writer.drain()

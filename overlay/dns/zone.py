@@ -1,4 +1,4 @@
-"""Pure. Names and addresses of ports as the records of one view: forward, reverse, SOA and NS; answers no messages.
+"""Pure. The records of one view, by whoever put them there: forward, reverse, SOA and NS; answers no messages.
 
 Names are kept in wire form (RFC 1035 §3.1), in lower case, uncompressed. A view holds one forward zone, and the reverse
 zones of its subnets (RFC 1035 §3.5, RFC 3596 §2.5), cut where a label ends; a subnet that starts inside the last label
@@ -8,78 +8,39 @@ zones of its subnets (RFC 1035 §3.5, RFC 3596 §2.5), cut where a label ends; a
 from __future__ import annotations
 
 import ipaddress
-import struct
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum, IntEnum
+from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from typing import Final, NamedTuple
 
-
-class Type(IntEnum):
-    """Record types that have data here."""
-
-    A = 1
-    NS = 2
-    SOA = 6
-    PTR = 12
-    AAAA = 28
-
+from overlay.dns.record import Record, Type, ancestors, encode_data, encode_name
 
 REFRESH_S, RETRY_S, EXPIRE_S = 3600, 600, 86400
-SERIAL: Final = 1
-"""Constant: there are no transfers, and hosts of a site could not agree on one that counts changes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """One port's part. names: absolute, the first one is what its addresses mean in reverse. addresses: plain."""
-
-    names: tuple[str, ...]
-    addresses: tuple[str, ...]
+LONGEST_CHAIN: Final = 8
+"""CNAMEs followed for one question."""
+_Wire = tuple[bytes, Type, bytes]
 
 
 class Outcome(Enum):
-    """What is known of a name and a type inside the zones."""
+    """What is known of a name and a type."""
 
     ANSWER = "answer"
     NODATA = "no data"
     NXDOMAIN = "no such name"
+    ELSEWHERE = "a CNAME leads out of the zones"
+    LOOP = "CNAMEs lead to each other"
 
 
 class Lookup(NamedTuple):
-    """outcome, the origin of the zone that says so, and the record data, sorted."""
+    """outcome: of the last name of `through`, else of the name asked. origin: of the zone that says so. data: sorted.
+
+    through: the names that CNAMEs led to, one after the other.
+    """
 
     outcome: Outcome
     origin: bytes
     data: tuple[bytes, ...] = ()
-
-
-def encode_name(text: str) -> bytes:
-    """Wire form in lower case; the last dot may be left out. Raises ValueError."""
-    labels = (
-        [label.encode("ascii").lower() for label in text.removesuffix(".").split(".")] if text not in ("", ".") else []
-    )
-    if any(not 1 <= len(label) <= 63 for label in labels):
-        raise ValueError(f"{text!r} is no domain name: a label has 1 to 63 bytes")
-    wire = b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
-    if len(wire) > 255:
-        raise ValueError(f"{text!r} is no domain name: longer than 255 bytes")
-    return wire
-
-
-def ancestors(name: bytes) -> Iterator[bytes]:
-    """The name itself, its parent, and so on to the root; `name` is valid wire form."""
-    at = 0
-    while name[at]:
-        yield name[at:]
-        at += 1 + name[at]
-    yield b"\0"
-
-
-def reverse_name(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
-    """The name under which an address is asked for."""
-    return encode_name(address.reverse_pointer)
+    through: tuple[bytes, ...] = ()
 
 
 def reverse_cuts(subnet: str) -> dict[bytes, bytes]:
@@ -104,50 +65,65 @@ class Zones:
     """
 
     def __init__(
-        self, origin: str, reverse: tuple[str, ...] = (), servers: tuple[str, ...] = (), ttl: int = 30
+        self,
+        origin: str,
+        reverse: tuple[str, ...] = (),
+        servers: tuple[str, ...] = (),
+        ttl: int = 30,
+        now_utc_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """ttl: seconds, 0 to 2**31-1. Raises ValueError."""
+        """ttl: seconds, 0 to 2**31-1. now_utc_s: for serials; without it they count from 1. Raises ValueError."""
         if not 0 <= ttl < 1 << 31:
             raise ValueError(f"a TTL is 0 to 2147483647 s (RFC 2181 §8), not {ttl}")
         self.origin: Final = encode_name(origin)
         self.ttl: Final = ttl
         self.version = 0
+        self._now_utc_s: Final = now_utc_s
+        self._serial = (0, -1)
+        """The last one told, and the version of which it was."""
         self._cuts: Final[dict[bytes, bytes]] = {self.origin: self.origin}
         for subnet in reverse:
             self._cuts.update(reverse_cuts(subnet))
-        self._nodes: Final[dict[bytes, dict[int, Counter[bytes]]]] = {}
+        self._nodes: Final[dict[bytes, dict[Type, Counter[bytes]]]] = {}
         self._below: Final[Counter[bytes]] = Counter()
-        self._hosts: Final[dict[str, Host]] = {}
-        mailbox = encode_name(f"hostmaster.{origin.removesuffix('.')}")
-        numbers = struct.pack("!IIIII", SERIAL, REFRESH_S, RETRY_S, EXPIRE_S, ttl)
-        self.soa: Final = self.origin + mailbox + numbers
-        """Data of every zone's SOA; ttl is also the time that a negative answer is kept (RFC 2308 §4)."""
-        for cut, zone in self._cuts.items():
-            if cut == zone:
-                self._add(cut, Type.SOA, self.soa)
-                self._add(cut, Type.NS, self.origin)
+        self._held: Final[dict[str, tuple[tuple[Record, ...], tuple[_Wire, ...]]]] = {}
+        name = origin.removesuffix(".")
+        soa = encode_data(Type.SOA, f"{name} hostmaster.{name} 0 {REFRESH_S} {RETRY_S} {EXPIRE_S} {ttl}")
+        self._soa: Final = soa[:-20], soa[-16:]
+        """Around the serial. ttl is also the time that a negative answer is kept (RFC 2308 §4)."""
+        for zone in sorted(self.origins()):
+            self._add(zone, Type.NS, self.origin)
         for server in dict.fromkeys(servers):
-            kind, data = _address_record(server)
-            self._add(self.origin, kind, data)
+            address = ipaddress.ip_address(server.partition("%")[0])
+            self._add(self.origin, Type.A if address.version == 4 else Type.AAAA, address.packed)
 
-    def put(self, key: str, host: Host) -> None:
-        """Takes the place of what `key` had before. Raises ValueError, leaving all as it was."""
-        if self._hosts.get(key) == host:
+    def put(self, key: str, records: Iterable[Record]) -> None:
+        """Takes the place of what `key` had before; what two keys say is there once.
+
+        A PTR for an address outside the view's subnets is left out. Raises ValueError, leaving all as it was.
+        """
+        records = tuple(records)
+        held = self._held.get(key)
+        if held is not None and held[0] == records:
             return
-        fresh = list(self._contributions(host))
+        wire = tuple(self._encoded(records))
         self.drop(key)
-        self._hosts[key] = host
-        for record in fresh:
-            self._add(*record)
+        self._held[key] = records, wire
+        for one in wire:
+            self._add(*one)
         self.version += 1
 
     def drop(self, key: str) -> None:
         """Takes away what `put` gave; no error when there is nothing."""
-        host = self._hosts.pop(key, None)
-        if host is not None:
-            for record in self._contributions(host):
-                self._take(*record)
+        held = self._held.pop(key, None)
+        if held is not None:
+            for one in held[1]:
+                self._take(*one)
             self.version += 1
+
+    def origins(self) -> set[bytes]:
+        """The names of the zones that begin here: the forward one, and the reverse ones."""
+        return {cut for cut, zone in self._cuts.items() if cut == zone}
 
     def origin_of(self, name: bytes) -> bytes | None:
         """Origin of the zone that the name is in; None outside. name: wire form, lower case."""
@@ -156,41 +132,71 @@ class Zones:
                 return self._cuts[ancestor]
         return None
 
+    def soa(self) -> bytes:
+        """Data of every zone's SOA. Of two states that were told the later one has the larger serial; across a restart,
+        by the clock."""
+        serial, version = self._serial
+        if version != self.version:
+            serial = max(serial + 1, int(self._now_utc_s())) & 0xFFFFFFFF
+            self._serial = serial, self.version
+        return self._soa[0] + serial.to_bytes(4, "big") + self._soa[1]
+
     def lookup(self, name: bytes, kind: int) -> Lookup | None:
         """What a question is answered with; None when the name is in none of the zones."""
         origin = self.origin_of(name)
         if origin is None:
             return None
-        data = self._nodes.get(name, {}).get(kind)
-        if data:
-            return Lookup(Outcome.ANSWER, origin, tuple(sorted(data)))
-        return Lookup(Outcome.NODATA if name in self._below else Outcome.NXDOMAIN, origin)
+        through: tuple[bytes, ...] = ()
+        while True:
+            kinds = self._nodes.get(name, {})
+            if kind == Type.SOA and name in self._cuts and self._cuts[name] == name:
+                return Lookup(Outcome.ANSWER, origin, (self.soa(),), through)
+            if data := kinds.get(kind):  # type: ignore[call-overload]
+                return Lookup(Outcome.ANSWER, origin, tuple(sorted(data)), through)
+            aliases = kinds.get(Type.CNAME)
+            if not aliases:
+                outcome = Outcome.NODATA if name in self._below else Outcome.NXDOMAIN
+                return Lookup(outcome, origin, (), through)
+            if len(through) == LONGEST_CHAIN:
+                return Lookup(Outcome.LOOP, origin, (), through)
+            name = min(aliases)
+            through = (*through, name)
+            inside = self.origin_of(name)
+            if inside is None:
+                return Lookup(Outcome.ELSEWHERE, origin, (), through)
+            origin = inside
 
-    def records(self) -> dict[tuple[bytes, int], tuple[bytes, ...]]:
-        """All records, for tests and for looking at."""
+    def addresses(self, name: bytes) -> Iterator[tuple[Type, bytes]]:
+        """The addresses at a name, without following CNAMEs."""
+        for kind in (Type.A, Type.AAAA):
+            for data in sorted(self._nodes.get(name, {}).get(kind, ())):
+                yield kind, data
+
+    def records(self, zone: bytes | None = None) -> dict[tuple[bytes, Type], tuple[bytes, ...]]:
+        """All records but SOAs; zone: those of one zone, by its origin."""
         return {
-            (name, kind): tuple(sorted(data)) for name, kinds in self._nodes.items() for kind, data in kinds.items()
+            (name, kind): tuple(sorted(data))
+            for name, kinds in self._nodes.items()
+            if zone is None or self.origin_of(name) == zone
+            for kind, data in kinds.items()
         }
 
-    def _contributions(self, host: Host) -> Iterator[tuple[bytes, int, bytes]]:
-        names = [encode_name(name) for name in host.names]
-        for text, name in zip(host.names, names, strict=True):
-            if not name.endswith(self.origin) or self.origin_of(name) != self.origin:
-                raise ValueError(f"{text!r} is not below this view's origin")
-        for address in host.addresses:
-            kind, data = _address_record(address)
-            for name in names:
-                yield name, kind, data
-            pointer = reverse_name(ipaddress.ip_address(address))
-            if names and self.origin_of(pointer) is not None:
-                yield pointer, Type.PTR, names[0]
+    def _encoded(self, records: Iterable[Record]) -> Iterator[_Wire]:
+        for record in records:
+            name = encode_name(record.name)
+            inside = self.origin_of(name)
+            if record.type is Type.PTR and inside is None:
+                continue
+            if inside is None or (record.type is not Type.PTR and inside != self.origin):
+                raise ValueError(f"{record.name!r} is not below this view's origin")
+            yield name, record.type, encode_data(record.type, record.data)
 
-    def _add(self, name: bytes, kind: int, data: bytes) -> None:
+    def _add(self, name: bytes, kind: Type, data: bytes) -> None:
         self._nodes.setdefault(name, {}).setdefault(kind, Counter())[data] += 1
         for ancestor in self._inside(name):
             self._below[ancestor] += 1
 
-    def _take(self, name: bytes, kind: int, data: bytes) -> None:
+    def _take(self, name: bytes, kind: Type, data: bytes) -> None:
         kinds = self._nodes[name]
         kinds[kind][data] -= 1
         if not kinds[kind][data]:
@@ -210,8 +216,3 @@ class Zones:
             yield ancestor
             if ancestor in self._cuts:
                 return
-
-
-def _address_record(address: str) -> tuple[int, bytes]:
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    return (Type.A if parsed.version == 4 else Type.AAAA), parsed.packed

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from overlay.dns.answer import Answers
 from overlay.dns.forward import Forwarder
 from overlay.dns.listener import Listener, Sockets, open_sockets
-from overlay.dns.zone import Host, Zones
+from overlay.dns.record import Record, port_records
+from overlay.dns.zone import Zones
 from playground.responder import netns
 from playground.responder.protocol import Name, View, view_key
 
@@ -24,11 +25,10 @@ class _View:
     opened_in: netns.Identity | None = None
 
 
-def _host(view: View, name: Name) -> Host:
+def _records(view: View, name: Name) -> Iterator[Record]:
     """A port has the names WORKSPACE.NETWORK.origin, and WORKSPACE.origin for all ports together."""
     origin = view.origin.removesuffix(".")
-    names = (f"{name.workspace}.{name.network}.{origin}", f"{name.workspace}.{origin}")
-    return Host(names, name.addresses)
+    return port_records((f"{name.workspace}.{name.network}.{origin}", f"{name.workspace}.{origin}"), name.addresses)
 
 
 def _open_all(view: View) -> list[Sockets]:
@@ -59,7 +59,7 @@ class Views:
         found = self._views.get(playground) or _View()
         zones = Zones(view.origin, view.reverse, view.listen, view.ttl)
         for port, name in found.names.items():
-            zones.put(port, _host(view, name))
+            zones.put(port, _records(view, name))
         answers = Answers(zones, recursive=bool(view.resolvers))
         forwarder = Forwarder(view.resolvers)
         if found.view is not None and (view.netns, view.listen) != (found.view.netns, found.view.listen):
@@ -81,9 +81,9 @@ class Views:
         """In effect at once. Raises ValueError, changing nothing."""
         found = self._views.get(playground) or _View()
         if found.zones is not None and found.view is not None:
-            found.zones.put(port, _host(found.view, name))
+            found.zones.put(port, _records(found.view, name))
         else:
-            Zones("invalid").put(port, _host(View(netns="", listen=(), origin="invalid"), name))
+            Zones("invalid").put(port, _records(View(netns="", listen=(), origin="invalid"), name))
         found.names[port] = name
         self._views[playground] = found
 

@@ -170,7 +170,7 @@ def _changed(table: Table, before: Parts, after: Parts) -> Iterator[str]:
     rewritten = [
         name
         for name, chain in wanted.items()
-        if (old := chains.get(name)) is not chain and old != chain or (reshaped and _uses(chain, reshaped))
+        if ((old := chains.get(name)) is not chain and old != chain) or (reshaped and _uses(chain, reshaped))
     ]
     old_chains = [name for name, chain in chains.items() if name not in wanted or wanted[name].hook != chain.hook]
     new_chains = [name for name, chain in wanted.items() if name not in chains or chains[name].hook != chain.hook]

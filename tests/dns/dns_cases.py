@@ -5,13 +5,14 @@ from __future__ import annotations
 from dnslib import DNSRecord
 
 from overlay.dns.answer import Answers
-from overlay.dns.zone import Host, Zones
+from overlay.dns.record import Record, port_records
+from overlay.dns.zone import Zones
 
 ORIGIN = "atlas.internal"
 
 
-def a_host(workspace: str, *addresses: str, network: str = "grid") -> Host:
-    return Host((f"{workspace}.{network}.{ORIGIN}", f"{workspace}.{ORIGIN}"), addresses)
+def a_host(workspace: str, *addresses: str, network: str = "grid") -> tuple[Record, ...]:
+    return tuple(port_records((f"{workspace}.{network}.{ORIGIN}", f"{workspace}.{ORIGIN}"), addresses))
 
 
 def some_zones() -> Zones:

@@ -11,8 +11,10 @@ from dnslib import CLASS, EDNS0, QTYPE, RCODE, RR, DNSRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlay.dns.answer import UDP_LIMIT, Answers, Outside, Rcode, reply
-from overlay.dns.zone import Outcome, Zones, encode_name
+from overlay.dns.answer import Answers, Outside
+from overlay.dns.message import UDP_LIMIT, Rcode, reply
+from overlay.dns.record import encode_name
+from overlay.dns.zone import Outcome, Zones
 
 
 def ask(query: DNSRecord | bytes, answers: Answers | None = None, over_tcp: bool = False) -> DNSRecord:
@@ -133,8 +135,13 @@ def test_edns_lets_more_through_than_plain_udp() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ANY", "AXFR", "IXFR"])
-def test_any_and_transfers_are_refused(kind: str) -> None:
-    assert RCODE[ask(a_query(ORIGIN, kind), over_tcp=True).header.rcode] == "REFUSED"
+def test_any_and_transfers_over_udp_are_refused(kind: str) -> None:
+    assert RCODE[ask(a_query(ORIGIN, kind)).header.rcode] == "REFUSED"
+
+
+def test_a_transfer_of_what_is_no_zone_is_refused() -> None:
+    for name in ("grid.atlas.internal", "example.org"):
+        assert RCODE[ask(a_query(name, "AXFR"), over_tcp=True).header.rcode] == "REFUSED"
 
 
 def test_another_class_is_refused() -> None:

@@ -15,7 +15,7 @@ from dns_cases import a_query, some_answers, wire_of
 from dnslib import EDNS0, RCODE, RR, DNSRecord
 
 from overlay.dns import forward, listener
-from overlay.dns.answer import Answers, Asked, parse
+from overlay.dns.answer import Answers, Outside
 from overlay.dns.forward import Forwarder
 from overlay.dns.listener import Listener, open_sockets
 
@@ -210,21 +210,25 @@ def test_a_question_is_forwarded_under_another_id_and_comes_back_under_its_own()
         return [with_address(query)]
 
     async def work() -> None:
-        async with resolving(say) as (_, port), listening(Forwarder(("127.0.0.1",), port)) as server:
+        async with resolving(say) as (_, port), listening(Forwarder(("127.0.0.1",), port=port)) as server:
             query = a_query("ExAmple.org")
             query.add_ar(EDNS0(flags="do"))
             for got in (await by_udp(server, wire_of(query)), *await by_tcp(server, wire_of(query))):
                 assert (got.header.id, str(got.q.qname), str(got.rr[0].rdata)) == (0x1234, "ExAmple.org.", "192.0.2.7")
-        assert [len(one.ar) for one in seen] == [1, 1]
+        assert [len(one.ar) for one in seen] == [1]
         assert all(one.header.rd and one.ar[0].edns_do for one in seen)
 
     run(work())
 
 
-def asked_of(query: DNSRecord) -> Asked:
-    found = parse(wire_of(query))
-    assert isinstance(found, Asked)
-    return found
+async def forwarded(
+    forwarder: Forwarder, query: DNSRecord | None = None, limit: int = 512, client: str = "10.20.0.2"
+) -> DNSRecord:
+    """The forwarder's reply, asked as a listener does."""
+    outside = some_answers().answer(wire_of(query or a_query("example.org")))
+    assert isinstance(outside, Outside)
+    later: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    return DNSRecord.parse(forwarder.answer(outside, client, limit, later.set_result) or await later)
 
 
 def test_a_silent_resolver_ends_in_servfail_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,8 +236,8 @@ def test_a_silent_resolver_ends_in_servfail_in_time(monkeypatch: pytest.MonkeyPa
 
     async def work() -> None:
         async with resolving(lambda query: []) as (resolver, port):
-            got = DNSRecord.parse(await Forwarder(("127.0.0.1",), port).answer(asked_of(a_query("example.org"))))
-            assert (RCODE[got.header.rcode], resolver.asked) == ("SERVFAIL", 1)
+            got = await forwarded(Forwarder(("127.0.0.1",), port=port))
+            assert (RCODE[got.header.rcode], resolver.asked) == ("SERVFAIL", 2)
 
     run(work())
 
@@ -241,9 +245,8 @@ def test_a_silent_resolver_ends_in_servfail_in_time(monkeypatch: pytest.MonkeyPa
 def test_a_resolver_that_is_not_there_ends_in_servfail_at_once() -> None:
     async def work() -> None:
         port = a_free_port()
-        for over_tcp in (False, True):
-            wire = await Forwarder(("127.0.0.1",), port).answer(asked_of(a_query("example.org")), over_tcp)
-            assert RCODE[DNSRecord.parse(wire).header.rcode] == "SERVFAIL"
+        got = await forwarded(Forwarder(("127.0.0.1",), port=port))
+        assert RCODE[got.header.rcode] == "SERVFAIL"
 
     run(work())
 
@@ -256,9 +259,9 @@ def test_the_resolver_that_answered_last_is_asked_first(monkeypatch: pytest.Monk
             resolving(lambda query: [with_address(query)], ("127.0.0.3", 0)) as (good, port),
             resolving(lambda query: [], ("127.0.0.2", port)) as (silent, _),
         ):
-            forwarder = Forwarder(("127.0.0.2", "127.0.0.3"), port)
-            for _ in range(3):
-                got = DNSRecord.parse(await forwarder.answer(asked_of(a_query("example.org"))))
+            forwarder = Forwarder(("127.0.0.2", "127.0.0.3"), port=port)
+            for number in range(3):
+                got = await forwarded(forwarder, a_query(f"{number}.example.org"))
                 assert str(got.rr[0].rdata) == "192.0.2.7"
             assert (silent.asked, good.asked) == (1, 3)
 
@@ -274,7 +277,7 @@ def test_a_reply_to_another_question_is_not_taken() -> None:
 
     async def work() -> None:
         async with resolving(say) as (_, port):
-            got = DNSRecord.parse(await Forwarder(("127.0.0.1",), port).answer(asked_of(a_query("example.org"))))
+            got = await forwarded(Forwarder(("127.0.0.1",), port=port))
             assert str(got.rr[0].rdata) == "192.0.2.7"
 
     run(work())
@@ -283,24 +286,25 @@ def test_a_reply_to_another_question_is_not_taken() -> None:
 def test_a_long_reply_is_cut_for_a_client_without_edns_and_whole_over_tcp() -> None:
     async def work() -> None:
         async with resolving(lambda query: [with_address(query, copies=60)]) as (_, port):
-            forwarder = Forwarder(("127.0.0.1",), port)
-            got = DNSRecord.parse(await forwarder.answer(asked_of(a_query("example.org"))))
+            forwarder = Forwarder(("127.0.0.1",), port=port)
+            got = await forwarded(forwarder)
             assert (got.header.tc, got.rr, str(got.q.qname)) == (1, [], "example.org.")
-            got = DNSRecord.parse(await forwarder.answer(asked_of(a_query("example.org")), over_tcp=True))
+            got = await forwarded(forwarder, limit=65535)
             assert (got.header.tc, len(got.rr)) == (0, 60)
 
     run(work())
 
 
 def test_questions_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "IN_FLIGHT", 1)
-    monkeypatch.setattr(forward, "TRY_S", 0.1)
+    monkeypatch.setattr(forward, "IN_FLIGHT_OF_ONE", 1)
+    monkeypatch.setattr(forward, "TRY_S", 0.05)
 
     async def work() -> None:
         async with resolving(lambda query: []) as (resolver, port):
-            forwarder = Forwarder(("127.0.0.1",), port)
-            await asyncio.gather(*(forwarder.answer(asked_of(a_query("example.org"))) for _ in range(5)))
-            assert resolver.asked == 1
+            forwarder = Forwarder(("127.0.0.1",), port=port)
+            questions = (a_query(f"{number}.example.org") for number in range(5))
+            await asyncio.gather(*(forwarded(forwarder, one) for one in questions))
+            assert resolver.asked == 2
 
     run(work())
 
