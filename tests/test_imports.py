@@ -60,6 +60,7 @@ PURE: list[str] = [
     "policies/codec.py",
     "policies/compile/tables.py",
     "policies/connections.py",
+    "policies/kernel/readback.py",
     "policies/difference.py",
     "policies/ends.py",
     "policies/evaluate.py",

@@ -25,6 +25,22 @@ class NftError(Exception):
     """nft refused, or is not there; the text is its own, or the remedy."""
 
 
+class NftCommand:
+    """The command, in the network namespace of the thread that calls it; see libnftables.Nft."""
+
+    def load(self, text: str, *, is_trial: bool = False) -> None:
+        """One process, one transaction. Raises NftError."""
+        _run([_find("nft", "nftables"), *(["-c"] if is_trial else []), "-f", "-"], text)
+
+    def list(self, text: str) -> list[dict[str, Any]]:
+        """Entries of all `list …` commands. Raises NftError."""
+        said = _run([_find("nft", "nftables"), "-j", "-f", "-"], text)
+        return [entry for line in said.splitlines() if line for entry in json.loads(line)["nftables"]]
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
 def load(namespace: Path | str, ruleset: str) -> None:
     """Loads a text in one transaction in the namespace at this path. Raises NftError; then nothing has changed."""
     _nft(namespace, ["-f", "-"], ruleset)
@@ -69,6 +85,10 @@ def _list(namespace: Path | str) -> list[dict[str, Any]]:
 
 def _nft(namespace: Path | str, arguments: Sequence[str], text: str = "") -> str:
     command = [_find("nsenter", "util-linux"), f"--net={namespace}", _find("nft", "nftables"), *arguments]
+    return _run(command, text)
+
+
+def _run(command: Sequence[str], text: str) -> str:
     try:
         done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:

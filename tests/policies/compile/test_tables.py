@@ -29,17 +29,17 @@ def test_equal_rulesets_have_no_difference() -> None:
 
 def test_a_new_subject_is_its_chain_and_its_elements() -> None:
     assert difference(a_table(), a_table(w=a_subject("w", "drop"))) == (
-        "add chain inet pg_test_policy w\n"
-        f'add rule inet pg_test_policy w drop comment "{fingerprint("drop")}"\n'
-        'add element inet pg_test_policy jumps { "br1" . 10.0.0.1 : jump w }\n'
+        "add chain inet playground_test_policy w\n"
+        f'add rule inet playground_test_policy w drop comment "{fingerprint("drop")}"\n'
+        'add element inet playground_test_policy jumps { "br1" . 10.0.0.1 : jump w }\n'
     )
 
 
 def test_a_subject_that_goes_takes_its_chain_along_after_what_led_there() -> None:
     assert difference(a_table(w=a_subject("w", "drop")), a_table()) == (
-        "flush chain inet pg_test_policy w\n"
-        'delete element inet pg_test_policy jumps { "br1" . 10.0.0.1 : jump w }\n'
-        "delete chain inet pg_test_policy w\n"
+        "flush chain inet playground_test_policy w\n"
+        'delete element inet playground_test_policy jumps { "br1" . 10.0.0.1 : jump w }\n'
+        "delete chain inet playground_test_policy w\n"
     )
 
 
@@ -60,7 +60,7 @@ def test_what_two_parts_name_is_refused() -> None:
 
 
 def test_a_table_that_nobody_needs_is_deleted() -> None:
-    assert difference(a_table(), {}) == "delete table inet pg_test_policy\n"
+    assert difference(a_table(), {}) == "delete table inet playground_test_policy\n"
 
 
 @pytest.mark.system

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from policies.compile.tables import Chain, Part, Ruleset, SetShape
 
-POLICY, GUARD = ("inet", "pg_test_policy"), ("netdev", "pg_test_guard")
+POLICY, GUARD = ("inet", "playground_test_policy"), ("netdev", "playground_test_guard")
 
 SHAPES = {
     "hashed": [
@@ -105,7 +105,7 @@ def listed() -> list[str]:
     for entry in json.loads(text)["nftables"]:
         kind, body = next(iter(entry.items()))
         table = body.get("table", body.get("name"))
-        if kind == "metainfo" or not table.startswith("pg_test"):
+        if kind == "metainfo" or not table.startswith("playground_test"):
             continue
         place = 0
         if kind == "rule":

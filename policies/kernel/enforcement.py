@@ -1,0 +1,270 @@
+"""Owns our tables in one network namespace, and the switches that send its bridges' packets through them.
+
+Puts there what it is given, whatever stood there before, and says what it could not. Decides nothing about what passes.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Hashable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from policies.compile.tables import Part, Ruleset, Table, difference, whole
+from policies.kernel import netlink
+from policies.kernel.bridges import Switches, open_monitor, why_no_netfilter
+from policies.kernel.inside import Inside
+from policies.kernel.libnftables import open_nft
+from policies.kernel.listing import NFNLGRP_NFTABLES, Listing
+from policies.kernel.nft import NftError
+from policies.kernel.readback import found_ruleset, wrong_objects
+
+PREFIX = "playground_"
+"""What the names of all tables of ours begin with. Tables of this name that nobody wants are deleted."""
+
+_TRIAL = """
+table inet playground_trial {
+    map zones { typeof iifname : ct zone
+    }
+    set sources { typeof iifname . ct original ip saddr; flags dynamic; size 16
+    }
+    chain entry { type filter hook prerouting priority -450; policy accept;
+        ct zone set iifname map @zones
+        add @sources { iifname . ct original ip saddr ct count over 100 } drop
+    }
+    chain forwarded { type filter hook forward priority 0; policy accept;
+        ct mark 7 meta l4proto tcp ct original proto-dst { 22, 5000-5100 } log group 1 reject with tcp reset
+        reject with icmpx admin-prohibited
+    }
+}
+table netdev playground_trial {
+    chain entry { type filter hook ingress device "lo" priority 0; policy accept; meta mark set 1
+    }
+}
+"""
+"""One of each thing that our tables are made of, to see whether a kernel has it."""
+
+_CHUNK = 1 << 18
+_NO_PART = Part()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it. cause: why nothing at all is sure to be in force, "" if it is.
+
+    refused: parts that the kernel would not take, with its words; what was in force of them before still is.
+    unpoliced: bridges asked for whose packets do not meet the rules: not there, or their switches won't turn.
+    repaired: by kind, how many objects somebody else had changed since they were last put in force from here.
+    """
+
+    cause: str = ""
+    refused: Mapping[tuple[Table, Hashable], str] = field(default_factory=dict)
+    unpoliced: frozenset[str] = frozenset()
+    repaired: Mapping[str, int] = field(default_factory=dict)
+
+
+class Enforcement:
+    """The tables of the namespace at a path; another one may take its place there. `touched` and `fileno` may be called
+    by another thread than the rest."""
+
+    def __init__(self, namespace: Path) -> None:
+        self._namespace = namespace
+        self._poll = select.epoll()
+        self._lock = threading.Lock()
+        self._door: _Door | None = None
+
+    def fileno(self) -> int:
+        """Always the same descriptor: readable once something may have been touched, until `touched` was asked."""
+        return self._poll.fileno()
+
+    def converge(self, ruleset: Ruleset, policed: frozenset[str] = frozenset(), *, is_doubted: bool = False) -> Outcome:
+        """Makes ruleset all that is ours, and policed the bridges whose packets meet it.
+
+        What nobody else has touched is not looked at, unless is_doubted; so one changed element costs its change. If
+        the kernel refuses a part, the others go in without it.
+        """
+        try:
+            door = self._entered()
+            door.touched()  # what was heard so far is looked at now
+            return door.inside.call(door.converge, ruleset, policed, is_doubted)
+        except (NftError, OSError) as error:
+            self._leave()
+            return Outcome(str(error))
+
+    def touched(self) -> bool:
+        """Whether somebody else has changed tables or switches since the last `converge`."""
+        with self._lock:
+            try:
+                return self._door is not None and self._door.touched()
+            except OSError:
+                return True
+
+    def counters(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """(packets, bytes) by (table, counter): all of ours. Raises NftError, OSError."""
+        door = self._entered()
+        return door.inside.call(door.counters)
+
+    def can_police(self) -> str | None:
+        """Why this kernel can't enforce policies; None if it can."""
+        try:
+            door = self._entered()
+            return door.inside.call(door.why_not)
+        except (NftError, OSError) as error:
+            return str(error)
+
+    def close(self) -> None:
+        """Lets go; what is in force stays."""
+        self._leave()
+        self._poll.close()
+
+    def _entered(self) -> _Door:
+        if self._door is None or not self._door.inside.is_at(self._namespace):
+            self._leave()
+            try:
+                inside = Inside(self._namespace)
+            except OSError as error:
+                raise NftError(f"the rules of {self._namespace} can't be reached: {error.strerror}") from error
+            try:
+                door = inside.call(_Door, inside)
+            except (OSError, NftError):
+                inside.close()
+                raise
+            with self._lock:
+                self._door = door
+                for heard in door.heard:
+                    self._poll.register(heard, select.EPOLLIN)
+        return self._door
+
+    def _leave(self) -> None:
+        with self._lock:
+            door, self._door = self._door, None
+            if door:
+                for heard in door.heard:
+                    self._poll.unregister(heard)
+        if door:
+            door.close()
+
+
+class _Door:
+    """One namespace, for as long as it is that one. Made in its thread, and working there but for `touched`."""
+
+    def __init__(self, inside: Inside) -> None:
+        self.inside = inside
+        self._nft = open_nft()
+        self._tables = Listing(inside.path)
+        self._asks = Listing(inside.path)
+        self._switches = Switches()
+        self.heard: tuple[socket.socket, socket.socket] = netlink.opened([NFNLGRP_NFTABLES]), open_monitor()
+        self.heard[0].setblocking(False)
+        self._last: Ruleset | None = None
+        self._generation = -1
+
+    def close(self) -> None:
+        self.inside.call(self._nft.close)
+        for one in (self._tables, self._asks, self._switches, *self.heard, self.inside):
+            one.close()
+
+    def touched(self) -> bool:
+        """See Enforcement. Raises OSError."""
+        with suppress(OSError):  # ENOBUFS, too: so much was said that some was lost; the generation tells all
+            while True:
+                self.heard[0].recv(_CHUNK)
+        is_switch_touched = self._switches.heard(self.heard[1])
+        return is_switch_touched or (self._last is not None and self._asks.generation() != self._generation)
+
+    def counters(self) -> dict[tuple[str, str], tuple[int, int]]:
+        return self._tables.counters(PREFIX)
+
+    def why_not(self) -> str | None:
+        if cause := why_no_netfilter():
+            return cause
+        try:
+            self._nft.load(_TRIAL, is_trial=True)
+        except NftError as error:
+            return f"this kernel's nf_tables lacks something that policies need: {error}"
+        return None
+
+    def converge(self, ruleset: Ruleset, policed: frozenset[str], is_doubted: bool) -> Outcome:
+        repaired: dict[str, int] = {}
+        refused: dict[tuple[Table, Hashable], str] = {}
+        before = self._last
+        self._is_alone = True
+        if before is None or is_doubted or self._tables.generation() != self._generation:
+            self._last = None  # whatever goes wrong from here on, the next time looks again
+            found = self._read_back(before if before is not None else ruleset)
+            wrong = wrong_objects(found, before if before is not None else ruleset)
+            if before is not None:
+                repaired |= wrong
+            if wrong:
+                before = self._mended(found, ruleset, refused)
+            elif before is None:
+                before = ruleset
+        if before is not ruleset and not refused:
+            self._last = None
+            before = self._changed(before, ruleset, refused)
+        self._last = before if self._is_alone else None
+        unpoliced, switched = self._switches.converge(policed, is_doubted)
+        return Outcome("", refused, unpoliced, repaired | switched)
+
+    def _read_back(self, wanted: Ruleset) -> Ruleset:
+        """The tables as they are, at one generation, which is noted. Raises NftError, OSError."""
+        for _ in range(5):
+            self._generation = self._tables.generation()
+            found = found_ruleset(self._tables.tables(PREFIX), self._nft.list("list sets\nlist maps"), wanted)
+            if self._tables.generation() == self._generation:
+                return found
+        raise NftError("somebody keeps changing the tables while they are read")
+
+    def _mended(self, found: Ruleset, wanted: Ruleset, refused: dict[tuple[Table, Hashable], str]) -> Ruleset:
+        """From what was found: by the difference, else by the whole, else part by part, from nothing. What is then in
+        force."""
+        nothing = "".join(f"delete table {family} {name}\n" for family, name in found)
+        for text in (difference(found, wanted), nothing + whole(wanted)):
+            try:
+                self._load(text)
+            except NftError:
+                continue
+            return wanted
+        self._load(nothing)
+        return self._changed({}, wanted, refused)
+
+    def _changed(self, before: Ruleset, wanted: Ruleset, refused: dict[tuple[Table, Hashable], str]) -> Ruleset:
+        """In one transaction; if the kernel will not, each changed part in one of its own, those that it refuses left
+        as they were. What is then in force."""
+        try:
+            self._load(difference(before, wanted))
+        except NftError:
+            now = before
+        else:
+            return wanted
+        for table, key in changed_parts(before, wanted):
+            after = {**now, table: {**now.get(table, {}), key: wanted.get(table, {}).get(key, _NO_PART)}}
+            try:
+                self._load(difference(now, after))
+            except NftError as error:
+                refused[table, key] = str(error)
+            else:
+                now = after
+        return now
+
+    def _load(self, text: str) -> None:
+        """Notes the generation, and whether ours was the only transaction since the last that was noted."""
+        if text:
+            self._nft.load(text)
+            found = self._tables.generation()
+            self._is_alone &= found == self._generation + 1
+            self._generation = found
+
+
+def changed_parts(before: Ruleset, wanted: Ruleset) -> list[tuple[Table, Hashable]]:
+    """First those that go, then those that come or change, in order."""
+    gone = [(table, key) for table, parts in before.items() for key in parts if key not in wanted.get(table, {})]
+    return gone + [
+        (table, key)
+        for table, parts in wanted.items()
+        for key, part in parts.items()
+        if before.get(table, {}).get(key) is not part
+    ]
