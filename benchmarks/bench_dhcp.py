@@ -17,8 +17,9 @@ from scapy.layers.l2 import Ether
 
 from dhcp import frame, message
 from dhcp.message import BOOTREQUEST, Message
+from dhcp.render import SERVER_PORT, Reply
 from dhcp.scope import PortScope, Scope4
-from dhcp.server import SERVER_PORT, Bound, Reply
+from dhcp.server import Bound
 
 MAC, SERVER_MAC = "02:00:00:00:00:05", "02:70:67:00:00:01"
 BOUND = Bound(

@@ -30,7 +30,8 @@ _HEADER = struct.Struct("!BBBB4sHH4s4s4s4s16s64s128s4s")
 
 
 class Message(NamedTuple):
-    """One message. chaddr: `hlen` bytes of 16. options: joined values in order of appearance, overload undone."""
+    """One message. chaddr: `hlen` bytes of 16. options: joined values in order of appearance, overload undone. file:
+    the boot file's name, without the zero bytes after it; empty where the field holds options."""
 
     op: int
     xid: bytes
@@ -44,6 +45,7 @@ class Message(NamedTuple):
     giaddr: bytes = ZERO
     htype: int = 1
     hops: int = 0
+    file: bytes = b""
 
 
 def parse(payload: bytes) -> Message | Reason:
@@ -60,12 +62,13 @@ def parse(payload: bytes) -> Message | Reason:
     found = options.decode(payload[FIXED:])
     if isinstance(found, Reason):
         return found
-    if Code.OVERLOAD in found:
+    if (which := found.get(Code.OVERLOAD)) is not None:
         joined = _overloaded(found, file, sname)
         if isinstance(joined, Reason):
             return joined
-        found = joined
-    return Message(op, xid, chaddr[:hlen], found, flags, secs, ciaddr, yiaddr, siaddr, giaddr, htype, hops)
+        found, file = joined, b"" if which[0] & 1 else file
+    name = file.partition(b"\0")[0]
+    return Message(op, xid, chaddr[:hlen], found, flags, secs, ciaddr, yiaddr, siaddr, giaddr, htype, hops, name)
 
 
 def _overloaded(found: dict[int, bytes], file: bytes, sname: bytes) -> dict[int, bytes] | Reason:
@@ -87,18 +90,26 @@ def _overloaded(found: dict[int, bytes], file: bytes, sname: bytes) -> dict[int,
 def encode(message: Message, limit: int = DEFAULT_LIMIT) -> bytes:
     """The message as UDP payload, at least `MINIMUM` and at most `limit` bytes.
 
-    What does not fit after the header goes into `file`, then `sname` (option 52); an option that fits nowhere whole is
-    left out, so callers put the dispensable ones last. limit: at least `MINIMUM`.
+    What does not fit after the header goes into `file` (unless a name is there), then `sname` (option 52); an option
+    that fits nowhere whole is left out, so callers put the dispensable ones last. What a relay said of itself is the
+    last of all and has its room kept (RFC 3046 §2.2). limit: at least `MINIMUM`.
     """
-    encoded = list(options.pieces(message.options.items()))
+    encoded = list(options.pieces(item for item in message.options.items() if item[0] != Code.RELAY_AGENT))
+    relayed = message.options.get(Code.RELAY_AGENT)
+    tail = b"" if relayed is None else options.encode_one(Code.RELAY_AGENT, relayed)
     room = limit - FIXED - 1
+    if len(tail) + 3 > room:
+        tail = b""
+    room -= len(tail)
     if sum(map(len, encoded)) <= room:
-        area, file, sname = b"".join(encoded), b"", b""
+        area, file, sname = b"".join(encoded), message.file, b""
     else:
-        area, file, sname = _pack(encoded, room - 3)
+        area, file, sname = _pack(encoded, room - 3, bool(message.file))
         which = (1 if file else 0) | (2 if sname else 0)
         if which:
             area += bytes((Code.OVERLOAD, 1, which))
+        file = message.file or file
+    area += tail
     header = _HEADER.pack(
         message.op,
         message.htype,
@@ -119,10 +130,11 @@ def encode(message: Message, limit: int = DEFAULT_LIMIT) -> bytes:
     return (header + area + b"\xff").ljust(MINIMUM, b"\0")
 
 
-def _pack(encoded: list[bytes], room: int) -> tuple[bytes, bytes, bytes]:
-    """First fit over options field, `file` (128 bytes) and `sname` (64), each of the latter with its own END."""
+def _pack(encoded: list[bytes], room: int, is_named: bool) -> tuple[bytes, bytes, bytes]:
+    """First fit over options field, `file` (128 bytes) and `sname` (64), each of the latter with its own END. is_named:
+    `file` is taken."""
     fields = [bytearray(), bytearray(), bytearray()]
-    free = [room, 127, 63]
+    free = [room, 0 if is_named else 127, 63]
     for piece in encoded:
         for index, field in enumerate(fields):
             if len(piece) <= free[index]:

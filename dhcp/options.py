@@ -34,10 +34,18 @@ class Code(IntEnum):
     MAX_MESSAGE_SIZE = 57
     RENEWAL_TIME = 58
     REBINDING_TIME = 59
+    VENDOR_CLASS = 60
     CLIENT_ID = 61
+    TFTP_SERVER = 66
+    BOOT_FILE = 67
+    USER_CLASS = 77  # RFC 3004
     RAPID_COMMIT = 80  # RFC 4039
+    CLIENT_FQDN = 81  # RFC 4702
+    RELAY_AGENT = 82  # RFC 3046
+    ARCHITECTURE = 93  # RFC 4578
     DOMAIN_SEARCH = 119  # RFC 3397
     ROUTES = 121  # RFC 3442
+    IPXE = 175  # what iPXE says of itself, in a field of its own
     ROUTES_MS = 249  # the same as 121, under the number that Windows asked for before there was one
     END = 255
 
@@ -112,6 +120,11 @@ def _labels(domain: str) -> list[bytes]:
     if any(not 1 <= len(label) <= 63 for label in labels) or sum(len(label) + 1 for label in labels) > 254:
         raise ValueError(f"{domain!r} is no domain name: labels have 1 to 63 bytes, a name at most 255")
     return labels
+
+
+def encode_name(domain: str) -> bytes:
+    """A name by itself, after RFC 1035 §3.1."""
+    return b"".join(bytes((len(label),)) + label for label in _labels(domain)) + b"\0"
 
 
 def encode_search(domains: Sequence[str]) -> bytes:

@@ -10,12 +10,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Boot:
+    """Where a client boots from over the network. server: IPv4 address of the TFTP or HTTP server (siaddr, option 66).
+
+    files: (architecture as option 93 says it, -1 for every other one; the file's name or URL). ipxe: what iPXE itself
+    is given, a script's name or URL, so that a firmware that loads iPXE does not load it again.
+    """
+
+    server: str
+    files: tuple[tuple[int, str], ...] = ()
+    ipxe: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Scope4:
     """DHCPv4 for one bound port (RFC 2131, 2132).
 
     address/prefix_len: what the client gets. server: the server identifier (option 54), also the source address.
     routes: (destination prefix, next hop) for options 121 and 249; a next hop "0.0.0.0" means on-link (RFC 3442).
-    router: option 3, only where something routes.
+    router: option 3, only where something routes. options: (code, value as it goes on the wire), each in place of what
+    would be said by that code otherwise.
     """
 
     address: str
@@ -30,6 +44,24 @@ class Scope4:
     search: tuple[str, ...] = ()
     ntp: tuple[str, ...] = ()
     routes: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[int, bytes], ...] = ()
+    boot: Boot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pool4:
+    """Addresses for clients that nobody declared, beside the port's own one. name: pools of one name are one.
+
+    told: what such clients are told; its `address` is any of the subnet's. ours: (first, last) of each range that is
+    given here; whole: of the ranges of which others give the rest. limit: most addresses that clients of one port may
+    keep.
+    """
+
+    name: str
+    told: Scope4
+    ours: tuple[tuple[str, str], ...]
+    whole: tuple[tuple[str, str], ...] = ()
+    limit: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +85,11 @@ class ScopeRa:
 
 @dataclass(frozen=True, slots=True)
 class PortScope:
-    """Everything answered at one port. mac: the client's own; server_mac: the source MAC of every answer."""
+    """Everything answered at one port. mac: the client's own; server_mac: the source MAC of every answer. pool: for
+    clients with other MACs, where the port may have such."""
 
     mac: str
     server_mac: str
     v4: Scope4 | None = None
     ra: ScopeRa | None = None
+    pool: Pool4 | None = None

@@ -9,19 +9,28 @@ namespace alive: whoever opened it closes it when the namespace is to go.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import random
 import socket
 import struct
+import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
 from dhcp import ask, frame, message, ra
+from dhcp.decide import REPORTED, Act, LeaseKind
+from dhcp.history import History
+from dhcp.io.journal import Journal, of_pool
+from dhcp.leases import Lease
+from dhcp.message import Message
+from dhcp.pool import Pool
 from dhcp.reason import Reason
+from dhcp.render import SERVER_PORT, Reply
 from dhcp.scope import PortScope
-from dhcp.server import REPORTED, SERVER_PORT, Bound, LeaseKind
+from dhcp.server import QUARANTINE_S, Bound
 
 _SOL_PACKET: Final = 263
 _PACKET_IGNORE_OUTGOING: Final = 23
@@ -85,14 +94,21 @@ def _assemble() -> bytes:
     return bytes(program)
 
 
+_BROADCAST: Final = b"\xff\xff\xff\xff"
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a device's client did with its lease, or which address it formed. address, mac: strings as in the scope."""
+    """What a device's client did with its lease, or which address it formed. address, mac: strings as in the scope.
+
+    until_utc_s: when a lease from a pool ends; None for the port's own address.
+    """
 
     device: str
     address: str
     mac: str
     kind: LeaseKind
+    until_utc_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -106,6 +122,20 @@ class _Port:
     timer: asyncio.TimerHandle | None = None
     asked: int = 0
     asking: asyncio.TimerHandle | None = None
+    declined_s: float = float("-inf")
+    """When the client declined the port's own address, monotonic."""
+    history: History = field(default_factory=History)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """An answer that goes once its lease is written down."""
+
+    device: str
+    pool: str
+    lease: Lease
+    reply: Reply | Reason
+    request: Message
 
 
 def attach_filter(opened: socket.socket) -> None:
@@ -139,26 +169,67 @@ class PacketServer:
     closes it. on_heard is called after the answer has been sent.
     """
 
-    def __init__(self, on_heard: Callable[[Heard], None]) -> None:
+    def __init__(
+        self,
+        on_heard: Callable[[Heard], None],
+        journal: Journal | None = None,
+        now_utc_s: Callable[[], float] = time.time,
+    ) -> None:
+        """journal: where leases from pools are kept; without one, no scope may have a pool."""
         self.counters: Counter[Reason] = Counter()
         self.answered = 0
         self._on_heard = on_heard
+        self._journal = journal
+        self._now_utc_s = now_utc_s
+        self._written: dict[tuple[str, int], Lease] | None = None
+        self._pools: dict[str, Pool] = {}
+        self._waiting: list[_Waiting] = []
+        self._keeping: asyncio.Task[None] | None = None
         self._ports: dict[str, _Port] = {}
         self._socket: socket.socket | None = None
 
     def set(self, device: str, scope: PortScope) -> None:
-        """Answers at `device` by `scope` from now on, and advertises. Raises ValueError, leaving all as it was."""
+        """Answers at `device` by `scope` from now on, and advertises. Raises ValueError or OSError, leaving all as it
+        was. What happened at the port before stays known."""
         bound = Bound(scope) if scope.v4 is not None else None
         advertisement = ra.advertisement(scope) if scope.ra is not None else None
+        self._set_pool(scope)
         former = self._ports.get(device)
         self.drop(device)
         if former is not None and (gone := ra.withdrawal(former.scope, scope)) is not None:
             self._send(device, gone)
         loop = asyncio.get_running_loop()
         port = _Port(scope, bound, advertisement, ra.Schedule(loop.time()), ask.questions(scope))
+        if former is not None:
+            port.history = former.history
         self._ports[device] = port
         self._advertise(device, port)
         self._ask_later(device, port)
+
+    def _set_pool(self, scope: PortScope) -> None:
+        if scope.pool is None:
+            return
+        known = self._pools.get(scope.pool.name)
+        if known is not None:
+            known.set(scope.pool)
+            return
+        if self._journal is None:
+            raise ValueError("the scope has a pool, and there is no journal to keep its leases in")
+        made = Pool(scope.pool)
+        if self._written is None:
+            self._written = self._journal.read()
+        made.leases.load(of_pool(self._written, scope.pool.name))
+        self._pools[scope.pool.name] = made
+
+    def history(self, device: str) -> History | None:
+        """What happened at a device since it is answered."""
+        port = self._ports.get(device)
+        return None if port is None else port.history
+
+    def leases(self, pool: str) -> Iterable[Lease]:
+        """What clients of a pool have, or had."""
+        found = self._pools.get(pool)
+        return () if found is None else found.leases
 
     def drop(self, device: str) -> None:
         """Is silent at `device`; no error when it was."""
@@ -235,32 +306,103 @@ class PacketServer:
         return None
 
     def _dhcp(self, device: str, port: _Port, datagram: frame.Datagram) -> Reason | None:
+        """Answers, and notes for whoever asks why."""
         if datagram.destination_port != SERVER_PORT:
             return Reason.NOT_FOR_US
-        bound = port.bound
-        if bound is None:
-            return Reason.NO_SCOPE
-        if datagram.source_mac != bound.mac:
-            return Reason.FOREIGN_MAC
         request = message.parse(datagram.payload)
+        now_utc_s = self._now_utc_s()
         if isinstance(request, Reason):
+            port.history.note(now_utc_s, request, datagram.source_mac, None)
             return request
-        reply = bound.answer(request)
-        reason: Reason | None = None
-        if isinstance(reply, Reason):
-            reason = reply
-            kind = REPORTED.get(reply)
-        else:
-            ports = (SERVER_PORT, reply.port)
-            sent = frame.udp4(reply.to_mac, bound.server_mac, bound.server, reply.destination, ports, reply.payload)
-            if not self._send(device, sent):
-                return Reason.NOT_SENT
-            kind = REPORTED.get(reply.act)
+        outcome = self._answered(device, port, datagram, request, now_utc_s)
+        if outcome is None:
+            return None  # it is noted when its lease is written down
+        act, address = (outcome.act, outcome.address) if isinstance(outcome, Reply) else (outcome, message.ZERO)
+        port.history.note(now_utc_s, act, request.chaddr, request, address)
+        return outcome if isinstance(outcome, Reason) else None
+
+    def _answered(
+        self, device: str, port: _Port, datagram: frame.Datagram, request: Message, now_utc_s: float
+    ) -> Reply | Reason | None:
+        """What was sent, or why nothing was; None where something waits for the disk."""
+        bound, scope = port.bound, port.scope
+        from_mac, is_unicast = datagram.source_mac, datagram.destination != _BROADCAST
+        if bound is not None and from_mac == bound.mac:
+            is_quarantined = asyncio.get_running_loop().time() - port.declined_s < QUARANTINE_S
+            reply = bound.answer(request, is_unicast=is_unicast, is_quarantined=is_quarantined)
+            if reply is not Reason.FOREIGN_MAC or scope.pool is None:
+                return self._bound(device, port, bound, reply)
+        if scope.pool is None:
+            return Reason.NO_SCOPE if bound is None else Reason.FOREIGN_MAC
+        pool = self._pools[scope.pool.name]
+        answered = pool.answer(device, request, from_mac, now_utc_s, is_unicast)
+        if answered.keep is not None:
+            self._keep(_Waiting(device, scope.pool.name, answered.keep, answered.reply, request))
+            return None
+        if isinstance(answered.reply, Reply) and not self._reply(device, port, answered.reply):
+            return Reason.NOT_SENT
+        return answered.reply
+
+    def _bound(self, device: str, port: _Port, bound: Bound, reply: Reply | Reason) -> Reply | Reason:
+        """Sends the answer to a port's own client, and tells what it means for its address."""
+        if isinstance(reply, Reply) and not self._reply(device, port, reply):
+            return Reason.NOT_SENT
+        kind = REPORTED.get(reply.act if isinstance(reply, Reply) else reply)
         if kind is not None and port.scope.v4 is not None:
             if kind is LeaseKind.BOUND:
                 port.questions.pop(port.scope.v4.address, None)
+            if kind is LeaseKind.DECLINED:
+                port.declined_s = asyncio.get_running_loop().time()
             self._on_heard(Heard(device, port.scope.v4.address, port.scope.mac, kind))
-        return reason
+        return reply
+
+    def _reply(self, device: str, port: _Port, reply: Reply) -> bool:
+        server = port.bound.server if port.bound is not None else self._pools[port.scope.pool.name].answers.server  # type: ignore[union-attr]
+        ports = (SERVER_PORT, reply.port)
+        source_mac = frame.mac(port.scope.server_mac) if port.bound is None else port.bound.server_mac
+        return self._send(device, frame.udp4(reply.to_mac, source_mac, server, reply.destination, ports, reply.payload))
+
+    def _keep(self, waiting: _Waiting) -> None:
+        """Has a lease written down together with all that come meanwhile."""
+        self._waiting.append(waiting)
+        if self._keeping is None:
+            self._keeping = asyncio.get_running_loop().create_task(self._keep_all())
+
+    async def _keep_all(self) -> None:
+        journal = self._journal
+        assert journal is not None
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                await asyncio.to_thread(journal.append, [(waiting.pool, waiting.lease) for waiting in batch])
+                is_kept = True
+            except OSError:  # the client is not told, and asks again; nobody else gets the address meanwhile
+                is_kept = False
+            for waiting in batch:
+                self._kept(waiting, is_kept)
+            alive = [(name, lease) for name, pool in self._pools.items() for lease in pool.leases]
+            if is_kept and journal.is_long(len(alive)):
+                with contextlib.suppress(OSError):  # the long file is as good
+                    await asyncio.to_thread(journal.rewrite, alive)
+        self._keeping = None
+
+    def _kept(self, waiting: _Waiting, is_kept: bool) -> None:
+        """Sends what waited, unless the port went meanwhile, and tells."""
+        port, reply, lease = self._ports.get(waiting.device), waiting.reply, waiting.lease
+        if port is None or port.scope.pool is None:
+            return
+        outcome: Act | Reason = reply.act if isinstance(reply, Reply) else reply
+        if not is_kept:
+            outcome = Reason.NOT_KEPT
+        elif isinstance(reply, Reply) and not self._reply(waiting.device, port, reply):
+            outcome = Reason.NOT_SENT
+        if isinstance(outcome, Reason):
+            self.counters[outcome] += 1
+        port.history.note(self._now_utc_s(), outcome, lease.mac, waiting.request, lease.address.to_bytes(4, "big"))
+        kind = REPORTED.get(outcome)
+        if kind is not None:
+            address = socket.inet_ntoa(lease.address.to_bytes(4, "big"))
+            self._on_heard(Heard(waiting.device, address, lease.mac.hex(":"), kind, lease.until_s))
 
     def _solicitation(self, device: str, port: _Port, solicitation: frame.Icmp6) -> Reason | None:
         if port.advertisement is None or port.scope.ra is None:

@@ -19,8 +19,8 @@ from typing import Protocol
 
 import msgspec
 
+from dhcp.decide import LeaseKind
 from dhcp.scope import PortScope
-from dhcp.server import LeaseKind
 from overlay.kernel.converge import Outcome, PortState
 from overlay.kernel.monitor import Heard
 from overlay.parts import Focus, between
@@ -147,6 +147,8 @@ class Agent:
         self._named: dict[str, str] = {}
         """Keys of what has been said of guests, by id."""
         self._leased: dict[str, dict[str, bool]] = {}
+        self._declined: dict[str, str] = {}
+        """By port, the address that its client has declined and not taken since."""
         self._silent_since: dict[str, float] = {}
         """Ports whose client was not heard to hold any IPv4 address, since when that is known (monotonic)."""
         self._told_by = time.monotonic() + TOLD_S
@@ -228,12 +230,18 @@ class Agent:
         self._standing.alone(since, cause, self._vouched_utc_s + self._max_stale_s if self._view.complete else 0.0)
 
     def leased(self, leased: Leased) -> None:
-        """Notes what the responder told a client, or saw it form."""
+        """Notes what the responder told a port's client, or saw it form."""
+        if leased.until_utc_s is not None:
+            return  # of a pool: whoever asks hears of it from the responder
         held = self._leased.setdefault(leased.port, {})
         if leased.kind is LeaseKind.BOUND:
             for address in [a for a in held if ":" not in a]:
                 del held[address]
         held[leased.address] = leased.kind in (LeaseKind.BOUND, LeaseKind.FORMED)
+        if leased.kind is LeaseKind.DECLINED:
+            self._declined[leased.port] = leased.address
+        elif leased.kind is LeaseKind.BOUND:
+            self._declined.pop(leased.port, None)
         self._touched.add(PortId(leased.port))
         self._again()
 
@@ -460,6 +468,7 @@ class Agent:
         """Whatever comes up at these ports next has asked for nothing yet."""
         for port in want.ports:
             self._leased.pop(port, None)
+            self._declined.pop(port, None)
             self._silent_since.pop(port, None)
             self._touched.add(PortId(port))
         self._responder.forget(port_key(port) for port in want.ports)
@@ -488,6 +497,8 @@ class Agent:
             if port in derived.bound:
                 status = self._outcome.ports.get(port) if self._outcome is not None else None
                 problem = self._problems.get(port_key(port), "")
+                if not problem and (address := self._declined.get(port)):
+                    problem = f"its client declined {address}: it says that another answers for it"
                 leased = self._leased.get(port, {})
                 found.append(observed_port(self._host, derived.bound[port], status, leased, problem))
             else:

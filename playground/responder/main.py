@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from dhcp.io.journal import Journal
 from playground.responder import memory
 from playground.responder.protocol import LINE_LIMIT, Problem, Report, Update, decode_update, encode_line
 from playground.responder.service import Service, lease_key
@@ -42,7 +43,7 @@ class Responder:
         self._agents: set[asyncio.StreamWriter] = set()
         self._conversations: set[asyncio.Task[None]] = set()
         self._save_timer: asyncio.TimerHandle | None = None
-        self._service = Service(data_plane, self._report, time.time)
+        self._service = Service(data_plane, self._report, time.time, Journal(file.with_name(file.stem + ".leases")))
 
     @property
     def document(self) -> Mapping[str, bytes]:
@@ -118,7 +119,7 @@ class Responder:
     def _report(self, report: Report) -> None:
         for writer in list(self._agents):
             self._tell(writer, report)
-        if report.leased is not None:
+        if report.leased is not None and report.leased.until_utc_s is None:
             try:
                 memory.note(self._file, lease_key(report.leased), report.leased)
             except OSError as error:

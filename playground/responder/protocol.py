@@ -18,8 +18,8 @@ from typing import Final
 
 import msgspec
 
+from dhcp.decide import LeaseKind as LeaseKind
 from dhcp.scope import PortScope
-from dhcp.server import LeaseKind as LeaseKind
 
 LINE_LIMIT: Final = 64 << 20
 """Longest line read, in bytes; a whole map of 100 000 ports is about 50 MB."""
@@ -54,13 +54,15 @@ Value = PortScope | View | Name
 
 
 class Leased(msgspec.Struct, frozen=True, kw_only=True):
-    """The last word on a port's lease. at_utc_s: seconds since the epoch."""
+    """The last word on a port's lease. Times: seconds since the epoch. until_utc_s: the end of one from a pool; None
+    for the port's own address."""
 
     port: str
     address: str
     mac: str
     at_utc_s: float
     kind: LeaseKind
+    until_utc_s: float | None = None
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):

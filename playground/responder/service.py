@@ -13,9 +13,10 @@ from typing import Final, assert_never
 
 import msgspec
 
+from dhcp.decide import LeaseKind
+from dhcp.io.journal import Journal
 from dhcp.io.packet import Heard, PacketServer, open_socket
 from dhcp.scope import PortScope
-from dhcp.server import LeaseKind
 from overlay.state import PortId, port_device
 from playground.responder import netns
 from playground.responder.protocol import DATA_PLANE_KEY, Leased, Name, Problem, Report, Update, View, decode_value
@@ -33,13 +34,16 @@ def lease_key(leased: Leased) -> str:
 
 
 class Service:
-    """Answers by the map that `apply` was given. report: called for leases and problems, never for acks."""
+    """Answers by the map that `apply` was given. report: called for leases and problems, never for acks. journal: where
+    leases from pools are kept."""
 
-    def __init__(self, data_plane: str, report: Callable[[Report], None], now_utc_s: Callable[[], float]) -> None:
+    def __init__(
+        self, data_plane: str, report: Callable[[Report], None], now_utc_s: Callable[[], float], journal: Journal
+    ) -> None:
         self.document: dict[str, bytes] = {}
         self.leases: dict[str, Leased] = {}
         self.problems: dict[str, str] = {}
-        self.packets: Final = PacketServer(self._heard)
+        self.packets: Final = PacketServer(self._heard, journal, now_utc_s)
         self.views: Final = Views(self._problem)
         self._data_plane: Final = data_plane
         self._opened_in: netns.Identity | None = None
@@ -73,7 +77,7 @@ class Service:
                     self.views.set_name(playground, port, value)
                 case _:
                     assert_never(value)
-        except (ValueError, OverflowError, msgspec.MsgspecError) as error:
+        except (ValueError, OverflowError, OSError, msgspec.MsgspecError) as error:
             # What stood there before still answers.
             self._problem(key, str(error))
             return
@@ -135,8 +139,16 @@ class Service:
     def _heard(self, heard: Heard) -> None:
         port = heard.device.removeprefix("pg")
         leased = Leased(
-            port=port, address=heard.address, mac=heard.mac, at_utc_s=round(self._now_utc_s(), 3), kind=heard.kind
+            port=port,
+            address=heard.address,
+            mac=heard.mac,
+            at_utc_s=round(self._now_utc_s(), 3),
+            kind=heard.kind,
+            until_utc_s=heard.until_utc_s,
         )
+        if leased.until_utc_s is not None:  # from a pool: the journal remembers it
+            self._report(Report(leased=leased))
+            return
         key = lease_key(leased)
         last = self.leases.get(key)
         is_same = last is not None and msgspec.structs.replace(last, at_utc_s=leased.at_utc_s) == leased

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dhcp.server import LeaseKind
+from dhcp.decide import LeaseKind
 from overlay.kernel.converge import Outcome
 from overlay.kernel.memory import MemoryDataPlane
 from overlay.state import HostState, port_device
@@ -235,6 +235,36 @@ def test_nothing_is_reported_before_the_responder_has_said_what_clients_hold(tmp
             host.responder.has_told = True
             host.agent.answering()
             await host.link.until(lambda: P0.id in host.link.ports)
+            assert host.link.ports[P0.id].leased == P0.addresses[:1]
+
+    run(work())
+
+
+def test_an_address_that_its_client_declined_is_said_until_it_is_taken(tmp_path: Path) -> None:
+    async def work() -> None:
+        host = Host("n1", Machine(), tmp_path)
+        told = Leased(port=P0.id, address=P0.addresses[0], mac=P0.mac, at_utc_s=1.0, kind=LeaseKind.DECLINED)
+        async with running(host):
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await host.link.until(lambda: host.is_said("running"))
+            host.agent.leased(told)
+            await host.link.until(lambda: P0.id in host.link.ports and "declined" in host.link.ports[P0.id].cause)
+            host.agent.leased(msgspec.structs.replace(told, kind=LeaseKind.BOUND))
+            await host.link.until(lambda: not host.link.ports[P0.id].cause)
+
+    run(work())
+
+
+def test_a_lease_of_a_client_that_nobody_declared_is_not_the_ports(tmp_path: Path) -> None:
+    async def work() -> None:
+        host = Host("n1", Machine(), tmp_path)
+        told = Leased(port=P0.id, address=P0.addresses[0], mac=P0.mac, at_utc_s=1.0, kind=LeaseKind.BOUND)
+        async with running(host):
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await host.link.until(lambda: host.is_said("running"))
+            host.agent.leased(told)
+            host.agent.leased(msgspec.structs.replace(told, address="10.0.0.200", until_utc_s=9.0))
+            await host.link.until(lambda: P0.id in host.link.ports and host.link.ports[P0.id].leased != ())
             assert host.link.ports[P0.id].leased == P0.addresses[:1]
 
     run(work())

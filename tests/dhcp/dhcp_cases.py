@@ -7,7 +7,7 @@ from typing import Any
 
 from dhcp.message import BOOTREQUEST, Message
 from dhcp.options import Code, MessageType
-from dhcp.scope import PortScope, Scope4, ScopeRa
+from dhcp.scope import Pool4, PortScope, Scope4, ScopeRa
 
 MAC = "02:00:00:00:00:05"
 MAC_BYTES = bytes.fromhex("020000000005")
@@ -49,3 +49,15 @@ def a_port(v4: Scope4 | None = None, ra: ScopeRa | None = None) -> PortScope:
 def a_request(kind: MessageType | None, options: dict[int, bytes] | None = None, **fields: Any) -> Message:
     found: dict[int, bytes] = {} if kind is None else {Code.MESSAGE_TYPE: bytes((kind,))}
     return Message(BOOTREQUEST, b"\x12\x34\x56\x78", MAC_BYTES, found | (options or {}))._replace(**fields)
+
+
+def a_pool(**changes: Any) -> Pool4:
+    """10.20.0.100 to 10.20.0.107, of which the first four are given here."""
+    pool = Pool4(
+        name="grid",
+        told=a_scope4(address="10.20.0.1", hostname=None, lease_s=600),
+        ours=(("10.20.0.100", "10.20.0.103"),),
+        whole=(("10.20.0.100", "10.20.0.107"),),
+        limit=3,
+    )
+    return replace(pool, **changes)

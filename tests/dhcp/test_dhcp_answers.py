@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dhcp import options
+from dhcp.decide import DECISIONS, REPORTED, Act, LeaseKind, Situation, Standing, situation
 from dhcp.frame import BROADCAST_MAC
 from dhcp.message import BOOTREPLY, MINIMUM, ZERO, Message, encode, parse
 from dhcp.options import Code, MessageType
 from dhcp.reason import Reason
-from dhcp.server import DECISIONS, REPORTED, Act, Bound, LeaseKind, Reply, Situation, answer, parameters
+from dhcp.render import Reply, parameters
+from dhcp.scope import Boot
+from dhcp.server import MAX_HOPS, Bound, answer
 
 FOREVER = 0xFFFFFFFF
 D, R = MessageType.DISCOVER, MessageType.REQUEST
@@ -72,6 +75,8 @@ def reply_to(request: Message, bound: Bound | None = None) -> Message:
         (a_request(MessageType.NAK), Reason.UNEXPECTED_TYPE),
         (a_request(None, {Code.MESSAGE_TYPE: b"\x63"}), Reason.UNEXPECTED_TYPE),
         (a_request(None, {Code.MESSAGE_TYPE: b""}), Reason.UNEXPECTED_TYPE),
+        (a_request(D, hops=MAX_HOPS + 1), Reason.RELAY_LOOP),
+        (a_request(D, giaddr=SERVER), Reason.RELAY_LOOP),
         (a_request(D, op=BOOTREPLY), Reason.NOT_A_REQUEST),
         (a_request(D, htype=6), Reason.NOT_ETHERNET),
         (a_request(D, chaddr=bytes(16)), Reason.NOT_ETHERNET),
@@ -83,7 +88,51 @@ def test_each_situation_has_its_answer(request_: Message, expected: Act | Reason
 
 
 def test_the_table_has_a_row_for_every_situation() -> None:
-    assert set(DECISIONS) == set(itertools.product(Situation, (True, False)))
+    assert set(DECISIONS) == set(itertools.product(Situation, Standing))
+
+
+def test_the_table_has_an_act_for_every_message_but_those_that_ask_for_nothing() -> None:
+    silent = {
+        doing for doing in Situation if all(isinstance(DECISIONS[doing, standing], Reason) for standing in Standing)
+    }
+    assert silent == {Situation.SELECTING_OTHER, Situation.DECLINING, Situation.RELEASING}
+
+
+def test_no_row_gives_an_address_that_is_anothers() -> None:
+    given = {(doing, standing) for (doing, standing), act in DECISIONS.items() if act is Act.ACK}
+    assert {standing for _, standing in given} == {Standing.OWN, Standing.FREE, Standing.QUARANTINED}
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (a_request(D), Reason.QUARANTINED),
+        (a_request(D, {Code.RAPID_COMMIT: b""}), Reason.QUARANTINED),
+        (a_request(R, {SERVER_ID: SERVER, WANTS: ADDRESS}), Act.NAK),
+        (a_request(R, {WANTS: ADDRESS}), Reason.QUARANTINED),
+        (a_request(R, ciaddr=ADDRESS), Act.ACK),
+        (a_request(MessageType.INFORM), Act.ACK_INFORM),
+        (a_request(MessageType.DECLINE, {WANTS: ADDRESS}), Reason.DECLINED),
+        (a_request(MessageType.RELEASE, ciaddr=ADDRESS), Reason.RELEASED),
+    ],
+)
+def test_an_address_that_was_declined_rests(request_: Message, expected: Act | Reason) -> None:
+    assert the_bound().decide(request_, is_quarantined=True) is expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "is_unicast", "expected"),
+    [
+        (a_request(R, ciaddr=ADDRESS), True, Situation.RENEWING),
+        (a_request(R, ciaddr=ADDRESS), False, Situation.REBINDING),
+        (a_request(R, ciaddr=ADDRESS, giaddr=OTHER), True, Situation.REBINDING),
+        (a_request(R, {WANTS: ADDRESS}), True, Situation.INIT_REBOOT),
+    ],
+)
+def test_who_was_sent_a_request_tells_renewing_from_rebinding(
+    request_: Message, is_unicast: bool, expected: Situation
+) -> None:
+    assert situation(request_, SERVER, is_unicast) is expected
 
 
 def test_only_offers_acks_declines_and_releases_are_reported() -> None:
@@ -223,7 +272,7 @@ def test_a_point_to_point_prefix_has_no_broadcast_address() -> None:
 @pytest.mark.parametrize(("asked", "mtu", "expected"), [(None, 1400, 548), (300, 1400, 548), (1500, 1400, 1372)])
 def test_a_reply_keeps_to_what_the_client_and_the_mtu_allow(asked: int | None, mtu: int, expected: int) -> None:
     sizes = {} if asked is None else {int(Code.MAX_MESSAGE_SIZE): asked.to_bytes(2, "big")}
-    assert the_bound(mtu=mtu).limit(a_request(D, sizes)) == expected
+    assert the_bound(mtu=mtu).answers.limit(a_request(D, sizes)) == expected
 
 
 def test_a_scope_too_large_for_the_client_is_overloaded_and_cut_to_the_limit() -> None:
@@ -252,15 +301,35 @@ def test_a_scope_that_no_client_can_be_told_is_refused(changes: dict[str, object
         the_bound(**changes)
 
 
+def assert_rendered_as_composed(bound: Bound, request: Message, act: Act) -> None:
+    answers = bound.answers
+    composed = encode(answers.compose(request, act, bound.address), answers.limit(request))
+    assert answers.render(request, act, bound.address) == composed
+
+
 four = st.binary(min_size=4, max_size=4)
-wishes = st.dictionaries(
-    st.sampled_from([50, 54, 55, 57, 61, 80, 12, 82]),
-    st.binary(max_size=20) | st.sampled_from([ADDRESS, SERVER]),
-    max_size=6,
+ASKED = (1, 3, 6, 12, 15, 26, 43, 51, 66, 67, 114, 119, 121, 224)
+SAID = {
+    Code.PARAMETER_LIST: st.lists(st.sampled_from(ASKED), max_size=12).map(bytes),
+    Code.REQUESTED_ADDRESS: st.sampled_from([ADDRESS, OTHER, b""]),
+    Code.SERVER_ID: st.sampled_from([SERVER, OTHER]),
+    Code.MAX_MESSAGE_SIZE: st.sampled_from([b"", b"\0\0", b"\x02\x40", b"\x05\xdc", b"\xff\xff"]),
+    Code.CLIENT_ID: st.binary(max_size=300),
+    Code.RAPID_COMMIT: st.just(b""),
+    Code.VENDOR_CLASS: st.sampled_from([b"PXEClient:Arch:00007", b"HTTPClient:Arch:00016", b"udhcp"]),
+    Code.USER_CLASS: st.sampled_from([b"iPXE", b"\x04iPXE", b"other"]),
+    Code.CLIENT_FQDN: st.sampled_from([b"", b"\0\0\0w", b"\x05\0\0\x01w\0", b"\x01\0\0w.x"]),
+    Code.RELAY_AGENT: st.binary(max_size=300),
+    Code.ARCHITECTURE: st.sampled_from([b"", b"\0\0", b"\0\x07", b"\0\x10", b"\0\x63\0\x07"]),
+    Code.IPXE: st.just(b"\x01\x01\0"),
+}
+wishes = st.fixed_dictionaries({}, optional={int(code): values for code, values in SAID.items()})
+BOOT = Boot(
+    "10.20.0.9", ((0, "undionly.kpxe"), (7, "x" * 130), (16, "http://10.20.0.9/b.efi"), (-1, "b.img")), "http://x/i"
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     kind=st.sampled_from(MessageType),
     wished=wishes,
@@ -269,15 +338,25 @@ wishes = st.dictionaries(
     giaddr=st.sampled_from([ZERO, OTHER]),
     xid=four,
     names=st.integers(0, 12),
+    boot=st.sampled_from([None, BOOT]),
 )
 def test_the_rendered_reply_is_the_composed_one(
-    kind: MessageType, wished: dict[int, bytes], flags: int, ciaddr: bytes, giaddr: bytes, xid: bytes, names: int
+    kind: MessageType,
+    wished: dict[int, bytes],
+    flags: int,
+    ciaddr: bytes,
+    giaddr: bytes,
+    xid: bytes,
+    names: int,
+    boot: Boot | None,
 ) -> None:
-    bound = the_bound(search=tuple(f"{'x' * 30}{number}.internal" for number in range(names)))
+    search = tuple(f"{'x' * 30}{number}.internal" for number in range(names))
+    bound = the_bound(search=search, boot=boot, options=((43, b"\1\2"), (114, b"http://p/"), (224, b"x" * 300)))
     request = a_request(kind, wished, flags=flags, ciaddr=ciaddr, giaddr=giaddr, xid=xid)
     act = bound.decide(request)
     if isinstance(act, Act):
-        assert bound.render(request, act) == encode(bound.compose(request, act), bound.limit(request))
+        assert_rendered_as_composed(bound, request, act)
+        assert_rendered_as_composed(bound, request, act)  # what was rendered before is as good
 
 
 @settings(max_examples=100, deadline=None)

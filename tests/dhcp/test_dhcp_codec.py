@@ -34,6 +34,7 @@ messages = st.builds(
     giaddr=fields,
     htype=st.integers(0, 255),
     hops=st.integers(0, 255),
+    file=st.binary(max_size=128).filter(lambda name: b"\0" not in name),
 )
 
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import pytest
 from virtual_time import EPOCH_S, VirtualLoop, run
 
-from dhcp.server import LeaseKind
+from dhcp.decide import LeaseKind
 from overlay.kernel.converge import OpError
 from overlay.kernel.memory import MemoryDataPlane
 from overlay.ops import Op, describe

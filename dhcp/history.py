@@ -1,0 +1,87 @@
+"""Pure. What happened at one port, for people who ask why a client has no address: counts, the last exchanges, and what
+is known of its clients. Bounded, whatever is sent; decides nothing."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Final, NamedTuple
+
+from dhcp.decide import Act
+from dhcp.message import ZERO, Message
+from dhcp.options import Code
+from dhcp.reason import Reason
+
+EXCHANGES: Final = 16
+"""So many are remembered a port: a boot has two, and a client in trouble repeats itself."""
+_KINDS: Final = {
+    b"\x01": "DISCOVER",
+    b"\x03": "REQUEST",
+    b"\x04": "DECLINE",
+    b"\x07": "RELEASE",
+    b"\x08": "INFORM",
+}
+_TEXT: Final = 64
+"""Bytes of what a client says of itself that are kept."""
+
+
+class Exchange(NamedTuple):
+    """One message of a client and what came of it. mac: 6 bytes; address: that it named, or was given. outcome: None
+    for a frame of another protocol that was taken note of."""
+
+    at_utc_s: float
+    what: str
+    mac: bytes
+    address: bytes
+    outcome: Act | Reason
+
+
+class Client(NamedTuple):
+    """What a client says of itself (options 61, 60, 12), and when it was heard last."""
+
+    seen_utc_s: float
+    client_id: bytes = b""
+    vendor: str = ""
+    hostname: str = ""
+
+
+class History:
+    """Of one port. Cheap to add to: this is done for each message."""
+
+    __slots__ = ("counts", "exchanges", "last")
+
+    def __init__(self) -> None:
+        self.counts: Final[Counter[Act | Reason]] = Counter()
+        self.exchanges: Final[deque[Exchange]] = deque(maxlen=EXCHANGES)
+        self.last: tuple[float, Message] | None = None
+        """The last message that was a client's own, and when."""
+
+    def note(
+        self, now_utc_s: float, outcome: Act | Reason, mac: bytes, request: Message | None, address: bytes = ZERO
+    ) -> None:
+        """One message came in, of which `outcome` was made. request: None where it could not be read."""
+        self.counts[outcome] += 1
+        if request is None:
+            self.exchanges.append(Exchange(now_utc_s, "", mac, address, outcome))
+            return
+        said = request.options
+        what = _KINDS.get(said.get(Code.MESSAGE_TYPE, b""), "")
+        if address == ZERO:
+            address = said.get(Code.REQUESTED_ADDRESS, request.ciaddr)
+        self.exchanges.append(Exchange(now_utc_s, what, mac, address, outcome))
+        if outcome is not Reason.FOREIGN_MAC:
+            self.last = (now_utc_s, request)
+
+    @property
+    def client(self) -> Client | None:
+        """The one that was heard last."""
+        return None if self.last is None else described(*self.last)
+
+
+def described(seen_utc_s: float, request: Message) -> Client:
+    """What a client said of itself in one message, cut to what a person reads."""
+
+    def text(code: int) -> str:
+        return request.options.get(code, b"")[:_TEXT].decode("utf-8", "replace")
+
+    identifier = request.options.get(Code.CLIENT_ID, b"")[:_TEXT]
+    return Client(seen_utc_s, identifier, text(Code.VENDOR_CLASS), text(Code.HOSTNAME))
