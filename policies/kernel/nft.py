@@ -34,7 +34,7 @@ class NftCommand:
 
     def list(self, text: str) -> list[dict[str, Any]]:
         """Entries of all `list …` commands. Raises NftError."""
-        said = _run([_find("nft", "nftables"), "-j", "-f", "-"], text)
+        said = _run([_find("nft", "nftables"), "-j", text], "")  # from a file it would read JSON alone
         return [entry for line in said.splitlines() if line for entry in json.loads(line)["nftables"]]
 
     def close(self) -> None:
