@@ -2,7 +2,7 @@
 
 The agent opens with `Hello`, the controller answers `Welcome` and then keeps the agent's view: `Enter` a scope with a
 snapshot, `Changed` records, `Leave`. The agent sends `Report`s of what it observed. Whatever either side does not have
-after a reconnect is sent again whole; the agent diffs.
+after a reconnect is sent again whole; the agent diffs. Beside that the controller may `Ask`, and the agent `Answer`s.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from playground.questions import Question
 from playground.records import (
     BindingRecord,
     Driver,
@@ -109,6 +110,29 @@ class Execute(_Said, frozen=True, tag="execute"):
     env: dict[str, str]
 
 
+class Ask(_Said, frozen=True, tag="ask"):
+    """A question; `Answer`s with its id come back, at once or, of one that is followed, until `Enough`."""
+
+    id: str
+    question: Question
+
+
+class Enough(_Said, frozen=True, tag="enough"):
+    """No more answers to a question are wanted."""
+
+    id: str
+
+
+class Answer(_Said, frozen=True, tag="answer"):
+    """What the question's kind says (`playground.questions`). problem: why there is no answer; then that is the last,
+    and body is null."""
+
+    id: str
+    body: msgspec.Raw
+    is_last: bool = True
+    problem: str = ""
+
+
 class Report(_Said, frozen=True, tag="report"):
     """Observations that are new or changed since the last report of this session, and keys that no longer hold.
 
@@ -124,8 +148,8 @@ class Beat(_Said, frozen=True, tag="beat"):
     """The agent is there and its loop turns. Said every `BEAT_S`; what a controller has not heard for long is gone."""
 
 
-FromAgent = Hello | Report | Beat
-FromController = Welcome | Enter | Changed | Leave | Complete | Execute
+FromAgent = Hello | Report | Answer | Beat
+FromController = Welcome | Enter | Changed | Leave | Complete | Execute | Ask | Enough
 
 _encoder = msgspec.json.Encoder()
 _from_agent: msgspec.json.Decoder[FromAgent] = msgspec.json.Decoder(FromAgent)

@@ -79,7 +79,7 @@ class Execution:
             host, guest, driver = record.host, record.id, record.driver
         session = self._sessions.connected.get(host or "")
         if session is None:
-            raise NotPossible(self._absence(host or ""))
+            raise NotPossible(absence(self._world, host or ""))
         id = secrets.token_hex(16)
         channel = self._open[id] = Channel()
         try:
@@ -91,18 +91,6 @@ class Execution:
         finally:
             self._open.pop(id, None)
         return channel
-
-    def _absence(self, host: str) -> str:
-        """Why nothing can be run on a host that has no session."""
-        if host not in self._world.hosts:
-            return f"no host {host}; hosts are {', '.join(sorted(self._world.hosts)) or 'none'}"
-        match host_state(self._world, host):
-            case "never":
-                return f"host {host} has never connected; start its agent there (`playground agent --help`)"
-            case "up":
-                return f"the agent of host {host} is not connected at the moment; try again in a few seconds"
-            case _:
-                return f"host {host} is gone: its agent is not connected"
 
     async def run(
         self,
@@ -162,3 +150,16 @@ class Execution:
         channel.closed.set()
         if not channel.to_agent.full():
             channel.to_agent.put_nowait(None)
+
+
+def absence(world: World, host: str) -> str:
+    """Why nothing can be asked of a host that has no session."""
+    if host not in world.hosts:
+        return f"no host {host}; hosts are {', '.join(sorted(world.hosts)) or 'none'}"
+    match host_state(world, host):
+        case "never":
+            return f"host {host} has never connected; start its agent there (`playground agent --help`)"
+        case "up":
+            return f"the agent of host {host} is not connected at the moment; try again in a few seconds"
+        case _:
+            return f"host {host} is gone: its agent is not connected"

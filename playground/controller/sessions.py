@@ -83,6 +83,21 @@ class Session:
     kept_s: float = 0.0
     strays: set[str] | None = None
     dirty: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: dict[str, asyncio.Queue[wire.Answer | None]] = field(default_factory=dict)
+
+    def answered(self, answer: wire.Answer) -> None:
+        """Hands an answer to whoever asked, if anybody still listens; who listens too slowly misses the oldest."""
+        if (answers := self.asked.get(answer.id)) is not None:
+            if answers.full():
+                answers.get_nowait()
+            answers.put_nowait(answer)
+
+    def end_answers(self) -> None:
+        """The agent is gone: whoever waits for it waits in vain."""
+        for answers in self.asked.values():
+            if answers.full():
+                answers.get_nowait()
+            answers.put_nowait(None)
 
 
 class Sessions:
@@ -160,6 +175,7 @@ class Sessions:
             await asyncio.gather(*tasks, return_exceptions=True)
             if self.connected.get(hello.host) is session:
                 del self.connected[hello.host]
+            session.end_answers()
 
     async def _register(self, hello: wire.Hello, session: Session) -> None:
         """Writes what the agent says of its host, unless that contradicts the site file or another agent."""
@@ -268,6 +284,8 @@ class Sessions:
                 match message:
                     case wire.Beat():
                         pass
+                    case wire.Answer():
+                        session.answered(message)
                     case wire.Report():
                         await self._hear_arrivals(session, message)
                         await reports.put(message)

@@ -1,0 +1,278 @@
+"""What this host can show of its policies: verdicts that were logged, counters, what the kernel holds, and flows.
+
+Answers the controller's questions (`playground.questions`); keeps a bounded number of verdicts for whoever asks later.
+Decides nothing, and changes nothing but connection tracking when a guest comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, assert_never
+
+import msgspec
+
+from playground import wire
+from playground.questions import (
+    MOST_FLOWS,
+    Checked,
+    CheckPolicies,
+    Count,
+    Counted,
+    CountVerdicts,
+    Flows,
+    FollowVerdicts,
+    PortFlows,
+    TakeFlows,
+    Taken,
+    TellFlows,
+    Verdict,
+    Verdicts,
+)
+from policies.flows import SEEN_REPLY, Flow, concerns
+from policies.kernel.conntrack import Conntrack
+from policies.kernel.nflog import LogSocket
+from policies.verdicts import Judgement, Judgements, LoggedPacket
+
+log = logging.getLogger("agent")
+
+KEPT = 2000
+"""Verdicts that are kept for whoever begins to follow."""
+
+AT_ONCE = 500
+"""Verdicts in one answer."""
+
+GATHERED_S = 0.1
+"""How long what is followed gathers before it is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """Where the flows of a port are: the zone of its network here, and the addresses that are the port's."""
+
+    zone: int
+    addresses: tuple[str, ...]
+
+
+class Enforced(Protocol):
+    """The rules of this host, as evidence needs them. What reads the kernel may take long, and raises OSError."""
+
+    def judgements(self) -> Judgements: ...
+
+    def tracked(self, port: str) -> Tracked | None:
+        """None for a port that has no end here, or whose network nobody polices."""
+        ...
+
+    def differences(self) -> list[str]:
+        """What the kernel holds and should not, or does not and should; reads it."""
+        ...
+
+    def counters(self) -> Mapping[str, tuple[int, int]]:
+        """Packets and bytes by judgement's id; reads them."""
+        ...
+
+
+class Evidence:
+    """One host's. Lives in the agent's loop; whatever reads the kernel does so in a thread."""
+
+    def __init__(self, namespace: Path, enforced: Enforced, say: Callable[[wire.Answer], Awaitable[bool]]) -> None:
+        """namespace: the data plane's path. say: sends an answer, false when there is no connection."""
+        self._namespace = namespace
+        self._enforced = enforced
+        self._say = say
+        self._log: LogSocket | None = None
+        self._heard_in = (0, 0)
+        self._cause = ""
+        self._kept: deque[Verdict] = deque(maxlen=KEPT)
+        self._lost = 0
+        self._number = time.time_ns() // 1000
+        self._news = asyncio.Event()
+        self._answering: dict[str, asyncio.Task[None]] = {}
+
+    def listen(self) -> None:
+        """Hears what rules log in the data plane's namespace, also in one that took the place of another. Cheap; a
+        cause that hinders it is said once."""
+        try:
+            found = self._namespace.stat()
+            if (found.st_dev, found.st_ino) == self._heard_in:
+                return
+            self._hang_up()
+            self._log = LogSocket(self._namespace)
+            self._heard_in = found.st_dev, found.st_ino
+            asyncio.get_running_loop().add_reader(self._log.fileno(), self._hear)
+            self._cause = ""
+        except OSError as error:
+            if self._cause != str(error):
+                log.warning("verdicts are not heard error=%s", error)
+            self._cause = str(error)
+
+    def close(self) -> None:
+        """Hears and answers no more."""
+        self.forget()
+        self._hang_up()
+
+    def asked(self, ask: wire.Ask) -> None:
+        """Begins to answer."""
+        task = asyncio.create_task(self._answer(ask))
+        self._answering[ask.id] = task
+        task.add_done_callback(lambda _: self._answering.pop(ask.id, None))
+
+    def enough(self, enough: wire.Enough) -> None:
+        """Ends an answer."""
+        if (task := self._answering.get(enough.id)) is not None:
+            task.cancel()
+
+    def forget(self) -> None:
+        """Whoever asked is gone."""
+        for task in self._answering.values():
+            task.cancel()
+
+    def _hang_up(self) -> None:
+        if self._log is not None:
+            asyncio.get_running_loop().remove_reader(self._log.fileno())
+            self._log.close()
+            self._log, self._heard_in = None, (0, 0)
+
+    def _hear(self) -> None:
+        if self._log is None:
+            return
+        known = self._enforced.judgements()
+        lost = self._log.lost
+        for packet in self._log.read(time.time()):
+            if (judgement := known.get(packet.id)) is not None:
+                self._number += 1
+                self._kept.append(_verdict(self._number, judgement, packet))
+        self._lost += self._log.lost - lost
+        self._news.set()
+
+    async def _answer(self, ask: wire.Ask) -> None:
+        try:
+            if isinstance(ask.question, FollowVerdicts):
+                await self._follow(ask.id, ask.question)
+                return
+            body = await asyncio.to_thread(self._found, ask.question)
+        except OSError as error:
+            await self._say(wire.Answer(ask.id, msgspec.Raw(b"null"), problem=str(error)))
+            return
+        await self._say(wire.Answer(ask.id, msgspec.Raw(msgspec.json.encode(body))))
+
+    def _found(self, question: CheckPolicies | CountVerdicts | TellFlows | TakeFlows) -> object:
+        """Raises OSError."""
+        match question:
+            case CheckPolicies():
+                return Checked(self._enforced.differences())
+            case CountVerdicts():
+                return Counted(list(self._counted(question.playground)))
+            case TellFlows():
+                return self.flows(question.ports)
+            case TakeFlows():
+                return self.take(question.flows)
+            case _:
+                assert_never(question)
+
+    async def _follow(self, id: str, question: FollowVerdicts) -> None:
+        """Until it is cancelled, or nobody hears it. What is lost before it began is not told."""
+        after, lost = question.after, self._lost
+        is_first = True
+        while True:
+            self._news.clear()
+            rows = [row for row in self._kept if row.number > after]
+            while rows or is_first:
+                is_first = False
+                part, rows = rows[:AT_ONCE], rows[AT_ONCE:]
+                after = part[-1].number if part else after
+                said = Verdicts(part, self._lost - lost)
+                lost = self._lost
+                if not await self._say(wire.Answer(id, msgspec.Raw(msgspec.json.encode(said)), is_last=False)):
+                    return
+            await self._news.wait()
+            await asyncio.sleep(GATHERED_S)
+
+    def _counted(self, playground: str) -> Iterable[Count]:
+        known = self._enforced.judgements()
+        for id, (packets, octets) in sorted(self._enforced.counters().items()):
+            one = known.get(id)
+            if one is not None and one.playground == playground:
+                yield Count(
+                    one.tier.value,
+                    one.policies,
+                    one.direction.value,
+                    one.rule,
+                    one.is_allowed,
+                    one.is_staged,
+                    packets,
+                    octets,
+                )
+
+    def flows(self, ports: Collection[str]) -> Flows:
+        """Flows of ports that have an end here. Raises OSError."""
+        known = {port: tracked for port in ports if (tracked := self._enforced.tracked(port)) is not None}
+        found: list[PortFlows] = []
+        left = MOST_FLOWS
+        beyond = 0
+        if known:
+            door = Conntrack(self._namespace)
+            try:
+                for port, tracked in sorted(known.items()):
+                    listed = sorted(door.flows(tracked.zone, tracked.addresses), key=_comes_last)
+                    found.append(PortFlows(port, listed[:left]))
+                    beyond += max(0, len(listed) - left)
+                    left -= len(found[-1].flows)
+            finally:
+                door.close()
+        return Flows(found, beyond)
+
+    def take(self, told: Collection[PortFlows]) -> Taken:
+        """Has flows of ports known here; those that are not of their ports are refused. Raises OSError."""
+        wanted: list[Flow] = []
+        refused, cause = 0, ""
+        for one in told:
+            tracked = self._enforced.tracked(one.port)
+            if tracked is None:
+                continue
+            own = [flow for flow in one.flows if concerns(flow, tracked.addresses)]
+            if len(own) < len(one.flows):
+                refused, cause = refused + len(one.flows) - len(own), "they are not of their port"
+            wanted += (replace(flow, zone=tracked.zone) for flow in own)
+        wanted, beyond = wanted[:MOST_FLOWS], wanted[MOST_FLOWS:]
+        if beyond:
+            refused, cause = refused + len(beyond), "they are too many"
+        if wanted:
+            door = Conntrack(self._namespace)
+            try:
+                failed = door.put(wanted)
+            finally:
+                door.close()
+            if failed:
+                refused, cause = refused + len(failed), str(failed[0][1])
+            return Taken(len(wanted) - len(failed), refused, cause)
+        return Taken(0, refused, cause)
+
+
+def _comes_last(flow: Flow) -> bool:
+    """Whether others go first: a flow that was answered is lost more."""
+    return not flow.status & SEEN_REPLY
+
+
+def _verdict(number: int, judgement: Judgement, packet: LoggedPacket) -> Verdict:
+    return Verdict(
+        number,
+        packet.utc_s,
+        judgement.playground,
+        judgement.tier.value,
+        judgement.policies,
+        judgement.direction.value,
+        judgement.rule,
+        judgement.is_allowed,
+        judgement.is_staged,
+        packet.protocol,
+        packet.source,
+        packet.destination,
+        packet.ports,
+        packet.icmp_type,
+    )

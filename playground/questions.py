@@ -1,0 +1,123 @@
+"""Pure. What a controller asks a host about its policies, and what its agent answers.
+
+A question is a kind of `wire.Ask`; the struct named in its docstring is the body of each `wire.Answer` to it. What is
+said here is evidence: nothing of it is kept as a record.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from policies.flows import Flow
+
+MOST_FLOWS = 16384
+"""Flows that go along with a workspace; beyond that, those that were seen to be answered go first."""
+
+
+class _Question(msgspec.Struct, frozen=True, tag_field="ask"):
+    pass
+
+
+class FollowVerdicts(_Question, frozen=True, tag="follow-verdicts"):
+    """`Verdicts`: those kept with a number beyond `after`, then each as it comes, until `wire.Enough`."""
+
+    after: int
+
+
+class CheckPolicies(_Question, frozen=True, tag="check-policies"):
+    """`Checked`: whether the kernel holds what it should, read back object by object."""
+
+
+class CountVerdicts(_Question, frozen=True, tag="count-verdicts"):
+    """`Counted`: of one playground, since each rule was put in force here."""
+
+    playground: str
+
+
+class TellFlows(_Question, frozen=True, tag="tell-flows"):
+    """`Flows`: those of ports, by id."""
+
+    ports: list[str]
+
+
+class PortFlows(msgspec.Struct, frozen=True):
+    """Flows of one port. Their zones are numbers of the host that tells; another one has its own."""
+
+    port: str
+    flows: list[Flow]
+
+
+class TakeFlows(_Question, frozen=True, tag="take-flows"):
+    """`Taken`: has flows known before their packets come."""
+
+    flows: list[PortFlows]
+
+
+Question = FollowVerdicts | CheckPolicies | CountVerdicts | TellFlows | TakeFlows
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """A packet that a rule logged. number: grows on each host, over its agent's restarts too. utc_s: seconds.
+
+    The rest is `policies.verdicts.Judgement` and `policies.verdicts.LoggedPacket`.
+    """
+
+    number: int
+    utc_s: float
+    playground: str
+    tier: str
+    policies: tuple[str, ...]
+    direction: str
+    rule: int
+    is_allowed: bool
+    is_staged: bool
+    protocol: int
+    source: str
+    destination: str
+    ports: tuple[int, int] | None
+    icmp_type: int | None
+
+
+class Verdicts(msgspec.Struct, frozen=True):
+    """lost: how many more there were since the last answer that nobody could read in time."""
+
+    rows: list[Verdict]
+    lost: int = 0
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """differences: one sentence each; none where the kernel holds all."""
+
+    differences: list[str]
+
+
+class Count(msgspec.Struct, frozen=True):
+    """What one rule, or the closing of a policy (rule 0), decided."""
+
+    tier: str
+    policies: tuple[str, ...]
+    direction: str
+    rule: int
+    is_allowed: bool
+    is_staged: bool
+    packets: int
+    bytes: int
+
+
+class Counted(msgspec.Struct, frozen=True):
+    rows: list[Count]
+
+
+class Flows(msgspec.Struct, frozen=True):
+    """left: how many there were beyond `MOST_FLOWS`."""
+
+    flows: list[PortFlows]
+    left: int = 0
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """refused: how many could not be, and why the first of them."""
+
+    taken: int
+    refused: int = 0
+    cause: str = ""
