@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 
 SEEN_REPLY, ASSURED, CONFIRMED = 1 << 1, 1 << 2, 1 << 3
 """Bits of a status: packets have gone both ways; it is not dropped early; it is in the table."""
@@ -57,3 +58,25 @@ def turned(flow: Flow) -> Flow:
 def concerns(flow: Flow, addresses: Collection[str]) -> bool:
     """Whether it has one of these addresses at either end."""
     return flow.original.source in addresses or flow.original.destination in addresses
+
+
+def is_sound(flow: Flow) -> bool:
+    """Whether a flow that somebody else has told of can be one: everything in its range, all addresses of a family."""
+    numbers = (flow.status, flow.timeout_s, flow.mark, *flow.tags)
+    if not (0 <= flow.zone < 1 << 16 and 0 <= flow.state < 1 << 8 and all(0 <= one < 1 << 32 for one in numbers)):
+        return False
+    try:
+        ends = (flow.original.source, flow.original.destination, flow.reply.source, flow.reply.destination)
+        families = {ip_address(end).version if "%" not in end else 0 for end in ends}
+    except ValueError:
+        return False
+    return len(families) == 1 and 0 not in families and all(map(_is_sound, (flow.original, flow.reply)))
+
+
+def _is_sound(way: Tuple) -> bool:
+    if way.protocol in WITH_TYPES:
+        limits: tuple[int, ...] = (1 << 16, 1 << 8, 1 << 8)
+    else:
+        limits = (1 << 16, 1 << 16) if way.protocol in WITH_PORTS else ()
+    is_counted = len(way.numbers) == len(limits) and 0 <= way.protocol < 1 << 8
+    return is_counted and all(0 <= one < limit for one, limit in zip(way.numbers, limits, strict=True))

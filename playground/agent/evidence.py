@@ -34,7 +34,7 @@ from playground.questions import (
     Verdict,
     Verdicts,
 )
-from policies.flows import SEEN_REPLY, Flow, concerns
+from policies.flows import SEEN_REPLY, Flow, concerns, is_sound
 from policies.kernel.conntrack import Conntrack
 from policies.kernel.nflog import LogSocket
 from policies.verdicts import Judgement, Judgements, LoggedPacket
@@ -235,9 +235,9 @@ class Evidence:
             tracked = self._enforced.tracked(one.port)
             if tracked is None:
                 continue
-            own = [flow for flow in one.flows if concerns(flow, tracked.addresses)]
+            own = [flow for flow in one.flows if concerns(flow, tracked.addresses) and is_sound(flow)]
             if len(own) < len(one.flows):
-                refused, cause = refused + len(one.flows) - len(own), "they are not of their port"
+                refused, cause = refused + len(one.flows) - len(own), "they are none of their port's"
             wanted += (replace(flow, zone=tracked.zone) for flow in own)
         wanted, beyond = wanted[:MOST_FLOWS], wanted[MOST_FLOWS:]
         if beyond:

@@ -211,6 +211,23 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
         controller.known(body.playground)
         return await controller.probing.probe(body.playground)
 
+    @app.get("/v1/policy/log")
+    async def policy_log(playground: str | None = None, after: int = 0, wait_s: Wait = 0.0) -> Json:
+        if playground is not None:
+            controller.known(playground)
+        return await controller.evidence.verdicts(playground, after, min(wait_s, 60.0))
+
+    @app.get("/v1/policy/counters")
+    async def policy_counters(playground: str) -> Json:
+        controller.known(playground)
+        return await controller.evidence.counters(playground)
+
+    @app.post("/v1/policy/verify")
+    async def policy_verify(playground: str | None = None) -> Json:
+        if playground is not None:
+            controller.known(playground)
+        return await controller.evidence.verify(playground)
+
     @app.post("/v1/hosts/{name}/token")
     async def token(name: str) -> Json:
         return {"host": name, "token": await controller.issue_token(name)}

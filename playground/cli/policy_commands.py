@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from playground.cli.command import JSON, NO, Command, option
+from playground.cli.command import DONE, JSON, NO, Command, option
 
 _SOURCE = "a playground's file, kubernetes:PATH (a file or folder of manifests), or - for standard input"
 _SITE_FILE = option("--site-file", metavar="F", complete="file", help="the site's file, with its tiers")
+_NAME = option("name", metavar="NAME", nargs="?", complete="playground", help="only this playground")
+_LOOK = (DONE, (1, "no controller answers, or there is no such playground"))
 _UNREADABLE = (1, "a file is refused, with every problem and its place")
 
 POLICY_COMMANDS = (
@@ -101,6 +103,55 @@ Compares what two files mean, not their texts. `+` is what B lets talk and A doe
             _SITE_FILE,
             JSON,
         ),
+    ),
+    Command(
+        "policy log",
+        "show the verdicts that policies have logged",
+        "policy log [NAME] [options]",
+        "policy_live:log",
+        """\
+Policies with `mode: log` and staged ones log: when, from whom to whom, on which port, what was decided, and which rule
+of which policy on which host decided it. Each host keeps its last 2000; of a flood a part is logged. Names are those of
+now.""",
+        (
+            ("playground policy log atlas", "what hosts have kept"),
+            ("playground policy log --follow --denied", "until Ctrl-C"),
+            ("playground policy log atlas --from worker-0 --json", "for programs; with --follow, a line each"),
+        ),
+        _LOOK,
+        (
+            _NAME,
+            option("--follow", action="store_true", help="go on with those to come"),
+            option("--from", dest="source", metavar="X", help="only from this workspace or address"),
+            option("--to", metavar="X", help="only to this workspace or address"),
+            option("--denied", action="store_true", help="only what was, or would be, denied"),
+            option("--allowed", action="store_true", help="only what was, or would be, allowed"),
+            JSON,
+        ),
+    ),
+    Command(
+        "policy counters",
+        "show what each rule has decided, in packets and bytes",
+        "policy counters [NAME] [options]",
+        "policy_live:counters",
+        """\
+Summed over the hosts, since each has put the rule in force. A verdict is counted where a connection begins, or is
+judged anew after a change; what follows in it is not.""",
+        (("playground policy counters atlas", ""), ("playground policy counters --json", "of all playgrounds")),
+        (DONE, (1, "no controller answers, there is no such playground, or a host could not be asked")),
+        (_NAME, JSON),
+    ),
+    Command(
+        "policy verify",
+        "compare what the kernels hold with what they should",
+        "policy verify [NAME] [options]",
+        "policy_live:verify",
+        """\
+Each host reads the rules, sets and counters of its kernel back, object by object, and compares them with what its
+policies mean. `up` ends with this, too.""",
+        (("playground policy verify", "every host"), ("playground policy verify atlas", "the hosts of one playground")),
+        ((0, "all is as it should be"), (1, "something differs, or a host could not be read (each is named)")),
+        (_NAME, JSON),
     ),
     Command(
         "policy import",

@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 
+from playground.controller.asking import Asking
 from playground.controller.changes import Changes
 from playground.controller.events import EventLog
+from playground.controller.evidence import Evidence
 from playground.controller.execution import Execution
 from playground.controller.moves import Moves
 from playground.controller.placing import Placing
@@ -58,6 +60,8 @@ class Controller:
             lambda seen: self.moves.arrived(seen),
         )
         self.execution = Execution(self.world, self.sessions)
+        self.asking = Asking(self.world, self.sessions)
+        self.evidence = Evidence(self.world, self.sessions, self.asking)
         self.probing = Probing(store, self.world, self.execution)
         self.moves = Moves(store, self.world, self.events, self.probing.meter)
         self.changes = Changes(store, self.world, self.events)

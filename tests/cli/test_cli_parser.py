@@ -76,7 +76,10 @@ def test_the_package_is_a_command_too() -> None:
         (["up", "lab.yaml", "--timeout", "-1"], "invalid number value: '-1'"),
         (["fly"], "there is no command fly; `playground --help` lists them"),
         (["stauts"], "there is no command stauts; did you mean status?"),
-        (["policy"], "write one of check, connections, explain, diff, import, export after policy"),
+        (
+            ["policy"],
+            "write one of check, connections, explain, diff, log, counters, verify, import, export after policy",
+        ),
         (["policy", "chek"], "there is no command policy chek; did you mean policy check?"),
         (["policy", "check"], "name a playground's file"),
         (["policy", "connections", "a", "--json", "--csv"], "three forms"),

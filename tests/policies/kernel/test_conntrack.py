@@ -15,7 +15,7 @@ from flows_lab import CLIENT, SERVER, ZONE, Lab, built, opened, path, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.flows import ASSURED, CONFIRMED, ICMP, ICMPV6, SCTP, SEEN_REPLY, TCP, UDP, Flow, Tuple, turned
+from policies.flows import ASSURED, CONFIRMED, ICMP, ICMPV6, SCTP, SEEN_REPLY, TCP, UDP, Flow, Tuple, is_sound, turned
 from policies.kernel import conntrack
 from policies.kernel.conntrack import Conntrack, parse_flow
 
@@ -259,3 +259,30 @@ def test_a_flow_turned_twice_is_itself() -> None:
     flow = a_flow(protocol=SCTP)
     assert turned(flow) != flow
     assert turned(turned(flow)) == flow
+
+
+@pytest.mark.parametrize("flow", ALL_KINDS, ids=lambda flow: f"{flow.original}")
+def test_a_flow_of_the_kernels_is_sound(flow: Flow) -> None:
+    assert is_sound(flow)
+    assert is_sound(turned(flow))
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        a_flow("10.0.0.1", "fd00::2"),
+        a_flow("10.0.0.1", "ten"),
+        a_flow("fe80::1%eth0", "fe80::2"),
+        a_flow(zone=1 << 16),
+        a_flow(mark=-1),
+        a_flow(timeout_s=1 << 32),
+        a_flow(state=256),
+        a_flow(original=Tuple("10.0.0.1", "10.0.0.2", TCP, (1, 1 << 16))),
+        a_flow(original=Tuple("10.0.0.1", "10.0.0.2", TCP)),
+        a_flow(reply=Tuple("10.0.0.2", "10.0.0.1", 256)),
+        a_flow(reply=Tuple("10.0.0.2", "10.0.0.1", ICMP, (1, 256, 0))),
+    ],
+    ids=str,
+)
+def test_what_no_kernel_would_tell_is_no_sound_flow(flow: Flow) -> None:
+    assert not is_sound(flow)

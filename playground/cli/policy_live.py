@@ -1,0 +1,176 @@
+"""`policy log`, `counters`, `verify`: what policies really do on the hosts, as their agents show it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from playground.cli import render, site
+from playground.cli.failure import DONE, REFUSED, UsageFailure
+from playground.client import Client
+
+WAIT_S = 10
+"""How long the controller may hold an answer back."""
+
+VERIFY_S = 90.0
+
+Row = dict[str, Any]
+
+
+def log(args: argparse.Namespace) -> int:
+    """With --follow, until it is interrupted; each verdict once."""
+    if args.denied and args.allowed:
+        raise UsageFailure("--denied and --allowed are two; take one, or neither for both")
+    client = site.client_of(args)
+    answer = client.get("policy/log", {"playground": args.name})
+    rows = list(_wanted(args, answer["verdicts"]))
+    if not args.follow:
+        _say_lost(answer["lost"])
+        if args.json:
+            print(render.json_text(rows))
+        elif rows:
+            print(verdict_table(rows, render.Ink.of(sys.stdout)))
+        else:
+            print("playground: nothing was logged; policies with `mode: log` or `mode: stage` log", file=sys.stderr)
+        return DONE
+    lost = 0
+    while True:
+        if rows:
+            lines = (json.dumps(row, ensure_ascii=False) for row in rows) if args.json else map(_line, rows)
+            print("\n".join(lines), flush=True)
+        if answer["lost"] != lost:
+            lost = answer["lost"]
+            _say_lost(lost)
+        answer = _next(client, args.name, answer["last"])
+        rows = list(_wanted(args, answer["verdicts"]))
+
+
+def _next(client: Client, name: str | None, last: int) -> Row:
+    """Verdicts after `last`; the controller holds its answer back until there are some."""
+    started = time.monotonic()
+    answer: Row = client.get("policy/log", {"playground": name, "after": last, "wait_s": WAIT_S})
+    if not answer["verdicts"] and time.monotonic() - started < 1:
+        time.sleep(0.5)  # those that came are of other playgrounds, and as many may come again
+    return answer
+
+
+def _say_lost(lost: int) -> None:
+    if lost:
+        print(f"playground: {render.count(lost, 'verdict')} could not be told, there were too many", file=sys.stderr)
+
+
+def _wanted(args: argparse.Namespace, rows: Iterable[Row]) -> Iterable[Row]:
+    verdict = "deny" if args.denied else "allow" if args.allowed else None
+    for row in rows:
+        if verdict not in (None, row["verdict"]):
+            continue
+        if args.source not in (None, row["from"], row["from_address"]):
+            continue
+        if args.to in (None, row["to"], row["to_address"]):
+            yield row
+
+
+def _line(row: Row) -> str:
+    return "  ".join(_cells(row))
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    at = time.strftime("%H:%M:%S", time.localtime(row["at"])) + f".{int(row['at'] * 1000) % 1000:03d}"
+    ends = (_end(row, "from"), _end(row, "to"))
+    verdict = f"would {row['verdict']}" if row["staged"] else render.word(row, "verdict")
+    return at, *ends, render.word(row, "port"), verdict, *_rule_cells(row), render.word(row, "host")
+
+
+def _end(row: Row, which: str) -> str:
+    name, address = render.word(row, which), render.word(row, f"{which}_address")
+    return name if name == address else f"{name} ({address})"
+
+
+def _rule_cells(row: Row) -> tuple[str, str, str]:
+    policies = render.printable(", ".join(row["policies"]))
+    rule = f"{render.word(row, 'direction')} rule {row['rule']}" if row["rule"] else f"{render.word(row, 'direction')}"
+    return render.word(row, "tier"), policies, rule if row["rule"] else f"{rule}: no rule allows it"
+
+
+def verdict_table(rows: Sequence[Row], ink: render.Ink) -> str:
+    """A line a verdict."""
+    columns = ("TIME", "FROM", "TO", "PORT", "VERDICT", "TIER", "POLICY", "RULE", "HOST")
+    return render.table(columns, map(_cells, rows), ink)
+
+
+def counters(args: argparse.Namespace) -> int:
+    """1 where a host could not be asked."""
+    client = site.client_of(args)
+    names = [args.name] if args.name is not None else client.get("site")["playgrounds"]
+    answers = [client.get("policy/counters", {"playground": name}) for name in names]
+    rows = [row for answer in answers for row in answer["counters"]]
+    unobserved = [row for answer in answers for row in answer["unobserved"]]
+    if args.json:
+        print(render.json_text(rows))
+    elif rows:
+        print(counter_table(rows, render.Ink.of(sys.stdout)))
+    else:
+        print("playground: no policy is in force, so nothing is counted", file=sys.stderr)
+    _say_unobserved(unobserved)
+    return REFUSED if unobserved else DONE
+
+
+def counter_table(rows: Sequence[Row], ink: render.Ink) -> str:
+    """A line a rule, and one for what is refused as no rule allows it; the playground's column where there are
+    several."""
+    several = len({row["playground"] for row in rows}) > 1
+    columns = ("PLAYGROUND", "TIER", "POLICY", "RULE", "VERDICT", "PACKETS", "BYTES")
+    return render.table(
+        columns,
+        (
+            (
+                render.word(row, "playground") if several else "",
+                *_rule_cells(row),
+                f"would {row['verdict']}" if row["staged"] else render.word(row, "verdict"),
+                str(row["packets"]),
+                str(row["bytes"]),
+            )
+            for row in rows
+        ),
+        ink,
+    )
+
+
+def verify(args: argparse.Namespace) -> int:
+    """1 where a kernel holds something else, or could not be read."""
+    answer = verified(site.client_of(args), args.name)
+    if args.json:
+        print(render.json_text(answer))
+    else:
+        print(verified_text(answer))
+    return REFUSED if answer["differences"] or answer["unobserved"] else DONE
+
+
+def verified(client: Client, name: str | None) -> Row:
+    """`{hosts, differences, unobserved}`: what reading back the kernels' rules has shown."""
+    query = f"?playground={name}" if name is not None else ""
+    answer: Row = client.post(f"policy/verify{query}", timeout=VERIFY_S)
+    return answer
+
+
+def verified_text(answer: Row) -> str:
+    """One line where all is as it should be; else each difference, and each host that was not read."""
+    differences, unobserved = answer["differences"], answer["unobserved"]
+    what = render.count(len(differences), "difference") if differences else "as compiled"
+    parts = [f"rules in the kernels of {render.count(answer['hosts'], 'host')}: {what}"]
+    if unobserved:
+        parts[0] += f"; {render.count(len(unobserved), 'host')} not read"
+    for rows, columns in ((differences, ("host", "difference")), (unobserved, ("host", "cause"))):
+        if rows:
+            heads = tuple(column.upper() for column in columns)
+            parts.append(render.table(heads, ([render.word(row, key) for key in columns] for row in rows)))
+    return "\n\n".join(parts)
+
+
+def _say_unobserved(rows: Iterable[Row]) -> None:
+    for row in rows:
+        print(f"playground: {render.word(row, 'host')} was not asked: {render.word(row, 'cause')}", file=sys.stderr)

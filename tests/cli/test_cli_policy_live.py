@@ -1,0 +1,141 @@
+"""What policies really do on the hosts, as people and programs are shown it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from cli_lab import FakeController, Play, Row
+
+OPEN = {"lost": 0, "last": 8}
+
+
+def a_verdict(**changes: Any) -> Row:
+    verdict = {
+        "at": 3661.25,
+        "playground": "atlas",
+        "from": "worker-0",
+        "to": "head",
+        "from_address": "10.20.0.101",
+        "to_address": "10.20.0.100",
+        "port": "tcp/22",
+        "tier": "owner",
+        "policies": ["only-the-head"],
+        "direction": "egress",
+        "rule": 1,
+        "verdict": "allow",
+        "staged": False,
+        "host": "n1",
+    }
+    return verdict | changes
+
+
+DENIED = a_verdict(
+    **{"from": "203.0.113.9", "from_address": "203.0.113.9"}, verdict="deny", rule=0, policies=["a", "b"], staged=True
+)
+
+
+def test_verdicts_are_a_table_for_people_and_a_list_for_programs(controller: FakeController, play: Play) -> None:
+    controller.answers["GET policy/log"] = {"verdicts": [a_verdict(), DENIED], **OPEN}
+    head, *lines = (line.split("  ") for line in play("policy", "log", "atlas").out.splitlines())
+    assert [word.strip() for word in head if word] == [
+        *("TIME", "FROM", "TO", "PORT", "VERDICT", "TIER", "POLICY", "RULE", "HOST")
+    ]
+    assert [[word.strip() for word in line if word] for line in lines] == [
+        ["01:01:01.250", "worker-0 (10.20.0.101)", "head (10.20.0.100)", "tcp/22", "allow", "owner", "only-the-head",
+         "egress rule 1", "n1"],
+        ["01:01:01.250", "203.0.113.9", "head (10.20.0.100)", "tcp/22", "would deny", "owner", "a, b",
+         "egress: no rule allows it", "n1"],
+    ]  # fmt: skip
+    assert json.loads(play("policy", "log", "--json").out) == [a_verdict(), DENIED]
+    assert [query for _, query, _ in controller.asked] == [{"playground": "atlas"}, {}]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--denied"], [DENIED]),
+        (["--allowed"], [a_verdict()]),
+        (["--from", "worker-0"], [a_verdict()]),
+        (["--from", "203.0.113.9", "--to", "10.20.0.100"], [DENIED]),
+        (["--from", "head"], []),
+    ],
+)
+def test_verdicts_are_shown_of_those_who_are_asked_for(
+    words: list[str], found: list[Row], controller: FakeController, play: Play
+) -> None:
+    controller.answers["GET policy/log"] = {"verdicts": [a_verdict(), DENIED], **OPEN}
+    assert json.loads(play("policy", "log", "--json", *words).out) == found
+
+
+def test_who_follows_is_told_each_verdict_once_and_how_many_were_lost(controller: FakeController, play: Play) -> None:
+    controller.answers["GET policy/log"] = [
+        {"verdicts": [a_verdict()], "last": 8, "lost": 0},
+        {"verdicts": [DENIED], "last": 9, "lost": 3},
+        (409, {"error": "enough"}),
+    ]
+    ran = play("policy", "log", "--follow", "--json")
+    assert [json.loads(line) for line in ran.out.splitlines()] == [a_verdict(), DENIED]
+    assert "3 verdicts could not be told" in ran.err
+    assert [query.get("after") for _, query, _ in controller.asked] == [None, "8", "9"]
+
+
+def test_nothing_logged_leaves_stdout_empty_and_says_what_logs(controller: FakeController, play: Play) -> None:
+    controller.answers["GET policy/log"] = {"verdicts": [], **OPEN}
+    ran = play("policy", "log")
+    assert (ran.code, ran.out) == (0, "")
+    assert "mode: log" in ran.err
+    assert play("policy", "log", "--json").out == "[]\n"
+
+
+def test_two_verdicts_can_not_be_the_only_one(play: Play) -> None:
+    assert play("policy", "log", "--denied", "--allowed").code == 2
+
+
+def a_count(**changes: Any) -> Row:
+    return {k: v for k, v in a_verdict().items() if k in ("playground", "tier", "policies", "direction", "rule")} | {
+        "verdict": "allow",
+        "staged": False,
+        "packets": 3,
+        "bytes": 180,
+        **changes,
+    }
+
+
+def test_counters_are_a_line_a_rule_of_each_playground(controller: FakeController, play: Play) -> None:
+    controller.answers["GET policy/counters"] = {"counters": [a_count()], "unobserved": []}
+    ran = play("policy", "counters")
+    assert (ran.code, ran.out) == (
+        0,
+        "TIER   POLICY         RULE           VERDICT  PACKETS  BYTES\n"
+        "owner  only-the-head  egress rule 1  allow    3        180\n",
+    )
+    assert json.loads(play("policy", "counters", "atlas", "--json").out) == [a_count()]
+
+
+def test_a_count_that_lacks_a_host_is_no_success(controller: FakeController, play: Play) -> None:
+    lacks = [{"host": "n2", "cause": "host n2 is gone"}]
+    controller.answers["GET policy/counters"] = {"counters": [], "unobserved": lacks}
+    ran = play("policy", "counters", "atlas", "--json")
+    assert (ran.code, ran.out) == (1, "[]\n")
+    assert "n2" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        ({"hosts": 3, "differences": [], "unobserved": []}, 0, "3 hosts: as compiled"),
+        ({"hosts": 3, "differences": [{"host": "n1", "difference": "chain p lacks"}], "unobserved": []}, 1, "p lacks"),
+        ({"hosts": 2, "differences": [], "unobserved": [{"host": "n3", "cause": "gone"}]}, 1, "1 host not read"),
+    ],
+)
+def test_verify_is_as_good_as_what_it_has_read(
+    answer: Row, code: int, said: str, controller: FakeController, play: Play
+) -> None:
+    controller.answers["POST policy/verify"] = answer
+    ran = play("policy", "verify", "atlas")
+    assert ran.code == code
+    assert said in ran.out
+    assert json.loads(play("policy", "verify", "--json").out) == answer
+    assert [query for _, query, _ in controller.asked] == [{"playground": "atlas"}, {}]
