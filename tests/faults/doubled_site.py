@@ -1,8 +1,8 @@
-"""A site in one event loop: the production controller and agents over doubles of kernel, guests, responder and store,
+"""A site in one event loop: the production controller and agents over doubles of kernel, guests, responders and store,
 each of them a process that can be killed before or after any of its effects.
 
-What survives a process is in `HostDouble` (kernel, guests, responder, cache file) and in the store; everything else is
-built anew from these. Nothing of a killed process has an effect any more: whatever it still tries raises `Killed`.
+What survives a process is in `HostDouble` (kernel, guests, the responder's file, the cache) and in the store;
+everything else is built anew from these.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import hashlib
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
+from doubled_processes import Effects, Killed, Process, task_factory
+from doubled_responder import Answering, Responder
 from virtual_time import EPOCH_S, VirtualLoop, run
 
 from dhcp.decide import LeaseKind
@@ -40,7 +41,7 @@ from playground.controller import sessions as sessions_module
 from playground.controller.controller import Controller
 from playground.controller.hosts import admit_hosts
 from playground.records import Driver, Record, decode
-from playground.responder.protocol import Leased, Value, port_key
+from playground.responder.protocol import Leased, port_key
 from playground.spec import load_site
 from playground.store.api import Change, Compare, Conflict, LeaseId, Revision
 from playground.store.memory import MemoryStore
@@ -52,101 +53,13 @@ T = TypeVar("T")
 
 HOSTS = {"n1": "192.0.2.11", "n2": "192.0.2.12", "n3": "192.0.2.13"}
 RESTART_S = 0.1
+RESPONDER_RESTART_S = 1.0
+"""The agent looks once a second whether somebody answers."""
+
 EVENT_S = 0.25
 """How often an agent looks for events of its kernel: they have no descriptor here."""
 
 TOKEN = hashlib.sha256(b"secret").hexdigest()
-
-_process: ContextVar[Process | None] = ContextVar("process", default=None)
-
-
-class Killed(BaseException):
-    """kill -9: no handler of the code under test may stop it, and what it does on the way out has no effect."""
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """The moment before (or after) the effect with this number, counted from when the effects were last told to be."""
-
-    number: int
-    side: str
-
-
-class Effects:
-    """Counts every effect of every process, and kills who reaches the boundary. done: what was counted, as text."""
-
-    def __init__(self) -> None:
-        self.done: list[str] = []
-        self.boundary: Boundary | None = None
-        self.on_effect: list[Callable[[], None]] = []
-
-    def begin(self, boundary: Boundary | None) -> None:
-        self.done.clear()
-        self.boundary = boundary
-
-    def before(self, process: Process, what: str) -> int:
-        if process.is_dead:
-            raise Killed(process.name)
-        self.done.append(f"{process.name}: {what}")
-        number = len(self.done) - 1
-        self._reach(process, Boundary(number, "before"))
-        return number
-
-    def after(self, process: Process, number: int) -> None:
-        if process.is_dead:
-            raise Killed(process.name)
-        for check in self.on_effect:
-            check()
-        self._reach(process, Boundary(number, "after"))
-
-    def _reach(self, process: Process, boundary: Boundary) -> None:
-        if self.boundary == boundary:
-            process.kill()
-            raise Killed(process.name)
-
-    def take(self, process: Process, what: str, work: Callable[[], T]) -> T:
-        number = self.before(process, what)
-        result = work()
-        self.after(process, number)
-        return result
-
-    async def wait(self, process: Process, what: str, work: Callable[[], Awaitable[T]]) -> T:
-        number = self.before(process, what)
-        result = await work()
-        self.after(process, number)
-        return result
-
-
-@dataclass(eq=False)
-class Process:
-    """One life of a program: every task that it starts, and theirs. ended: called once when it dies."""
-
-    name: str
-    ended: Callable[[], None]
-    is_dead: bool = False
-    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
-
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        token = _process.set(self)
-        try:
-            return asyncio.get_running_loop().create_task(work)
-        finally:
-            _process.reset(token)
-
-    def kill(self) -> None:
-        if not self.is_dead:
-            self.is_dead = True
-            for task in self.tasks:
-                task.cancel()
-            asyncio.get_running_loop().call_soon(self.ended)
-
-
-def _task_factory(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], **words: Any) -> asyncio.Task[T]:
-    task = asyncio.Task(work, loop=loop, **words)
-    if (process := _process.get()) is not None:
-        process.tasks.add(task)
-        task.add_done_callback(process.tasks.discard)
-    return task
 
 
 async def _in_loop(work: Callable[..., T], *words: Any) -> T:
@@ -256,42 +169,6 @@ class GuestDriver(MemoryDriver):
         await self._effects.wait(self._process, "stop", lambda: verb(guest_id, grace_s))
 
 
-class Responder:
-    """An agent's hold on the responder that outlives it."""
-
-    def __init__(self, host: HostDouble, process: Process, effects: Effects) -> None:
-        self._host = host
-        self._process = process
-        self._effects = effects
-        self._wanted: dict[str, Value] | None = None
-        self.leased: Callable[[Leased], None] = lambda leased: None
-        self.effect: Callable[[], None] = lambda: None
-        self.has_told = True
-
-    def replace(self, document: Mapping[str, Value]) -> None:
-        if self._wanted != document:
-            self._wanted = dict(document)
-            self._tell()
-
-    def _tell(self) -> None:
-        self._effects.take(self._process, "responder map", lambda: self._host.answers.update_to(self._wanted or {}))
-        self._host.ask_all()
-        asyncio.get_running_loop().call_soon(self.effect)
-
-    def forget(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._host.leases.pop(key.removeprefix("port/"), None)
-
-    def answers(self, key: str) -> bool:
-        return self._wanted is not None and self._host.answers.get(key) == self._wanted.get(key)
-
-    async def run(self) -> None:
-        for held in list(self._host.leases.values()):
-            for leased in held:
-                self.leased(leased)
-        await asyncio.Event().wait()
-
-
 class Guard:
     """An agent's hold on the rules in the kernel that outlives it; nobody else touches them."""
 
@@ -318,12 +195,6 @@ class Guard:
 def _close(*descriptors: int) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
-
-
-class _Map(dict[str, Value]):
-    def update_to(self, document: Mapping[str, Value]) -> None:
-        self.clear()
-        self.update(document)
 
 
 class _CacheFile(type(Path())):  # type: ignore[misc]
@@ -417,11 +288,12 @@ class HostDouble:
     machine: Machine
     site: Site
     kernel: MemoryDataPlane = field(default_factory=MemoryDataPlane)
-    answers: _Map = field(default_factory=_Map)
-    leases: dict[str, list[Leased]] = field(default_factory=dict)
     is_guarded: bool = False
     process: Process | None = None
-    responder: Responder | None = None
+    answering: Answering = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.answering = Answering(self.site.effects, self.ask_all)
 
     def plug(self, guest: Guest) -> None:
         for nic in guest.nics:
@@ -447,14 +319,12 @@ class HostDouble:
     def ask(self, guest: Guest) -> None:
         """The guest's clients take their addresses, if somebody answers for their ports."""
         for nic in guest.nics:
-            if port_key(nic.port) in self.answers and nic.port not in self.leases:
-                self.leases[nic.port] = [
+            if port_key(nic.port) in self.answering.answers and nic.port not in self.answering.leases:
+                formed = [
                     Leased(port=nic.port, address=a, mac=nic.mac, at_utc_s=0.0, kind=LeaseKind.FORMED)
                     for a in self.site.addresses(nic.port)
                 ]
-                for leased in self.leases[nic.port]:
-                    if self.responder is not None:
-                        self.responder.leased(leased)
+                self.answering.lease(nic.port, formed)
 
     def ask_all(self) -> None:
         for entry in list(self.machine.guests.values()):
@@ -532,6 +402,7 @@ class Site:
     async def start(self) -> None:
         self._start_controller()
         for host in self.hosts.values():
+            self._start_responder(host)
             self._start_agent(host)
         await self.until(lambda c: len(c.world.alive) == len(HOSTS), "hosts up")
 
@@ -557,7 +428,7 @@ class Site:
         process.spawn(work).add_done_callback(ended)
 
     def _start_controller(self) -> None:
-        process = Process("controller", lambda: None)
+        process = self._process("controller")
 
         def again() -> None:
             self._start_controller()
@@ -580,10 +451,10 @@ class Site:
         self._watched(process, live())
 
     def _start_agent(self, host: HostDouble) -> None:
-        process = Process(host.name, lambda: None)
+        process = self._process(host.name)
         process.ended = self._over(process, lambda: self._start_agent(host))
         host.process = process
-        responder = host.responder = Responder(host, process, self.effects)
+        responder = host.answering.agent = Responder(host.answering, process, self.effects)
         link = Link(self, host, process)
         plane = host.kernel = Plane(host.kernel, process, self.effects)
         cache = type("CacheFile", (_CacheFile,), {"process": process, "effects": self.effects})
@@ -602,6 +473,20 @@ class Site:
         responder.leased, responder.effect = made.leased, made.answering
         link.said, link.changed = made.said, made.connection_changed
         self._watched(process, made.run())
+
+    def _start_responder(self, host: HostDouble) -> None:
+        process = self._process(f"{host.name}'s responder")
+
+        def over() -> None:
+            host.answering.end()
+            asyncio.get_running_loop().call_later(RESPONDER_RESTART_S, self._start_responder, host)
+
+        process.ended = over
+        host.answering.begin(process)
+
+    def _process(self, name: str) -> Process:
+        made = self.effects.living[name] = Process(name, lambda: None)
+        return made
 
     # what befalls a host
 
@@ -623,8 +508,10 @@ class Site:
         host = self.hosts[name]
         if host.process is not None:
             host.process.kill()
-        host.kernel, host.answers, host.is_guarded = MemoryDataPlane(), _Map(), False
-        host.leases.clear()
+        host.answering.lose_file()
+        if host.answering.process is not None:
+            host.answering.process.kill()
+        host.kernel, host.is_guarded = MemoryDataPlane(), False
         for id, guest in list(self.machine.guests.items()):
             guest.ends.discard(name)
             if guest.host == name:
@@ -763,7 +650,7 @@ def play(folder: Path, patch: pytest.MonkeyPatch, scene: Callable[[Site], Corout
     for module in (agent_module, cache_module, guests_module, changes_module, events_module, moves_module):
         patch.setattr(module, "time", clock)
     patch.setattr(asyncio, "to_thread", _in_loop)
-    loop.set_task_factory(_task_factory)
+    loop.set_task_factory(task_factory)
     loop.set_exception_handler(lambda _, said: _note(site, said))
 
     async def whole() -> T:

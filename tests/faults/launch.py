@@ -1,26 +1,33 @@
-"""Runs `playground.controller` or `playground.agent` as they are, and kills it at the boundary of an effect: kill -9.
+"""Runs `playground.controller`, `playground.agent` or `playground.responder` as they are, and kills it at the boundary
+of an effect: kill -9.
 
 `python -m tests.faults.launch FOLDER NAME MODULE ARGUMENT…`. Every effect is counted in FOLDER/NAME.effects, a line
 `KIND` each. A file FOLDER/NAME.armed with `KIND NUMBER SIDE` asks for death before or after that effect of that kind,
-counted from 0 since the file was made; it is gone before its process is. What is production code knows nothing of this.
+counted from 0 since the file was made; it is gone before its process is. A fourth word names a program that dies with
+it: FOLDER/NAME.pid has whom to kill. An agent's responder is launched so, too, as `responder-HOST`. What is production
+code knows nothing of this.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import runpy
 import signal
+import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-KINDS = ("commit", "show", "batch", "cache", "report", "answers", "guest", "entry")
-"""A store commit, a message to an agent, a batch sent to the kernel, a write of the cached view, a report, a map for
-the responder, a verb of the guests' driver, a write of its entry of a guest."""
+KINDS = ("commit", "show", "batch", "cache", "report", "answers", "guest", "entry", "map", "save", "lease")
+"""A store commit, a message to an agent, a batch sent to the kernel, a write of the cached view, a report, a line
+between an agent and its responder, a verb of the guests' driver, a write of its entry of a guest; of a responder: an
+update taken, its file replaced, a lease noted in its journal."""
 
 
 class Effects:
@@ -28,6 +35,8 @@ class Effects:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._armed = folder / f"{name}.armed"
+        self._folder = folder
+        (folder / f"{name}.pid").write_text(str(os.getpid()))
         self._log = os.open(folder / f"{name}.effects", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._since = 0
         self._counts: Counter[str] = Counter()
@@ -60,8 +69,12 @@ class Effects:
             asked = self._armed.read_text()
         except FileNotFoundError:
             return
-        if asked == f"{kind} {number} {side}":
+        words = asked.split()
+        if words[:3] == [kind, str(number), side]:
             self._armed.unlink()
+            for other in words[3:]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int((self._folder / f"{other}.pid").read_text()), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
             signal.pause()
 
@@ -117,8 +130,39 @@ class _Appended:
         return len(data)
 
 
+def patch(owner: Any, name: str, how: Callable[..., Any], kind: Callable[..., str | None]) -> None:
+    setattr(owner, name, how(kind, getattr(owner, name)))
+
+
+def hook_responder(effects: Effects) -> None:
+    """Wraps the responder's classes."""
+    import asyncio
+
+    from playground.responder import memory
+    from playground.responder.service import Service
+
+    patch(asyncio.StreamWriter, "write", effects.sync, lambda *_: "answers")
+    patch(Service, "apply", effects.sync, lambda *_: "map")
+    patch(memory, "save", effects.sync, lambda *_: "save")
+    patch(memory, "note", effects.sync, lambda *_: "lease")
+
+
+def launch_responder(folder: str, name: str) -> None:
+    """Has this agent start its responder by this module."""
+    from playground.agent import responding
+
+    start = subprocess.Popen
+
+    def started(argv: list[str], **words: Any) -> Any:
+        program = f"responder-{name.partition('-')[2]}"
+        assert argv[1:3] == ["-m", "playground.responder"]
+        return start([argv[0], "-m", "tests.faults.launch", folder, program, *argv[2:]], **words)
+
+    responding.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": started})  # type: ignore[assignment]
+
+
 def hook(effects: Effects) -> None:
-    """Wraps the production classes of this process."""
+    """Wraps the classes of controller and agent."""
     import asyncio
 
     from starlette.websockets import WebSocket
@@ -128,9 +172,6 @@ def hook(effects: Effects) -> None:
     from playground.agent.link import Link
     from playground.store.sqlite import SqliteStore
     from playground.workspaces.drivers.netns import NetnsDriver
-
-    def patch(owner: Any, name: str, how: Callable[..., Any], kind: Callable[..., str | None]) -> None:
-        setattr(owner, name, how(kind, getattr(owner, name)))
 
     patch(SqliteStore, "commit", effects.wait, lambda *_: "commit")
     patch(WebSocket, "send_text", effects.wait, lambda *_: "show")
@@ -151,6 +192,12 @@ def hook(effects: Effects) -> None:
 
 if __name__ == "__main__":
     folder, name, module, *arguments = sys.argv[1:]
-    hook(Effects(Path(folder), name))
+    effects = Effects(Path(folder), name)
+    if module == "playground.responder":
+        hook_responder(effects)
+    else:
+        hook(effects)
+    if name.startswith("agent-"):
+        launch_responder(folder, name)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,23 +1,25 @@
 """Every process of a site killed at every boundary of every effect of a change: what comes back is what was asked for.
 
-Exhaustive, over doubles of kernel, guests, responder and store; `test_crash_site` does it to real ones.
+Exhaustive, over doubles of kernel, guests, responders and store; `test_crash_site` does it to real ones. Then two at
+once: an agent with the controller or its own responder, the controller with an agent.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from doubled_site import Boundary, Site, play
+from doubled_processes import Boundary
+from doubled_site import HOSTS, Site, play
 
 from overlay.topology import ObservedState
 from playground.controller.moves import Refused
 
-SAMPLE = 6
+SAMPLE, SAMPLE_OF_TWO = 6, 60
 """Of the boundaries, every so manieth is tried each time, and all in `make test-long`."""
 
 DECISIVE = ("controller: commit claim", "controller: commit network", "controller: commit playground")
@@ -101,6 +103,10 @@ async def down(site: Site) -> None:
         elif getattr(site.items()["playground/lab"], "state", "") == "present":
             await site.converged("lab")
     await site.removed("lab")
+
+
+Choice = Callable[[Sequence[str]], list[Boundary]]
+"""From the effects that were counted to the boundaries that are tried."""
 
 
 @dataclass(frozen=True)
@@ -202,23 +208,56 @@ def boundaries(effects: Sequence[str]) -> Iterator[Boundary]:
         yield Boundary(number, "after")
 
 
+def with_another(boundary: Boundary, effect: str) -> Iterator[Boundary]:
+    """The same moment, at which somebody else dies, too: of those that talk with who has the effect."""
+    who = effect.partition(":")[0]
+    if who == "controller":
+        others = [tuple(HOSTS)[boundary.number % len(HOSTS)]]
+    elif who in HOSTS:
+        others = ["controller", f"{who}'s responder"]
+    else:
+        others = [who.partition("'")[0]]
+    for other in others:
+        yield replace(boundary, also=other)
+
+
+def check_each(name: str, folder: Path, patch: pytest.MonkeyPatch, choose: Choice) -> None:
+    """A scene comes out as without any death, whichever of the chosen boundaries of its effects is reached."""
+    scene = SCENES[name]
+    clean = played(folder, patch, scene, None)
+    wrong = []
+    tried = choose(clean.effects)
+    for boundary in tried:
+        try:
+            struck = played(folder, patch, scene, boundary)
+            assert struck.kernels == clean.kernels and struck.guests == clean.guests
+        except AssertionError as error:
+            wrong.append(f"{boundary}, {clean.effects[boundary.number]}: {str(error)[:600]}")
+    assert not wrong, f"{len(wrong)} of {len(tried)}:\n" + "\n".join(wrong[:10])
+
+
 @pytest.mark.parametrize("every", [SAMPLE, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", SCENES)
 def test_whoever_is_killed_at_whatever_boundary_the_change_comes_out_the_same(
     name: str, every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene = SCENES[name]
-    clean = played(tmp_path, monkeypatch, scene, None)
-    wrong = []
-    tried = [
-        boundary
-        for turn, boundary in enumerate(boundaries(clean.effects))
-        if turn % every == 0 or clean.effects[boundary.number].startswith(DECISIVE)
-    ]
-    for boundary in tried:
-        try:
-            struck = played(tmp_path, monkeypatch, scene, boundary)
-            assert struck.kernels == clean.kernels and struck.guests == clean.guests
-        except AssertionError as error:
-            wrong.append(f"{boundary.side} {boundary.number}, {clean.effects[boundary.number]}: {str(error)[:600]}")
-    assert not wrong, f"{len(wrong)} of {len(tried)}:\n" + "\n".join(wrong[:10])
+    def choose(effects: Sequence[str]) -> list[Boundary]:
+        return [
+            boundary
+            for turn, boundary in enumerate(boundaries(effects))
+            if turn % every == 0 or effects[boundary.number].startswith(DECISIVE)
+        ]
+
+    check_each(name, tmp_path, monkeypatch, choose)
+
+
+@pytest.mark.parametrize("every", [SAMPLE_OF_TWO, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", SCENES)
+def test_whichever_two_are_killed_at_once_the_change_comes_out_the_same(
+    name: str, every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose(effects: Sequence[str]) -> list[Boundary]:
+        found = (two for one in boundaries(effects) for two in with_another(one, effects[one.number]))
+        return list(found)[every // 2 :: every]
+
+    check_each(name, tmp_path, monkeypatch, choose)

@@ -1,8 +1,10 @@
-"""A real site whose controller and agents die by kill -9 at the boundaries of their effects, and are started again by
-the sandbox as ever: it converges, nothing is twice, nothing is open that should be closed, nobody else loses a packet.
+"""A real site whose controller, agents and responders die by kill -9 at the boundaries of their effects, and are
+started again as ever: it converges, nothing is twice, nothing is open that should be closed, and nobody else loses a
+packet.
 
-The covering sample kills ten in four changes; `make test-long` goes through the boundaries that were counted, one of
-each program at a time: every fourth, or with PLAYGROUND_EVERY_BOUNDARY=1 all.
+The covering sample kills fourteen in four changes, three of them with another one; `make test-long` goes through the
+boundaries that were counted, one of each program at a time: a fourth of them, or with PLAYGROUND_EVERY_BOUNDARY=1 all,
+in four parts; then so that one program of each turn takes another one with it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from tests.site.site_lab import Json, Site, eventually
 pytestmark = pytest.mark.system
 
 HOSTS = ("n1", "n2", "n3")
-PROGRAMS = ("controller", "agent-n1", "agent-n2", "agent-n3")
+PROGRAMS = ("controller", *(f"agent-{host}" for host in HOSTS), *(f"responder-{host}" for host in HOSTS))
 
 STILL = """\
 name: still
@@ -152,7 +154,7 @@ PHASES: dict[str, Callable[[Site], None]] = {
 
 def check(site: Site) -> None:
     """Records against claims, kernels and guests."""
-    rows = site.client.get("ports")
+    rows = answered(lambda: site.client.get("ports"))
     assert_claimed_once(site, rows)
     bound = {(site.device(p["playground"], p["workspace"], p["network"]), p["host"]) for p in rows}
     eventually(lambda: open_ports(site) == bound, 15.0, f"open is what is bound: {bound}")
@@ -215,14 +217,14 @@ def check_gone(site: Site) -> None:
 
 # -- who dies --------------------------------------------------------------------------------------------------------
 
-Death = tuple[str, str, int, str]
-"""Program, kind of effect, its number, before or after."""
+Death = tuple[str, ...]
+"""Program, kind of effect, its number, before or after; perhaps a program that dies with it."""
 
 
 def arm(site: Site, deaths: Sequence[Death]) -> None:
-    for program, kind, number, side in deaths:
+    for program, *words in deaths:
         draft = site.files / f"{program}.draft"
-        draft.write_text(f"{kind} {number} {side}")
+        draft.write_text(" ".join(words))
         draft.replace(site.files / f"{program}.armed")
 
 
@@ -242,6 +244,7 @@ def struck(site: Site, phase: str, deaths: Sequence[Death]) -> list[str]:
         PHASES[phase](site)
     finally:
         missed = disarm(site)
+    whole(site, *(("still",) if phase == "down" else ("lab", "still")))  # somebody may have died after the phase
     check_gone(site) if phase == "down" else check(site)
     return missed
 
@@ -252,14 +255,19 @@ def effects(site: Site) -> dict[str, list[str]]:
 
 
 SAMPLE: dict[str, tuple[Death, ...]] = {
-    "up": (("controller", "commit", 1, "after"), ("agent-n1", "batch", 1, "after"), ("agent-n2", "guest", 0, "after")),
-    "edit": (
-        ("controller", "show", 2, "before"),
-        ("agent-n2", "cache", 1, "after"),
-        ("agent-n3", "entry", 2, "before"),
+    "up": (
+        ("controller", "commit", "1", "after"),
+        ("agent-n1", "batch", "1", "after", "responder-n1"),
+        ("agent-n2", "guest", "0", "after"),
     ),
-    "move": (("agent-n1", "report", 0, "after"), ("agent-n2", "answers", 0, "before")),
-    "down": (("controller", "commit", 2, "before"), ("agent-n3", "guest", 0, "before")),
+    "edit": (
+        ("controller", "show", "2", "before", "agent-n1"),
+        ("agent-n2", "cache", "1", "after"),
+        ("agent-n3", "entry", "2", "before"),
+        ("responder-n3", "lease", "0", "before"),
+    ),
+    "move": (("agent-n1", "report", "0", "after", "controller"), ("agent-n2", "answers", "0", "before")),
+    "down": (("controller", "commit", "2", "before"), ("agent-n3", "guest", "0", "before")),
 }
 
 
@@ -272,8 +280,10 @@ def test_whoever_dies_at_an_effect_the_site_comes_out_as_asked_and_no_other_pack
     assert result["lost"] == 0 and result["duplicated"] == 0, result
 
 
-EVERY = 1 if os.environ.get("PLAYGROUND_EVERY_BOUNDARY") else 4
-"""Of the turns, every so manieth: all take half an hour, and the doubled site has tried each boundary by then."""
+PARTS = 4
+ALL = range(PARTS) if os.environ.get("PLAYGROUND_EVERY_BOUNDARY") else range(1)
+"""Of the turns, part N takes the Nth and every PARTSth after it: all take half an hour, and the doubled site has tried
+each boundary by then."""
 
 
 def every_death(before: dict[str, list[str]], now: dict[str, list[str]]) -> list[tuple[Death, ...]]:
@@ -282,7 +292,7 @@ def every_death(before: dict[str, list[str]], now: dict[str, list[str]]) -> list
     turns: list[list[Death]] = []
     for program in PROGRAMS:
         fresh = now[program][len(before[program]) :]
-        counted = [(kind, fresh[:at].count(kind)) for at, kind in enumerate(fresh)]
+        counted = [(kind, str(fresh[:at].count(kind))) for at, kind in enumerate(fresh)]
         boundaries = [(*counted[0], "before"), *((*effect, "after") for effect in counted)] if counted else []
         for turn, boundary in enumerate(boundaries):
             if turn == len(turns):
@@ -291,8 +301,21 @@ def every_death(before: dict[str, list[str]], now: dict[str, list[str]]) -> list
     return [tuple(deaths) for deaths in turns]
 
 
+def with_another(deaths: Sequence[Death], turn: int) -> tuple[Death, ...]:
+    """The same, but one of them takes somebody with it: of those that talk with each other, another pair each turn."""
+    pairs = [("controller", f"agent-{host}") for host in HOSTS]
+    pairs += [(f"agent-{host}", "controller") for host in HOSTS]
+    pairs += [(f"agent-{host}", f"responder-{host}") for host in HOSTS]
+    pairs += [(f"responder-{host}", f"agent-{host}") for host in HOSTS]
+    possible = [pair for pair in pairs if pair[0] in {death[0] for death in deaths}]
+    who, other = possible[turn % len(possible)] if possible else ("", "")
+    return tuple((*death, other) if death[0] == who else death for death in deaths if death[0] != other)
+
+
 @pytest.mark.long
-def test_any_boundary_may_be_somebodys_last(site: Site) -> None:
+@pytest.mark.parametrize("part", ALL)
+@pytest.mark.parametrize("by_twos", [False, True], ids=["one", "two"])
+def test_any_boundary_may_be_somebodys_last(site: Site, by_twos: bool, part: int) -> None:
     turns: dict[str, list[tuple[Death, ...]]] = {}
     for phase, do in PHASES.items():
         before = effects(site)
@@ -300,8 +323,10 @@ def test_any_boundary_may_be_somebodys_last(site: Site) -> None:
         time.sleep(1.0)  # what is late counts, too
         turns[phase] = every_death(before, effects(site))
     wrong = []
-    for turn in range(0, max(map(len, turns.values())), EVERY):
+    for turn in range(part, max(map(len, turns.values())), PARTS):
         dying = {phase: deaths[turn] if turn < len(deaths) else () for phase, deaths in turns.items()}
+        if by_twos:
+            dying = {phase: with_another(deaths, turn) for phase, deaths in dying.items()}
         with site.stream("still", "one", "two", "calm") as result:
             for phase in PHASES:
                 try:
