@@ -98,24 +98,25 @@ class Conntrack:
     def put(self, flows: Iterable[Flow]) -> list[tuple[Flow, NetfilterError]]:
         """Has each flow in the table in its own direction; returns those that could not be.
 
-        One that is there in this direction stays as it is: its host has seen more of it. One that is there in the other
-        direction was picked up amid its packets, and gives way.
+        One that is there in this direction keeps its state, and takes the mark; what it knows of TCP's windows counts
+        no more, as it may be from before the flow was elsewhere. One that is there in the other direction was picked up
+        amid its packets, and gives way.
         """
         waiting = list(flows)
         refused: list[tuple[Flow, NetfilterError]] = []
         for attempt in range(_TRIES):
             errors = self._door.send([_inserted(flow) for flow in waiting])
-            again: list[Flow] = []
+            again, known = [], []
             for position, error in errors.items():
                 flow = waiting[position]
                 if error.errno != errno.EEXIST or attempt == _TRIES - 1:
                     refused.append((flow, error))
-                    continue
-                there = self.find(flow)
-                if there is None or there.original != flow.original:
+                elif (there := self.find(flow)) is not None and there.original == flow.original:
+                    known.append(flow)
+                else:
                     again.append(flow)
-                if there is not None and there.original == turned(flow).original:
-                    self.delete([there])
+                    self.delete([there] if there is not None and there.original == turned(flow).original else [])
+            self._door.send([(_NEW, 0, _named(flow, u32(_MARK, flow.mark), *_liberal(flow))) for flow in known])
             waiting = again
             if not waiting:
                 break
@@ -173,13 +174,19 @@ def _inserted(flow: Flow) -> Message:
         u32(_TIMEOUT, max(1, flow.timeout_s)),
         u32(_MARK, flow.mark),
     ]
-    if flow.original.protocol == TCP:
-        liberal = attribute(_TCP_FLAGS_ORIGINAL, _BE_LIBERAL) + attribute(_TCP_FLAGS_REPLY, _BE_LIBERAL)
-        attributes.append(nest(_PROTOINFO, nest(_PROTOINFO_TCP, u8(_TCP_STATE, flow.state), liberal)))
+    attributes += _liberal(flow, u8(_TCP_STATE, flow.state))
     if flow.original.protocol == SCTP:
         tags = u32(_SCTP_TAG_ORIGINAL, flow.tags[0]) + u32(_SCTP_TAG_REPLY, flow.tags[1])
         attributes.append(nest(_PROTOINFO, nest(_PROTOINFO_SCTP, u8(_SCTP_STATE, flow.state), tags)))
     return _NEW, CREATE | EXCL, body(family, *attributes)
+
+
+def _liberal(flow: Flow, *more: bytes) -> list[bytes]:
+    """What has the kernel look at no windows of a TCP flow."""
+    if flow.original.protocol != TCP:
+        return []
+    flags = attribute(_TCP_FLAGS_ORIGINAL, _BE_LIBERAL) + attribute(_TCP_FLAGS_REPLY, _BE_LIBERAL)
+    return [nest(_PROTOINFO, nest(_PROTOINFO_TCP, *more, flags))]
 
 
 def _tuple(kind: int, one: Tuple) -> bytes:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import msgspec
@@ -119,10 +120,10 @@ def test_an_entry_picked_up_in_the_wrong_direction_gives_way(tracking: Conntrack
 
 
 @pytest.mark.system
-def test_an_entry_that_is_there_in_its_direction_stays_as_it_is(tracking: Conntrack) -> None:
-    tracking.put([a_flow(mark=1)])
+def test_an_entry_that_is_there_in_its_direction_keeps_its_state_and_takes_the_mark(tracking: Conntrack) -> None:
+    tracking.put([a_flow(mark=1, state=4)])
     assert tracking.put([a_flow(mark=2)]) == []
-    assert [flow.mark for flow in tracking.flows()] == [1]
+    assert [(flow.mark, flow.state) for flow in tracking.flows()] == [(2, 4)]
 
 
 @pytest.mark.system
@@ -149,16 +150,7 @@ def test_more_than_fits_into_one_message_is_put_and_listed_once(tracking: Conntr
 @pytest.mark.system
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_tcp_connection_goes_on_where_its_entry_was_moved_to(lab: Lab, version: int) -> None:
-    lab.switch(0)
-    listener = opened(lab.server, version, socket.SOCK_STREAM)
-    listener.bind((SERVER[version], 0))
-    listener.listen()
-    client = opened(lab.client, version, socket.SOCK_STREAM)
-    client.bind((CLIENT[version], 0))
-    client.connect(listener.getsockname()[:2])
-    server, _ = listener.accept()
-    server.settimeout(10)
-    try:
+    with connected(lab, version) as (client, server):
         server.sendall(b"before")
         assert client.recv(100) == b"before"
         moved(lab, version, "tcp")
@@ -166,9 +158,22 @@ def test_a_tcp_connection_goes_on_where_its_entry_was_moved_to(lab: Lab, version
         assert client.recv(100) == b"after"
         client.sendall(b"answer")
         assert server.recv(100) == b"answer"
-    finally:
-        for one in (client, server, listener):
-            one.close()
+
+
+@pytest.mark.system
+def test_a_tcp_connection_that_comes_back_is_not_held_against_its_old_windows(lab: Lab) -> None:
+    """What went elsewhere meanwhile is more than any window that was known here."""
+    with connected(lab, 4) as (client, server):
+        moved(lab, 4, "tcp")
+        client.settimeout(10)
+        for _ in range(256):
+            server.sendall(bytes(1 << 16))
+            left = 1 << 16
+            while left:
+                left -= len(client.recv(left))
+        moved(lab, 4, "tcp", back=True)
+        server.sendall(b"back")
+        assert client.recv(100) == b"back"
 
 
 @pytest.mark.system
@@ -221,16 +226,33 @@ def test_what_was_not_moved_is_refused_there(lab: Lab) -> None:
         server.close()
 
 
-def moved(lab: Lab, version: int, protocol: str) -> list[Flow]:
+@contextmanager
+def connected(lab: Lab, version: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The client's and the server's end of a TCP connection by the first router."""
+    lab.switch(0)
+    with opened(lab.server, version, socket.SOCK_STREAM) as listener:
+        listener.bind((SERVER[version], 0))
+        listener.listen()
+        with opened(lab.client, version, socket.SOCK_STREAM) as client:
+            client.bind((CLIENT[version], 0))
+            client.connect(listener.getsockname()[:2])
+            server, _ = listener.accept()
+            with server:
+                server.settimeout(10)
+                yield client, server
+
+
+def moved(lab: Lab, version: int, protocol: str, back: bool = False) -> list[Flow]:
     """Moves the entries of the client from the first router to the second, and the packets with them; which ones."""
-    first, second = (Conntrack(path(router)) for router in lab.routers)
+    routers = reversed(lab.routers) if back else lab.routers
+    first, second = (Conntrack(path(router)) for router in routers)
     try:
         number = socket.getprotobyname(protocol)
         flows = [flow for flow in first.flows(ZONE, [CLIENT[version]]) if flow.original.protocol == number]
         assert flows
         said = msgspec.json.encode(flows)
         assert second.put(msgspec.json.decode(said, type=list[Flow])) == []
-        lab.switch(1)
+        lab.switch(0 if back else 1)
         return flows
     finally:
         first.close()
