@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from playground.controller.asking import Asking
+from playground.controller.carrying import Carrying
 from playground.controller.changes import Changes
 from playground.controller.events import EventLog
 from playground.controller.evidence import Evidence
@@ -63,7 +64,8 @@ class Controller:
         self.asking = Asking(self.world, self.sessions)
         self.evidence = Evidence(self.world, self.sessions, self.asking)
         self.probing = Probing(store, self.world, self.execution)
-        self.moves = Moves(store, self.world, self.events, self.probing.meter)
+        carrying = Carrying(self.world, self.asking, self.events)
+        self.moves = Moves(store, self.world, self.events, self.probing.meter, carrying)
         self.changes = Changes(store, self.world, self.events)
         self.progress = Progress(self.world, self.changes.is_written)
         self._placing = Placing(store, self.world, self.moves)

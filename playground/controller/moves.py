@@ -45,10 +45,18 @@ class Metering(Protocol):
     async def finish(self) -> tuple[float | None, int | None, int | None]: ...
 
 
+class Carrier(Protocol):
+    """Has what hosts know of a workspace's connections go along (`playground.controller.carrying.Carrying`)."""
+
+    def is_needed(self, move: MigrationRecord) -> bool: ...
+
+    async def carry(self, move: MigrationRecord) -> None: ...
+
+
 class Moves:
     """All moves of the site."""
 
-    def __init__(self, store: Store, world: World, events: EventLog, meter: Meter) -> None:
+    def __init__(self, store: Store, world: World, events: EventLog, meter: Meter, carrier: Carrier) -> None:
         self._store = store
         self._world = world
         self._events = events
@@ -56,6 +64,9 @@ class Moves:
         self._meters: dict[tuple[str, str], Metering | None] = {}
         self._metering: set[tuple[str, str]] = set()
         self._measured: set[tuple[str, str]] = set()
+        self._carrier = carrier
+        self._carrying: dict[tuple[str, str, int], asyncio.Future[None]] = {}
+        """Before the flip, by move."""
         self._flipped_at: dict[tuple[str, str], tuple[int, float]] = {}
         self._finishing: set[tuple[str, str, int]] = set()
         self._tasks: set[asyncio.Future[None]] = set()
@@ -232,15 +243,39 @@ class Moves:
             return Event.PREPARE_FAILED, target.cause or f"host {move.target} could not prepare"
         if state is State.REQUESTED and is_current and target is not None and target.state == "prepared":
             return Event.TARGET_READY, ""
-        if state is State.PREPARED:
-            if identity not in self._measured:
-                return Event.METER_RUNS, ""
-            if identity in self._meters:
-                return Event.METER_RUNS, ""
-            if identity not in self._metering:
-                self._metering.add(identity)
-                self._spawn(self._start_meter(move))
+        if state is State.PREPARED and self._may_begin(move):
+            return Event.METER_RUNS, ""
         return None, ""
+
+    def _may_begin(self, move: MigrationRecord) -> bool:
+        """Whether all that is to be done before the flip is done; begins what is not."""
+        identity = (move.playground, move.workspace)
+        is_metered = identity not in self._measured or identity in self._meters
+        if not is_metered and identity not in self._metering:
+            self._metering.add(identity)
+            self._spawn(self._start_meter(move))
+        if not self._carrier.is_needed(move):
+            return is_metered
+        carrying = self._carrying.get((*identity, move.generation))
+        if carrying is None:
+            carrying = self._spawn(self._carry_first(move))
+            self._carrying[(*identity, move.generation)] = carrying
+        return is_metered and carrying.done()
+
+    async def _carry_first(self, move: MigrationRecord) -> None:
+        """Before the flip. The move goes on at once, not with the next look."""
+        await self._carry(move)
+        identity = (move.playground, move.workspace)
+        is_metered = identity not in self._measured or identity in self._meters
+        if is_metered and self._world.moving.get(identity) == move:
+            await self._apply(self._world.grids[move.playground], move, Event.METER_RUNS)
+
+    async def _carry(self, move: MigrationRecord) -> None:
+        """Whatever comes of it, the move goes on."""
+        try:
+            await self._carrier.carry(move)
+        except Exception:
+            log.exception("flows could not be carried workspace=%s/%s", move.playground, move.workspace)
 
     def _moves_all(self, grid: Grid, workspace: WorkspaceRecord, move: MigrationRecord) -> bool:
         """Whether all ports of a workspace take part in its move: one that an edit has added never gets to the target,
@@ -351,8 +386,11 @@ class Moves:
         identity = (move.playground, move.workspace)
         if state is State.ACTIVATED:
             self._flipped_at[identity] = (result, time.monotonic())
+            if self._carrier.is_needed(after):
+                self._spawn(self._carry(after))  # those that began since it was done before the flip
         if state in ENDED:
             self._flipped_at.pop(identity, None)
+            self._carrying.pop((*identity, move.generation), None)
             self._finish(after)
         return after
 

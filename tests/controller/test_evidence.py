@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from playground import wire
-from playground.controller import evidence
+from playground.controller import carrying, evidence
 from playground.controller.asking import WAITING, Asking
+from playground.controller.carrying import Carrying
 from playground.controller.events import EventLog
 from playground.controller.evidence import Evidence
 from playground.controller.execution import NotPossible
@@ -24,14 +25,30 @@ from playground.questions import (
     CheckPolicies,
     Count,
     Counted,
+    Flows,
     FollowVerdicts,
+    PortFlows,
     Question,
+    TakeFlows,
+    Taken,
+    TellFlows,
     Verdict,
     Verdicts,
 )
-from playground.records import BindingRecord, HostRecord, NetworkRecord, PortRecord, encode, key_of
+from playground.records import (
+    BindingRecord,
+    HostRecord,
+    MigrationRecord,
+    NetworkRecord,
+    PolicyRecord,
+    PortRecord,
+    WorkspaceRecord,
+    encode,
+    key_of,
+)
 from playground.store.api import LeaseId, Put
 from playground.store.memory import MemoryStore
+from policies.flows import Flow, Tuple
 
 Answers = Callable[[Question], list[wire.Answer]]
 
@@ -47,7 +64,8 @@ class Agents:
         store = MemoryStore()
         self.store = store
         self.world = World(store)
-        self.sessions = Sessions(store, self.world, EventLog(store, self.world), "internal", [], "lab")
+        self.events = EventLog(store, self.world)
+        self.sessions = Sessions(store, self.world, self.events, "internal", [], "lab")
         self.asking = Asking(self.world, self.sessions)
         self.evidence = Evidence(self.world, self.sessions, self.asking)
         self.questions: list[Question] = []
@@ -70,6 +88,10 @@ class Agents:
     def lose(self, session: Session) -> None:
         del self.sessions.connected[session.host]
         session.end_answers()
+
+    def told(self) -> list[str]:
+        """Texts of events."""
+        return [event.text for event in self.events._pending]
 
     async def put(self, *records: Any) -> None:
         await self.store.commit([], [Put(key_of(record), encode(record)) for record in records])
@@ -97,7 +119,8 @@ async def agents() -> AsyncIterator[Agents]:
         )
         for port, host in zip(ports, hosts, strict=True)
     ]  # fmt: skip
-    await made.put(*hosts, *ports, network, *bindings)
+    head = WorkspaceRecord(playground="atlas", name="head", id="h", driver="netns", ports=(ports[0].id,), host="n1")
+    await made.put(*hosts, *ports, network, head, *bindings)
     try:
         yield made
     finally:
@@ -196,6 +219,61 @@ def test_answers_that_nobody_reads_take_no_more_room_and_none_that_nobody_asked_
         async for first in made.asking.follow("n1", FollowVerdicts(0), Verdicts):
             assert first.rows[0].number == 10
             break
+
+    within(claim)
+
+
+# flows
+
+
+FLOW = Flow(Tuple("10.20.0.1", "10.20.0.2", 6, (1, 22)), Tuple("10.20.0.2", "10.20.0.1", 6, (22, 1)))
+MOVE = MigrationRecord(
+    playground="atlas", workspace="head", source="n1", target="n2", state="prepared", generation=1, started_utc_s=0.0,
+    deadline_utc_s=60.0,
+)  # fmt: skip
+
+
+def test_what_the_source_tells_the_target_takes() -> None:
+    async def claim(made: Agents) -> None:
+        flows = [PortFlows("000000000001", [FLOW])]
+        made.connect("n1", lambda question: [an_answer(Flows(flows))])
+        made.connect("n2", lambda question: [an_answer(Taken(1))])
+        await Carrying(made.world, made.asking, made.events).carry(MOVE)
+        assert made.questions == [TellFlows(["000000000001"]), TakeFlows(flows)]
+        assert made.told() == []
+
+    within(claim)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        ([], [], "n1 did not answer within"),
+        ([an_answer(Flows([PortFlows("000000000001", [FLOW])], left=2))], [an_answer(Taken(0, 1, "full"))], "3 conn"),
+        ([an_answer(Flows([PortFlows("000000000001", [FLOW])]))], [], "n2 did not answer within"),
+    ],
+)
+def test_what_did_not_go_along_is_said_and_not_raised(
+    source: list[wire.Answer], target: list[wire.Answer], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carrying, "CARRY_S", 0.01)
+
+    async def claim(made: Agents) -> None:
+        made.connect("n1", lambda question: source)
+        made.connect("n2", lambda question: target)
+        await Carrying(made.world, made.asking, made.events).carry(MOVE)
+        (text,) = made.told()
+        assert said in text
+
+    within(claim)
+
+
+def test_flows_go_along_only_where_somebody_polices() -> None:
+    async def claim(made: Agents) -> None:
+        carrying = Carrying(made.world, made.asking, made.events)
+        assert not carrying.is_needed(MOVE)
+        made.world.site_policies["p"] = PolicyRecord(playground="@site", name="p", body=None)  # type: ignore[arg-type]
+        assert carrying.is_needed(MOVE)
 
     within(claim)
 

@@ -73,13 +73,30 @@ async def no_meter(move: MigrationRecord) -> Metering | None:
     return None
 
 
+class FakeCarrier:
+    """Keeps the states of the moves in which it was asked; needed only where it is said to be."""
+
+    def __init__(self) -> None:
+        self.needed, self.fails = False, False
+        self.carried: list[str] = []
+
+    def is_needed(self, move: MigrationRecord) -> bool:
+        return self.needed
+
+    async def carry(self, move: MigrationRecord) -> None:
+        self.carried.append(move.state)
+        if self.fails:
+            raise RuntimeError("a bug")
+
+
 class Site:
     """A controller's moves over a store in memory; `say` is what an agent's report does."""
 
     def __init__(self, meter: Callable[[MigrationRecord], Awaitable[Metering | None]]) -> None:
+        self.carrier = FakeCarrier()
         self.store = MemoryStore()
         self.world = World(self.store)
-        self.moves = Moves(self.store, self.world, EventLog(self.store, self.world), meter)
+        self.moves = Moves(self.store, self.world, EventLog(self.store, self.world), meter, self.carrier)
 
     async def say(self, *what: Record) -> None:
         revision = await self.store.commit([], [Put(key_of(r), encode(r)) for r in what])
@@ -155,6 +172,38 @@ def test_a_move_goes_through_its_states_and_ends_at_the_target() -> None:
             await site.until("settled")
             assert (site.binding.active, site.binding.source, site.binding.target) == ("n2", "n2", None)
             assert site.move.pause_ms == 1.5
+
+    run(work())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_flows_are_carried_before_the_flip_and_after_it_and_hold_no_move_up(fails: bool) -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            site.carrier.needed, site.carrier.fails = True, fails
+            move = await site.moves.request(site.workspace, "n2", measure=False)
+            assert site.carrier.carried == []
+            await site.say(said("n2", move.generation, "prepared"))
+            await site.until("copying")
+            assert site.carrier.carried == ["prepared"]
+            await site.moves.arrived(said("n2", move.generation, "running"))
+            await site.converge("n1", "n2")
+            await site.until("settled")
+            assert site.carrier.carried == ["prepared", "activated"]
+
+    run(work())
+
+
+def test_where_nobody_polices_no_flows_are_carried() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            move = await site.moves.request(site.workspace, "n2", measure=False)
+            await site.say(said("n2", move.generation, "prepared"))
+            await site.until("copying")
+            await site.say(said("n2", move.generation, "running"))
+            await site.converge("n1", "n2")
+            await site.until("settled")
+            assert site.carrier.carried == []
 
     run(work())
 
