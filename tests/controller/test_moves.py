@@ -200,7 +200,7 @@ def test_where_nobody_polices_no_flows_are_carried() -> None:
             move = await site.moves.request(site.workspace, "n2", measure=False)
             await site.say(said("n2", move.generation, "prepared"))
             await site.until("copying")
-            await site.say(said("n2", move.generation, "running"))
+            await site.moves.arrived(said("n2", move.generation, "running"))
             await site.converge("n1", "n2")
             await site.until("settled")
             assert site.carrier.carried == []
