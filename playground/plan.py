@@ -103,6 +103,9 @@ def _network_facts(network: NetworkRecord | None) -> dict[str, str] | None:
         "gateways": " ".join(network.gateways),
         "lease": f"{network.lease_s} s",
         "ntp-servers": " ".join(network.ntp),
+        "forward": "" if network.forward else "no",
+        "transfer": " ".join(network.transfer),
+        "records": "; ".join(f"{one.name} {one.type} {one.data}" for one in network.names),
     }
 
 
@@ -110,16 +113,18 @@ def _workspace_facts(grid: Grid, name: str) -> dict[str, str] | None:
     workspace = grid.workspaces.get(name)
     if workspace is None:
         return None
+    ports = [grid.ports[port] for port in workspace.ports if port in grid.ports]
     facts = {
         "driver" if gateway_name(name) is None else "kind": workspace.driver,
         "host": workspace.pin or "",
         "cpus": f"{workspace.cpus:g}" if workspace.cpus else "",
         "memory": f"{workspace.memory_mib} MiB" if workspace.memory_mib else "",
         "labels": _labels(workspace.labels),
-        "networks": " ".join(grid.ports[port].network for port in workspace.ports if port in grid.ports),
-        "router": "".join(grid.ports[port].router for port in workspace.ports if port in grid.ports),
+        "networks": " ".join(port.network for port in ports),
+        "also": " ".join(dict.fromkeys(alias for port in ports for alias in port.aliases)),
+        "router": "".join(port.router for port in ports),
     }
-    for port in (grid.ports[port] for port in workspace.ports if port in grid.ports):
+    for port in ports:
         facts[f"{port.network}:"] = " ".join((*port.addresses, port.mac, _labels(_own(port, workspace)))).strip()
     return facts
 

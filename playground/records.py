@@ -68,9 +68,25 @@ class AliveRecord(_Record, frozen=True, kw_only=True, tag="alive"):
     session: str
 
 
+class Named(msgspec.Struct, frozen=True):
+    """A DNS record that the file declares. name: relative to the playground. type: CNAME, SRV or TXT.
+
+    data: as zone files write it (of a TXT the text itself); a name in it ends in a dot or is relative to the
+    playground.
+    """
+
+    name: str
+    type: str
+    data: str
+
+
 class NetworkRecord(_Record, frozen=True, kw_only=True, tag="network"):
     """One L2 overlay. gateways: the service leg's address per subnet, in the subnets' order. mtu: guest IP packet,
-    bytes."""
+    bytes.
+
+    forward: whether the site's resolvers are asked for its workspaces. transfer: prefixes whose workspaces may copy all
+    names. names: records that the file declares.
+    """
 
     playground: str
     name: str
@@ -81,6 +97,9 @@ class NetworkRecord(_Record, frozen=True, kw_only=True, tag="network"):
     gateways: tuple[str, ...]
     lease_s: int = 3600
     ntp: tuple[str, ...] = ()
+    forward: bool = True
+    transfer: tuple[str, ...] = ()
+    names: tuple[Named, ...] = ()
 
 
 class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
@@ -109,7 +128,8 @@ class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
 class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
     """A workspace's NIC on a network, or a gateway's leg (`playground.gateways`). addresses: plain, IPv4 first.
 
-    index: 0 is eth0. router: the gateway that its client is told of as its default router, or "".
+    index: 0 is eth0. router: the gateway that its client is told of as its default router, or "". aliases: names beside
+    the workspace's own, relative to the playground.
 
     labels: all that policies may ask of it: the workspace's, the NIC's own and the built-in ones
     (`playground.spec.scene.endpoint_labels`); in schema 1 the NIC's own alone.
@@ -126,6 +146,7 @@ class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
     index: int = 0
     labels: dict[str, str] = {}
     router: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 class PolicyRecord(_Record, frozen=True, kw_only=True, tag="policy"):

@@ -195,6 +195,9 @@ def _network(spec: PlaygroundSpec, network: NetworkSpec, known: Known, problems:
         gateways=tuple(subnet.gateway_text for subnet in network.subnets),
         lease_s=network.lease_s,
         ntp=network.ntp,
+        forward=network.dns.forward,
+        transfer=network.dns.transfer,
+        names=tuple(records.Named(one.name, one.type, one.data) for one in network.dns.records),
     )
 
 
@@ -241,6 +244,7 @@ def _ports(spec: PlaygroundSpec, assigned: Mapping[str, Assigned]) -> Iterable[P
                 index=index,
                 labels=endpoint_labels(spec.name, workspace, nic),
                 router=router_of(index, workspace.nics, routers, workspace.name),
+                aliases=nic.aliases,
             )
 
 

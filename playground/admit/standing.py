@@ -135,7 +135,7 @@ def _kept_ports(
         port = known.ports.get((name, network))
         if port is None or port.index != index or port.labels != endpoint_labels(playground, workspace, nic):
             break
-        if port.router != router_of(index, workspace.nics, routers, name):
+        if port.router != router_of(index, workspace.nics, routers, name) or port.aliases != nic.aliases:
             break
         id, rule, mac, texts = port.id, rules[network], port.mac, port.addresses
         if id != old.ports[index] or id != records.port_id(playground, name, network) or port.network_id != rule.id:

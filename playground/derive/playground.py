@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from overlay.state import Network, NetworkId, PortId
 from playground.derive.networks import Entry, Members, Place, entry_of, members_of
-from playground.derive.services import Service, services_of, view_of
+from playground.derive.services import Service, records_of, services_of, view_of
 from playground.gateways import gateway_name
 from playground.records import BindingRecord
-from playground.responder.protocol import name_key, port_key, view_key
+from playground.responder.protocol import name_key, port_key, records_key, view_key
 from playground.view import Scope
 
 WHOLE_FROM = 32
@@ -94,6 +94,10 @@ def section_of(scope: Scope, surroundings: Surroundings) -> Section:
         services[view_key(surroundings.playground)] = view_of(
             scope.networks, networks, surroundings.playground, surroundings.domain, surroundings.resolvers
         )
+        for network in scope.networks.values():
+            if network.names:
+                key = records_key(surroundings.playground, network.id)
+                services[key] = records_of(network, surroundings.playground, surroundings.domain)
         for id in scope.ports:
             services.update(_services(scope, id, networks, surroundings))
     bound = {PortId(id): scope.bindings[id] for id in entries if _is_here(networks, scope, id)}

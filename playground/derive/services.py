@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dhcp.scope import PortScope, Scope4, ScopeRa
 from overlay.state import LEG_LINK_LOCAL, LEG_MAC, Network, NetworkId, PortId
 from playground.records import NetworkRecord, PortRecord
-from playground.responder.protocol import Name, Value, View, name_key, port_key
+from playground.responder.protocol import Name, Records, Value, View, name_key, port_key
 
 Service = Value
 
@@ -36,15 +36,28 @@ def view_of(
         origin=origin_of(playground, domain),
         reverse=tuple(subnet for record in records.values() for subnet in record.subnets),
         resolvers=resolvers,
+        forward=tuple(subnet for record in records.values() if record.forward for subnet in record.subnets),
+        transfer=tuple(prefix for record in records.values() for prefix in record.transfer),
         ttl=NAME_TTL_S,
     )
+
+
+def records_of(network: NetworkRecord, playground: str, domain: str) -> Records:
+    """What a network declares. A target without a last dot is a name of the playground."""
+    origin = origin_of(playground, domain)
+    found = []
+    for one in network.names:
+        before, space, target = one.data.rpartition(" ")
+        is_inside = one.type != "TXT" and not one.data.endswith(".")
+        found.append((one.name, one.type, f"{before}{space}{target}.{origin}." if is_inside else one.data))
+    return Records(records=tuple(found))
 
 
 def services_of(port: PortRecord, network: NetworkRecord | None, playground: str, domain: str) -> dict[str, Service]:
     """The responder's keys for one port. network: the port's, where the port is on this host; else None."""
     found: dict[str, Service] = {
         name_key(playground, PortId(port.id)): Name(
-            workspace=port.workspace, network=port.network, addresses=port.addresses
+            workspace=port.workspace, network=port.network, addresses=port.addresses, aliases=port.aliases
         )
     }
     if network is not None:

@@ -5,6 +5,7 @@ The agent tells a flat map, key → value, and the responder answers from it and
     port/PORT               PortScope   what is answered at a port (DHCPv4, router advertisements)
     view/PLAYGROUND         View        where names are answered: a service namespace and its addresses
     name/PLAYGROUND/PORT    Name        one port's names in that view
+    records/PLAYGROUND/NETWORK  Records  what a network's file declares in that view
 
 Both ways it is JSON, one object a line, on a Unix stream socket. Agent: `{"set": {key: value}, "delete": [key],
 "whole": bool, "seq": n}`; `delete` goes first, so a key in both begins from nothing; `whole` drops every key that `set`
@@ -31,7 +32,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     netns: name in /run/netns, or an absolute path. listen: plain addresses that the namespace has (or will have).
     origin: the playground's domain name, with or without the last dot. reverse: the subnets whose addresses have names
     here. resolvers: who is asked for everything else, from the responder's own namespace; none: such questions are
-    refused. ttl: seconds, of every record.
+    refused. forward: prefixes whose clients may ask for everything else; transfer: whose may copy whole zones. ttl:
+    seconds, of every record.
     """
 
     netns: str
@@ -39,18 +41,31 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
     reverse: tuple[str, ...] = ()
     resolvers: tuple[str, ...] = ()
+    forward: tuple[str, ...] = ()
+    transfer: tuple[str, ...] = ()
     ttl: int = 30
 
 
-class Name(msgspec.Struct, frozen=True, kw_only=True):
-    """One port's names: WORKSPACE.NETWORK.origin, and a share in WORKSPACE.origin. addresses: plain, IPv4 or IPv6."""
+class Name(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One port's names: WORKSPACE.NETWORK.origin, and a share in WORKSPACE.origin. addresses: plain, IPv4 or IPv6.
+
+    aliases: more names, relative to the origin; several ports may share one.
+    """
 
     workspace: str
     network: str
     addresses: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
 
 
-Value = PortScope | View | Name
+class Records(msgspec.Struct, frozen=True, kw_only=True):
+    """Records as (name, type, data): name relative to the origin, type and data as in zone files, names in it absolute;
+    the data of a TXT is the text itself."""
+
+    records: tuple[tuple[str, str, str], ...]
+
+
+Value = PortScope | View | Name | Records
 
 
 class Leased(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,10 +123,16 @@ def name_key(playground: str, port: str) -> str:
     return f"name/{playground}/{port}"
 
 
+def records_key(playground: str, network: str) -> str:
+    """Key of the records that a network declares in its playground's view."""
+    return f"records/{playground}/{network}"
+
+
 _encoder = msgspec.json.Encoder()
 _scopes = msgspec.json.Decoder(PortScope)
 _views = msgspec.json.Decoder(View)
 _names = msgspec.json.Decoder(Name)
+_records = msgspec.json.Decoder(Records)
 _updates = msgspec.json.Decoder(Update)
 _reports = msgspec.json.Decoder(Report)
 
@@ -130,7 +151,9 @@ def decode_value(key: str, raw: msgspec.Raw | bytes) -> Value:
             return _views.decode(raw)
         case ["name", _, _]:
             return _names.decode(raw)
-    raise ValueError(f"key {key!r} is none of port/PORT, view/PLAYGROUND, name/PLAYGROUND/PORT")
+        case ["records", _, _]:
+            return _records.decode(raw)
+    raise ValueError(f"key {key!r} is none of port/…, view/…, name/…, records/…")
 
 
 def encode_line(message: Update | Report) -> bytes:

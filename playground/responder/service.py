@@ -19,7 +19,17 @@ from dhcp.io.packet import Heard, PacketServer, open_socket
 from dhcp.scope import PortScope
 from overlay.state import PortId, port_device
 from playground.responder import netns
-from playground.responder.protocol import DATA_PLANE_KEY, Leased, Name, Problem, Report, Update, View, decode_value
+from playground.responder.protocol import (
+    DATA_PLANE_KEY,
+    Leased,
+    Name,
+    Problem,
+    Records,
+    Report,
+    Update,
+    View,
+    decode_value,
+)
 from playground.responder.views import Views
 
 REPEAT_S: Final = 10.0
@@ -44,7 +54,7 @@ class Service:
         self.leases: dict[str, Leased] = {}
         self.problems: dict[str, str] = {}
         self.packets: Final = PacketServer(self._heard, journal, now_utc_s)
-        self.views: Final = Views(self._problem)
+        self.views: Final = Views(self._problem, now_utc_s)
         self._data_plane: Final = data_plane
         self._opened_in: netns.Identity | None = None
         self._report = report
@@ -72,9 +82,8 @@ class Service:
                     self._ports.add(port)
                 case View():
                     self.views.set(key.partition("/")[2], value)
-                case Name():
-                    _, playground, port = key.split("/")
-                    self.views.set_name(playground, port, value)
+                case Name() | Records():
+                    self.views.set_names(key.split("/")[1], key, value)
                 case _:
                     assert_never(value)
         except (ValueError, OverflowError, OSError, msgspec.MsgspecError) as error:
@@ -96,8 +105,8 @@ class Service:
                     del self.leases[key]
             case ["view", playground]:
                 self.views.drop(playground)
-            case ["name", playground, port]:
-                self.views.drop_name(playground, port)
+            case ["name" | "records", playground, _]:
+                self.views.drop_names(playground, key)
 
     def check(self) -> None:
         """Looks whether namespaces came, went or were made anew, and opens and closes sockets by that."""

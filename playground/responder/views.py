@@ -1,34 +1,47 @@
-"""Names and where they are answered: turns `View` and `Name` values into zones and sockets in service namespaces."""
+"""Names and where they are answered: turns views, names and records into zones and sockets in service namespaces."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from overlay.dns.answer import Answers
+from overlay.dns.clients import Clients
 from overlay.dns.forward import Forwarder
 from overlay.dns.listener import Listener, Sockets, open_sockets
-from overlay.dns.record import Record, port_records
+from overlay.dns.record import Record, Type, port_records
 from overlay.dns.zone import Zones
 from playground.responder import netns
-from playground.responder.protocol import Name, View, view_key
+from playground.responder.protocol import Name, Records, View, view_key
 
 
 @dataclass(slots=True)
 class _View:
-    names: dict[str, Name] = field(default_factory=dict)
+    names: dict[str, Name | Records] = field(default_factory=dict)
     view: View | None = None
     zones: Zones | None = None
     answers: Answers | None = None
     forwarder: Forwarder | None = None
+    copiers: Clients = field(default_factory=Clients)
     listener: Listener | None = None
     opened_in: netns.Identity | None = None
 
 
-def _records(view: View, name: Name) -> Iterator[Record]:
+def _records(origin: str, names: Name | Records) -> Iterator[Record]:
     """A port has the names WORKSPACE.NETWORK.origin, and WORKSPACE.origin for all ports together."""
-    origin = view.origin.removesuffix(".")
-    return port_records((f"{name.workspace}.{name.network}.{origin}", f"{name.workspace}.{origin}"), name.addresses)
+    origin = origin.removesuffix(".")
+    match names:
+        case Name():
+            own = (f"{names.workspace}.{names.network}", names.workspace, *names.aliases)
+            yield from port_records((f"{name}.{origin}" for name in own), names.addresses)
+        case Records():
+            for name, kind, data in names.records:
+                if kind not in Type.__members__:
+                    raise ValueError(f"unknown record type {kind!r}")
+                yield Record(f"{name}.{origin}", Type[kind], data)
+        case _:
+            assert_never(names)
 
 
 def _open_all(view: View) -> list[Sockets]:
@@ -44,29 +57,44 @@ def _open_all(view: View) -> list[Sockets]:
     return opened
 
 
+def _zone(view: View) -> tuple[object, ...]:
+    """What zones are made of, beside names."""
+    return view.origin, view.reverse, view.listen, view.ttl
+
+
+def _rights(view: View) -> tuple[object, ...]:
+    """What a forwarder is made of; with another one, what was heard is forgotten."""
+    return view.resolvers, view.forward
+
+
 class Views:
     """All views of this host, by playground. on_problem(key, cause): cause is empty when solved.
 
     A name may come before its view and outlive it.
     """
 
-    def __init__(self, on_problem: Callable[[str, str], None]) -> None:
+    def __init__(self, on_problem: Callable[[str, str], None], now_utc_s: Callable[[], float]) -> None:
         self._views: dict[str, _View] = {}
         self._on_problem = on_problem
+        self._now_utc_s = now_utc_s
 
     def set(self, playground: str, view: View) -> None:
         """In effect after the next `check`; sockets that are right stay. Raises ValueError, changing nothing."""
         found = self._views.get(playground) or _View()
-        zones = Zones(view.origin, view.reverse, view.listen, view.ttl)
-        for port, name in found.names.items():
-            zones.put(port, _records(view, name))
-        answers = Answers(zones, recursive=bool(view.resolvers))
-        forwarder = Forwarder(view.resolvers)
-        if found.view is not None and (view.netns, view.listen) != (found.view.netns, found.view.listen):
+        zones, forwarder, before = found.zones, found.forwarder, found.view
+        if zones is None or before is None or _zone(before) != _zone(view):
+            zones = Zones(view.origin, view.reverse, view.listen, view.ttl, self._now_utc_s)
+            for key, names in found.names.items():
+                zones.put(key, _records(view.origin, names))
+        if forwarder is None or before is None or _rights(before) != _rights(view):
+            forwarder = Forwarder(view.resolvers, Clients(view.forward))
+        copiers = Clients(view.transfer)
+        if before is not None and (view.netns, view.listen) != (before.netns, before.listen):
             self._close(found)
-        found.view, found.zones, found.answers, found.forwarder = view, zones, answers, forwarder
+        found.view, found.zones, found.forwarder, found.copiers = view, zones, forwarder, copiers
+        answers = found.answers = Answers(zones, recursive=bool(view.resolvers))
         if found.listener is not None:
-            found.listener.answers, found.listener.forwarder = answers, forwarder
+            found.listener.answers, found.listener.forwarder, found.listener.copiers = answers, forwarder, copiers
         self._views[playground] = found
 
     def drop(self, playground: str) -> None:
@@ -77,23 +105,23 @@ class Views:
             found.view = found.zones = found.answers = found.forwarder = None
             self._forget(playground, found)
 
-    def set_name(self, playground: str, port: str, name: Name) -> None:
+    def set_names(self, playground: str, key: str, names: Name | Records) -> None:
         """In effect at once. Raises ValueError, changing nothing."""
         found = self._views.get(playground) or _View()
         if found.zones is not None and found.view is not None:
-            found.zones.put(port, _records(found.view, name))
+            found.zones.put(key, _records(found.view.origin, names))
         else:
-            Zones("invalid").put(port, _records(View(netns="", listen=(), origin="invalid"), name))
-        found.names[port] = name
+            Zones("invalid").put(key, _records("invalid", names))
+        found.names[key] = names
         self._views[playground] = found
 
-    def drop_name(self, playground: str, port: str) -> None:
+    def drop_names(self, playground: str, key: str) -> None:
         """In effect at once."""
         found = self._views.get(playground)
         if found is not None:
-            found.names.pop(port, None)
+            found.names.pop(key, None)
             if found.zones is not None:
-                found.zones.drop(port)
+                found.zones.drop(key)
             self._forget(playground, found)
 
     def check(self) -> None:
@@ -119,7 +147,7 @@ class Views:
             where = f"port 53 in network namespace {view.netns}"
             self._on_problem(view_key(playground), f"can't listen on {where}: {error.strerror}")
             return
-        found.listener = Listener(opened, found.answers, found.forwarder)
+        found.listener = Listener(opened, found.answers, found.forwarder, found.copiers)
         found.opened_in = identity
         self._on_problem(view_key(playground), "")
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from overlay.pools import address_text, parse_address
 from playground.spec import names
 from playground.spec.addresses import parse_ip
+from playground.spec.dns import with_names, with_records
 from playground.spec.models import HostShape, IncludedShape, PlaygroundShape, SiteShape
 from playground.spec.network import networks
 from playground.spec.objects import HostSpec, PlaygroundSpec, SiteSpec
@@ -41,6 +42,8 @@ def load_playground(text: str | bytes, file: str, included: Included | None = No
     more = dict(_included(shape.include, included, document, problems))
     sources += more.values()
     rules = connectivity(shape.name, sources, shape.workspaces, found, shape.gateways, problems)
+    members = with_names(shape.name, members, shape.workspaces, rules.words.groups, document, problems)
+    found = with_records(shape.name, found, shape.networks, members, document, problems)
     if problems:
         raise SpecErrors(problems)
     rules = replace(rules, included=tuple(more))

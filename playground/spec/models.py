@@ -34,6 +34,7 @@ __all__ = [
     "CapacityShape",
     "DhcpOptionsShape",
     "DhcpShape",
+    "DnsShape",
     "EgressShape",
     "ExpectationShape",
     "GatewayShape",
@@ -45,6 +46,7 @@ __all__ = [
     "PeerShape",
     "PlaygroundShape",
     "PolicyShape",
+    "RecordShape",
     "SiteEgressShape",
     "SiteIngressShape",
     "SitePolicyShape",
@@ -101,6 +103,24 @@ class DhcpShape(Shape):
     options: DhcpOptionsShape = DhcpOptionsShape()
 
 
+class RecordShape(Shape):
+    """What a name of a network's `dns.records` has: a cname alone, or the others."""
+
+    cname: str | None = Field(
+        default=None, description="the name meant: in the network, in the playground, or absolute."
+    )
+    srv: Listed = Field(default=[], description="PRIORITY WEIGHT PORT TARGET")
+    txt: Listed = Field(default=[], description="texts")
+
+
+class DnsShape(Shape):
+    """`dns` of a network."""
+
+    forward: bool = Field(default=True, description="whether the site's resolvers are asked for other names")
+    transfer: Listed = Field(default=[], description="addresses and prefixes of the network that may copy all names")
+    records: dict[str, RecordShape] = Field(default={}, description="by name in the network; @ is the network itself")
+
+
 class NetworkShape(Shape):
     """A network."""
 
@@ -110,17 +130,19 @@ class NetworkShape(Shape):
     exclude: Listed = Field(default=[], description="addresses and ranges that no port gets unless fixed to it")
     gateway: Listed = Field(default=[], description="one address a subnet; default: its first")
     dhcp: DhcpShape = DhcpShape()
+    dns: DnsShape = DnsShape()
 
 
 class NicShape(Shape):
     """A workspace's place on one network."""
 
-    not_yet = frozenset({"bandwidth", "allow", "aliases"})
+    not_yet = frozenset({"bandwidth", "allow"})
     network: str
     labels: Labels = Field(default={})
     addresses: Listed = Field(default=[], description="a fixed IPv4 address")
     address: str | None = Field(default=None, description="short for addresses: [A]")
     mac: Mac | None = Field(default=None, description="a fixed MAC; default: derived from names")
+    aliases: Listed = Field(default=[], description="more names in this network")
     default_route: bool | None = Field(
         default=None, description="whether the way to the world is by this network's gateway; default: by the first's"
     )
@@ -143,6 +165,7 @@ class WorkspaceShape(Shape):
     networks: Nics = Field(description="networks by name, or with labels, addresses and mac")
     scale: int | None = Field(default=None, ge=0, le=10_000, description="number of instances NAME-0, NAME-1, …")
     labels: Labels = Field(default={})
+    aliases: Listed = Field(default=[], description="more names, in the playground and in each of its networks")
     host: str | None = Field(default=None, description="a host's name, or a selector over host labels")
     driver: str = Field(
         default="netns", description="netns or external", json_schema_extra={"enum": ["netns", "external"]}

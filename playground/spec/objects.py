@@ -52,6 +52,31 @@ class SubnetSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class NameSpec:
+    """A record that the file declares. name: relative to the playground. type: `CNAME`, `SRV` or `TXT`.
+
+    data: as zone files write it, but of a TXT the text itself; a name in it ends in a dot, or is relative to the
+    playground.
+    """
+
+    name: str
+    type: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class DnsSpec:
+    """What a network says of names. forward: whether the site's resolvers are asked for its workspaces.
+
+    transfer: prefixes whose workspaces may copy all names.
+    """
+
+    forward: bool = True
+    transfer: tuple[str, ...] = ()
+    records: tuple[NameSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSpec:
     """One L2 overlay. subnets in the file's order. exclude: IPv4 addresses that no port gets unless fixed to it."""
 
@@ -61,6 +86,7 @@ class NetworkSpec:
     lease_s: int
     ntp: tuple[str, ...]
     place: Place
+    dns: DnsSpec = DnsSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +94,7 @@ class NicSpec:
     """A workspace's NIC. address: a fixed IPv4 address, or None; mac: a fixed canonical MAC, or None.
 
     default_route: whether the way to the world is to be by this one, or not; None where the file leaves that open.
+    aliases: names beside the workspace's own, relative to the playground: those declared, and its groups'.
     """
 
     network: str
@@ -76,6 +103,7 @@ class NicSpec:
     mac: str | None
     place: Place
     default_route: bool | None = None
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ _TITLES = {
     "NetworkShape": "network",
     "DhcpShape": "dhcp",
     "DhcpOptionsShape": "dhcp options",
+    "DnsShape": "dns",
+    "RecordShape": "names of a network",
     "WorkspaceShape": "workspace",
     "NicShape": "network of a workspace",
     "PolicyShape": "policy",

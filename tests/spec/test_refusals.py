@@ -224,11 +224,11 @@ WORKSPACES = {
     ],
     "{networks: {network: grid, §bandwidth: {min: 1}}}": [
         "workspaces.head.networks.bandwidth: bandwidth is not built yet; "
-        "leave it out (built: network, labels, addresses, address, mac, default_route)"
+        "leave it out (built: network, labels, addresses, address, mac, aliases, default_route)"
     ],
     "{networks: grid, §image: debian}": [
         "workspaces.head.image: image is not built yet; "
-        "leave it out (built: networks, scale, labels, host, driver, cpus, memory)"
+        "leave it out (built: networks, scale, labels, aliases, host, driver, cpus, memory)"
     ],
     "{networks: grid, driver: §libvirt}": [
         "workspaces.head.driver: the driver libvirt is not built yet; write netns or external"
@@ -358,7 +358,8 @@ def test_many_errors_are_told_at_once_and_in_order() -> None:
         polices: []
         """
     assert refusals(text) == [
-        "3:34: networks.grid.mtu: mtu is not built yet; leave it out (built: subnets, pools, exclude, gateway, dhcp)",
+        "3:34: networks.grid.mtu: mtu is not built yet; "
+        "leave it out (built: subnets, pools, exclude, gateway, dhcp, dns)",
         "4:19: networks.dmz.subnets[0]: 10.0.1.7/24 has host bits set; write 10.0.1.0/24",
         '6:31: workspaces.a.driver: read the number 5; allowed: a text, as "5"',
         "7:29: workspaces.b.networks[2]: unknown network 'wan'; allowed: dmz, grid",
