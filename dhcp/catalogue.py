@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from dhcp import options
+from dhcp.reason import Reason
 
 Value = object
 
@@ -340,6 +341,51 @@ def encode(option: Option | None, value: Value) -> bytes:
         raise ValueError(f"the value has {len(packed)} bytes; an option may have {MOST}")
     return packed
 
+
+def described(code: int, value: bytes) -> tuple[str, str]:
+    """An option's name and its value, for people. What can't be read as its type is shown as bytes."""
+    option = BY_CODE.get(code)
+    read = _READ.get(option.kind) if option is not None else None
+    try:
+        text = value.hex(":") if read is None else read(value)
+    except (ValueError, UnicodeDecodeError):
+        text = value.hex(":")
+    return (option.name if option is not None else f"option {code}"), text
+
+
+def _addresses_text(value: bytes) -> str:
+    if len(value) % 4:
+        raise ValueError("addresses have four bytes each")
+    return " ".join(str(ipaddress.IPv4Address(value[at : at + 4])) for at in range(0, len(value), 4))
+
+
+def _domains_text(value: bytes) -> str:
+    read = options.decode_search(value)
+    if isinstance(read, Reason):
+        raise ValueError(read.value)
+    return " ".join(read)
+
+
+def _routes_text(value: bytes) -> str:
+    read = options.decode_routes(value)
+    if isinstance(read, Reason):
+        raise ValueError(read.value)
+    return ", ".join(f"{destination} via {next_hop}" for destination, next_hop in read)
+
+
+_READ: Final[Mapping[str, Callable[[bytes], str]]] = {
+    "text": lambda value: value.decode(),
+    "address": _addresses_text,
+    "addresses": _addresses_text,
+    "pairs": _addresses_text,
+    "routes": _routes_text,
+    "domain": _domains_text,
+    "domains": _domains_text,
+    "flag": lambda value: "true" if value == b"\1" else "false",
+    "seconds": lambda value: f"{int.from_bytes(value, 'big')} s",
+    **dict.fromkeys(("u8", "u16", "u32"), lambda value: str(int.from_bytes(value, "big"))),
+    "i32": lambda value: str(int.from_bytes(value, "big", signed=True)),
+}
 
 ARCHITECTURES: Final[Mapping[str, tuple[int, ...]]] = {
     "bios": (0,),

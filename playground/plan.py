@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from dhcp import catalogue
+from dhcp.scope import Boot
 from playground.gateways import DRIVER, gateway_name, object_name
 from playground.records import NetworkRecord, PortRecord, WorkspaceRecord
 from playground.spec.names import BUILT_IN_LABELS
@@ -102,10 +104,10 @@ def _network_facts(network: NetworkRecord | None) -> dict[str, str] | None:
         "subnets": " ".join(network.subnets),
         "gateways": " ".join(network.gateways),
         "lease": f"{network.lease_s} s",
-        "ntp-servers": " ".join(network.ntp),
         "forward": "" if network.forward else "no",
         "transfer": " ".join(network.transfer),
         "records": "; ".join(f"{one.name} {one.type} {one.data}" for one in network.names),
+        **_told(network.options, network.boot),
     }
 
 
@@ -126,7 +128,17 @@ def _workspace_facts(grid: Grid, name: str) -> dict[str, str] | None:
     }
     for port in ports:
         facts[f"{port.network}:"] = " ".join((*port.addresses, port.mac, _labels(_own(port, workspace)))).strip()
+        told = _told(port.options, port.boot) | ({} if port.lease_s is None else {"lease": f"{port.lease_s} s"})
+        facts |= {f"{port.network} {key}": text for key, text in told.items()}
     return facts
+
+
+def _told(options: Iterable[tuple[int, bytes]], boot: Boot | None) -> dict[str, str]:
+    """What DHCPv4 clients are told, by option."""
+    found = dict(catalogue.described(code, value) for code, value in options)
+    if boot is not None:
+        found["boot"] = " ".join(filter(None, (boot.server, *dict.fromkeys(name for _, name in boot.files), boot.ipxe)))
+    return found
 
 
 def _own(port: PortRecord, workspace: WorkspaceRecord) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from dhcp.scope import Boot
 from policies.codec import PackedPolicy
 
 SCHEMA = 2
@@ -85,7 +86,8 @@ class NetworkRecord(_Record, frozen=True, kw_only=True, tag="network"):
     bytes.
 
     forward: whether the site's resolvers are asked for its workspaces. transfer: prefixes whose workspaces may copy all
-    names. names: records that the file declares.
+    names. names: records that the file declares. options, boot: what DHCPv4 clients are told, unless their port says
+    other; codes with values as on the wire. ntp: addresses, in records from before there were options.
     """
 
     playground: str
@@ -100,6 +102,8 @@ class NetworkRecord(_Record, frozen=True, kw_only=True, tag="network"):
     forward: bool = True
     transfer: tuple[str, ...] = ()
     names: tuple[Named, ...] = ()
+    options: tuple[tuple[int, bytes], ...] = ()
+    boot: Boot | None = None
 
 
 class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
@@ -132,7 +136,8 @@ class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
     the workspace's own, relative to the playground.
 
     labels: all that policies may ask of it: the workspace's, the NIC's own and the built-in ones
-    (`playground.spec.scene.endpoint_labels`); in schema 1 the NIC's own alone.
+    (`playground.spec.scene.endpoint_labels`); in schema 1 the NIC's own alone. lease_s, options, boot: as the
+    network's, before which they count.
     """
 
     schema: int = 2
@@ -147,6 +152,9 @@ class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
     labels: dict[str, str] = {}
     router: str = ""
     aliases: tuple[str, ...] = ()
+    lease_s: int | None = None
+    options: tuple[tuple[int, bytes], ...] = ()
+    boot: Boot | None = None
 
 
 class PolicyRecord(_Record, frozen=True, kw_only=True, tag="policy"):

@@ -27,6 +27,7 @@ from playground.records import (
     WorkspaceRecord,
 )
 from playground.spec import NetworkSpec, PlaygroundSpec, Problem, SpecErrors, WorkspaceSpec
+from playground.spec.delivery import DEFAULT_LEASE_S
 from playground.spec.problem import suggestion
 from playground.spec.scene import endpoint_labels
 
@@ -193,11 +194,12 @@ def _network(spec: PlaygroundSpec, network: NetworkSpec, known: Known, problems:
         mtu=mtu,
         subnets=tuple(subnet.text for subnet in network.subnets),
         gateways=tuple(subnet.gateway_text for subnet in network.subnets),
-        lease_s=network.lease_s,
-        ntp=network.ntp,
         forward=network.dns.forward,
         transfer=network.dns.transfer,
         names=tuple(records.Named(one.name, one.type, one.data) for one in network.dns.records),
+        lease_s=DEFAULT_LEASE_S if network.delivery.lease_s is None else network.delivery.lease_s,
+        options=network.delivery.options,
+        boot=network.delivery.boot,
     )
 
 
@@ -245,6 +247,9 @@ def _ports(spec: PlaygroundSpec, assigned: Mapping[str, Assigned]) -> Iterable[P
                 labels=endpoint_labels(spec.name, workspace, nic),
                 router=router_of(index, workspace.nics, routers, workspace.name),
                 aliases=nic.aliases,
+                lease_s=nic.delivery.lease_s,
+                options=nic.delivery.options,
+                boot=nic.delivery.boot,
             )
 
 

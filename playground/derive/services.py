@@ -83,13 +83,15 @@ def port_scope(port: PortRecord, network: NetworkRecord, origin: str) -> PortSco
                 address=address,
                 prefix_len=prefix.prefixlen,
                 server=gateway,
-                lease_s=network.lease_s,
+                lease_s=network.lease_s if port.lease_s is None else port.lease_s,
                 mtu=network.mtu,
                 dns=(gateway,),
                 hostname=port.workspace,
                 domain=domain,
                 search=(domain, origin),
                 ntp=network.ntp,
+                options=tuple(sorted((dict(network.options) | dict(port.options)).items())),
+                boot=port.boot or network.boot,
             )
     ra = (
         ScopeRa(

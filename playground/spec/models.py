@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from overlay.mac import parse_mac
 from playground.spec import names
 from playground.spec.base import Labels, Listed, Shape, as_list, described
+from playground.spec.delivery_models import BootShape, DhcpShape, NetworkDhcpShape
 from playground.spec.policy_models import (
     EgressShape,
     ExpectationShape,
@@ -31,8 +32,8 @@ from playground.spec.policy_models import (
 )
 
 __all__ = [
+    "BootShape",
     "CapacityShape",
-    "DhcpOptionsShape",
     "DhcpShape",
     "DnsShape",
     "EgressShape",
@@ -41,6 +42,7 @@ __all__ = [
     "HostShape",
     "IncludedShape",
     "IngressShape",
+    "NetworkDhcpShape",
     "NetworkShape",
     "NicShape",
     "PeerShape",
@@ -59,12 +61,6 @@ def _as_nic(value: object) -> object:
     return {"network": value} if isinstance(value, str) else value
 
 
-def _lease(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"read {described(value)}; write seconds, or a number with s, m, h or d, as 1h")
-    return names.seconds(value)
-
-
 def _nothing_yet(what: str, instead: str) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if value:
@@ -75,7 +71,6 @@ def _nothing_yet(what: str, instead: str) -> Callable[[Any], Any]:
 
 
 Mac = Annotated[str, AfterValidator(parse_mac)]
-Lease = Annotated[int, BeforeValidator(_lease, json_schema_input_type=int | str)]
 Cpus = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 
 
@@ -86,21 +81,6 @@ def _mebibytes(value: object) -> int:
 
 
 Memory = Annotated[int, BeforeValidator(_mebibytes, json_schema_input_type=str)]
-
-
-class DhcpOptionsShape(Shape):
-    """`dhcp.options`: what clients are told beyond what the network itself says."""
-
-    only_yet = True
-    ntp_servers: Listed = Field(default=[], alias="ntp-servers", description="IPv4 addresses of time servers")
-
-
-class DhcpShape(Shape):
-    """`dhcp` of a network."""
-
-    not_yet = frozenset({"dynamic"})
-    lease_time: Lease = Field(default=3600, description="seconds, or 90s, 30m, 1h, 1d; at least 60 s")
-    options: DhcpOptionsShape = DhcpOptionsShape()
 
 
 class RecordShape(Shape):
@@ -124,13 +104,14 @@ class DnsShape(Shape):
 class NetworkShape(Shape):
     """A network."""
 
-    not_yet = frozenset({"ipv6", "boot", "mtu", "encryption"})
+    not_yet = frozenset({"ipv6", "mtu", "encryption"})
     subnets: Listed = Field(description="IPv4 prefixes and IPv6 /64s", min_length=1)
     pools: Listed = Field(default=[], description="ranges FIRST-LAST from which ports get IPv4 addresses")
     exclude: Listed = Field(default=[], description="addresses and ranges that no port gets unless fixed to it")
     gateway: Listed = Field(default=[], description="one address a subnet; default: its first")
-    dhcp: DhcpShape = DhcpShape()
+    dhcp: NetworkDhcpShape = NetworkDhcpShape()
     dns: DnsShape = DnsShape()
+    boot: BootShape = BootShape()
 
 
 class NicShape(Shape):
@@ -143,6 +124,7 @@ class NicShape(Shape):
     address: str | None = Field(default=None, description="short for addresses: [A]")
     mac: Mac | None = Field(default=None, description="a fixed MAC; default: derived from names")
     aliases: Listed = Field(default=[], description="more names in this network")
+    dhcp: DhcpShape = DhcpShape()
     default_route: bool | None = Field(
         default=None, description="whether the way to the world is by this network's gateway; default: by the first's"
     )
@@ -172,6 +154,8 @@ class WorkspaceShape(Shape):
     )
     cpus: Cpus | None = Field(default=None, description="taken of a host's declared capacity")
     memory: Memory | None = Field(default=None, description="taken of a host's declared capacity, as 512MiB")
+    dhcp: DhcpShape = DhcpShape()
+    boot: BootShape = BootShape()
 
 
 class PlaygroundShape(Shape):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from overlay.pools import Span, Version, address_text, subtract
 from playground.spec.addresses import parse_ip, parse_prefix, parse_range, span_text
+from playground.spec.delivery import Delivery, check_times, delivery
 from playground.spec.models import NetworkShape
 from playground.spec.objects import NetworkSpec, PoolSpec, SubnetSpec
 from playground.spec.problem import Place, Problem
@@ -62,10 +63,15 @@ class _Reader:
             name=self.name,
             subnets=tuple(self._with_pools(subnets)),
             exclude=exclude,
-            lease_s=self.shape.dhcp.lease_time,
-            ntp=tuple(self._ntp()),
+            delivery=self._delivery(),
             place=self.document.key_place(("networks", self.name)),
         )
+
+    def _delivery(self) -> Delivery:
+        path = ("networks", self.name)
+        found = delivery(self.shape.dhcp, self.shape.boot, self.document, path, self.problems)
+        check_times(found, self.document, path, self.problems)
+        return found
 
     def _place(self, *path: str | int) -> Place:
         return self.document.place(("networks", self.name, *path))
@@ -166,21 +172,6 @@ class _Reader:
                 self._refuse(
                     place, f"{text} crosses from {subnets[at].text} into {subnets[end].text}; write one range each"
                 )
-
-    def _ntp(self) -> Iterator[str]:
-        for index, text in enumerate(self.shape.dhcp.options.ntp_servers):
-            place = self._place("dhcp", "options", "ntp-servers", index)
-            try:
-                version, address = parse_ip(text)
-            except ValueError as error:
-                self._refuse(place, str(error))
-                continue
-            if version == 6:
-                self._refuse(
-                    place, f"{text}: IPv6 time servers need DHCPv6, which is not built yet; write IPv4 addresses"
-                )
-                continue
-            yield address_text(4, address)
 
 
 def _subnet_of(subnets: Sequence[SubnetSpec], version: Version, address: int) -> int | None:

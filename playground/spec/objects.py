@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from overlay.pools import Span, Version, address_text
+from playground.spec.delivery import NOTHING, Delivery
 from playground.spec.peers import Words
 from playground.spec.problem import Place
 from policies.model import Expectation, Origin, Policy
@@ -83,10 +84,9 @@ class NetworkSpec:
     name: str
     subnets: tuple[SubnetSpec, ...]
     exclude: tuple[Span, ...]
-    lease_s: int
-    ntp: tuple[str, ...]
     place: Place
     dns: DnsSpec = DnsSpec()
+    delivery: Delivery = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,7 @@ class NicSpec:
 
     default_route: whether the way to the world is to be by this one, or not; None where the file leaves that open.
     aliases: names beside the workspace's own, relative to the playground: those declared, and its groups'.
+    delivery: what the NIC and its workspace say; the rest is their network's.
     """
 
     network: str
@@ -104,6 +105,7 @@ class NicSpec:
     place: Place
     default_route: bool | None = None
     aliases: tuple[str, ...] = ()
+    delivery: Delivery = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from overlay.mac import is_usable
 from overlay.pools import address_text
 from playground.spec import names
 from playground.spec.addresses import parse_ip
+from playground.spec.delivery import Delivery, check_times, delivery
 from playground.spec.models import NicShape, WorkspaceShape
 from playground.spec.network import reserved
 from playground.spec.objects import NetworkSpec, NicSpec, WorkspaceSpec
@@ -82,7 +83,8 @@ class _Reader:
         if shape.scale:
             self._check_scaled_name(name, shape.scale, place)
         self.problems.extend(check_labels(shape.labels, self.document, (*path, "labels")))
-        nics = tuple(self._nics(name, shape))
+        whole = delivery(shape.dhcp, shape.boot, self.document, path, self.problems)
+        nics = tuple(self._nics(name, shape, whole))
         host, host_place = self._host(name, shape), self.document.place((*path, "host"))
         self._check_driver(name, shape.driver)
         for index in range(1 if shape.scale is None else shape.scale):
@@ -124,7 +126,7 @@ class _Reader:
             self.problems.append(Problem.at(self.document.place(("workspaces", name, "host")), str(error)))
             return None
 
-    def _nics(self, name: str, shape: WorkspaceShape) -> Iterator[NicSpec]:
+    def _nics(self, name: str, shape: WorkspaceShape, whole: Delivery) -> Iterator[NicSpec]:
         seen: dict[str, Place] = {}
         declared = self.document.keys(("networks",))
         for index, nic in enumerate(shape.networks):
@@ -143,14 +145,25 @@ class _Reader:
             seen[nic.network] = at_name
             network = self.networks.get(nic.network)
             if network is not None:
-                yield self._nic(nic, network, path, place, is_scaled=shape.scale is not None)
+                yield self._nic(nic, network, whole, path, place, is_scaled=shape.scale is not None)
 
     def _nic(
-        self, nic: NicShape, network: NetworkSpec, path: tuple[str | int, ...], place: Place, *, is_scaled: bool
+        self,
+        nic: NicShape,
+        network: NetworkSpec,
+        whole: Delivery,
+        path: tuple[str | int, ...],
+        place: Place,
+        *,
+        is_scaled: bool,
     ) -> NicSpec:
+        """One NIC. whole: what its workspace says of delivery."""
         address = self._address(nic, network, path, is_scaled)
         mac = self._mac(nic, network, self.document.place((*path, "mac")), is_scaled)
-        return NicSpec(network.name, nic.labels, address, mac, place, nic.default_route)
+        own = delivery(nic.dhcp, None, self.document, path, self.problems).within(whole)
+        check_times(own.within(network.delivery), self.document, path[:2], self.problems)
+        check_times(own.within(network.delivery), self.document, path, self.problems)
+        return NicSpec(network.name, nic.labels, address, mac, place, nic.default_route, delivery=own)
 
     def _address(self, nic: NicShape, network: NetworkSpec, path: tuple[str | int, ...], is_scaled: bool) -> int | None:
         if nic.address is not None and nic.addresses:

@@ -9,6 +9,7 @@ import pytest
 
 from overlay.pools import Span, address_text
 from playground.spec import PlaygroundSpec, Selector, load_playground, load_site
+from playground.spec.delivery import NOTHING, Delivery
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -34,7 +35,7 @@ def test_the_small_grid_is_what_its_file_says() -> None:
     assert [address_text(4, span.first) for span in grid.exclude] == ["10.20.0.150"]
     assert public.subnets[0].pools[0].span.size == 253
     assert public.subnets[1].pools == ()
-    assert (grid.lease_s, public.lease_s) == (3600, 3600)
+    assert (grid.delivery, public.delivery) == (Delivery(3600), NOTHING)
     assert spec.workspaces["worker-3"].labels == {"role": "worker"}
     assert [nic.network for nic in spec.workspaces["head"].nics] == ["grid", "public"]
     assert (grid.place.line, grid.place.column, grid.place.path) == (5, 3, "networks.grid")
@@ -59,7 +60,7 @@ def test_short_forms_mean_the_long_ones() -> None:
             pools: [10.0.0.9-10.0.0.9]
             exclude: ["10.0.0.10/32"]
             gateway: [10.0.0.254]
-            dhcp: {lease_time: 3600, options: {ntp-servers: []}}
+            dhcp: {lease_time: null, options: {}}
         workspaces:
           a: {networks: [{network: grid, labels: {}, addresses: null, mac: null}], scale: null, host: null, labels: ~}
           b: {networks: [{network: grid, addresses: [10.0.0.5]}], driver: netns}
@@ -72,7 +73,7 @@ def shape(spec: PlaygroundSpec) -> object:
     """All but places."""
     return (
         [
-            (n.name, n.exclude, n.lease_s, n.ntp, [(s.text, s.gateway, [p.span for p in s.pools]) for s in n.subnets])
+            (n.name, n.exclude, n.delivery, [(s.text, s.gateway, [p.span for p in s.pools]) for s in n.subnets])
             for n in spec.networks.values()
         ],
         [
@@ -108,7 +109,7 @@ def test_x_keys_and_anchors_are_free() -> None:
           x-ray: {networks: [grid]}
         """
     )
-    assert {name: network.lease_s for name, network in spec.networks.items()} == {"grid": 1800, "dmz": 90}
+    assert {name: network.delivery.lease_s for name, network in spec.networks.items()} == {"grid": 1800, "dmz": 90}
     assert list(spec.workspaces) == ["x-ray"]
 
 

@@ -132,14 +132,43 @@ NETWORKS = {
         "networks.grid.dhcp.lease_time: read the truth value true; write seconds, or a number with s, m, h or d, as 1h"
     ],
     "{subnets: 10.0.0.0/24, dhcp: {options: {ntp-servers: §'fd00::1'}}}": [
-        "networks.grid.dhcp.options.ntp-servers: fd00::1: IPv6 time servers need DHCPv6, which is not built yet; "
-        "write IPv4 addresses"
+        "networks.grid.dhcp.options.ntp-servers: 'fd00::1' is no IPv4 address; write one as 10.20.0.5"
     ],
     "{subnets: 10.0.0.0/24, dhcp: {options: {§tftp: x}}}": [
-        "networks.grid.dhcp.options.tftp: tftp is not built yet; leave it out (built: ntp-servers)"
+        "networks.grid.dhcp.options.tftp: unknown option 'tftp'; write one by its number and a type, as "
+        "224: {text: hello}"
+    ],
+    "{subnets: 10.0.0.0/24, dhcp: {options: {224: §hello}}}": [
+        "networks.grid.dhcp.options.224: its type is not known here; write it with the value, as {text: hello}; types: "
+        "text, address, addresses, pairs, routes, domain, domains, flag, u8, u16, u32, i32, u8s, u16s, seconds, hex"
+    ],
+    "{subnets: 10.0.0.0/24, dhcp: {options: {42: 10.0.0.5, §ntp-servers: 10.0.0.5}}}": [
+        "networks.grid.dhcp.options.ntp-servers: option 42 stands here as 42 too; keep one"
+    ],
+    "{subnets: 10.0.0.0/24, dhcp: {options: {§interface-mtu: 1400}}}": [
+        "networks.grid.dhcp.options.interface-mtu: option interface-mtu can't be set: the MTU follows from the tunnels"
+    ],
+    "{subnets: 10.0.0.0/24, §dhcp: {lease_time: 1h, options: {renewal-time: 2h}}}": [
+        "networks.grid.dhcp: a lease of 3600 s would be renewed after 7200 s and rebound after 3150 s; write "
+        "renewal-time < rebinding-time < lease_time"
+    ],
+    "{subnets: 10.0.0.0/24, boot: {file: §pxelinux.0}}": [
+        "networks.grid.boot.file: 'pxelinux.0' is a file on a TFTP server; write boot.server, or a URL"
+    ],
+    "{subnets: 10.0.0.0/24, boot: {server: 10.0.0.9, file: {§efi-x86: a.efi}}}": [
+        "networks.grid.boot.file.efi-x86: unknown architecture 'efi-x86'; did you mean efi-x64?"
+    ],
+    "{subnets: 10.0.0.0/24, boot: {server: §'fd00::9', file: a}}": [
+        "networks.grid.boot.server: fd00::9: DHCPv4 clients boot from an IPv4 address; write one"
+    ],
+    "{subnets: 10.0.0.0/24, §boot: {server: 10.0.0.9}}": [
+        "networks.grid.boot: names nothing to boot; write file, ipxe or both"
+    ],
+    "{subnets: 10.0.0.0/24, boot: {server: 10.0.0.9, ipxe: §'ü'}}": [
+        "networks.grid.boot.ipxe: write 1 to 255 printable ASCII characters, a file's name or a URL"
     ],
     "{subnets: 10.0.0.0/24, dhcp: {options: {§ntp-server: x}}}": [
-        "networks.grid.dhcp.options.ntp-server: unknown key 'ntp-server'; did you mean ntp-servers?"
+        "networks.grid.dhcp.options.ntp-server: unknown option 'ntp-server'; did you mean ntp-servers?"
     ],
     "{subnets: 10.0.0.0/24, dhcp: {§dynamic: {}}}": [
         "networks.grid.dhcp.dynamic: dynamic is not built yet; leave it out (built: lease_time, options)"
@@ -224,11 +253,11 @@ WORKSPACES = {
     ],
     "{networks: {network: grid, §bandwidth: {min: 1}}}": [
         "workspaces.head.networks.bandwidth: bandwidth is not built yet; "
-        "leave it out (built: network, labels, addresses, address, mac, aliases, default_route)"
+        "leave it out (built: network, labels, addresses, address, mac, aliases, dhcp, default_route)"
     ],
     "{networks: grid, §image: debian}": [
         "workspaces.head.image: image is not built yet; "
-        "leave it out (built: networks, scale, labels, aliases, host, driver, cpus, memory)"
+        "leave it out (built: networks, scale, labels, aliases, host, driver, cpus, memory, dhcp, boot)"
     ],
     "{networks: grid, driver: §libvirt}": [
         "workspaces.head.driver: the driver libvirt is not built yet; write netns or external"
@@ -359,7 +388,7 @@ def test_many_errors_are_told_at_once_and_in_order() -> None:
         """
     assert refusals(text) == [
         "3:34: networks.grid.mtu: mtu is not built yet; "
-        "leave it out (built: subnets, pools, exclude, gateway, dhcp, dns)",
+        "leave it out (built: subnets, pools, exclude, gateway, dhcp, dns, boot)",
         "4:19: networks.dmz.subnets[0]: 10.0.1.7/24 has host bits set; write 10.0.1.0/24",
         '6:31: workspaces.a.driver: read the number 5; allowed: a text, as "5"',
         "7:29: workspaces.b.networks[2]: unknown network 'wan'; allowed: dmz, grid",
