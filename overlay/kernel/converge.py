@@ -6,6 +6,7 @@ or at what a focus names: cost follows the change, and the look at all is the sa
 
 from __future__ import annotations
 
+import bisect
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -23,13 +24,16 @@ from overlay.state import (
     Gate,
     HostState,
     Network,
-    NetworkId,
     PortId,
     bridge_device,
     port_device,
     vxlan_device,
 )
 from overlay.topology import ObservedState
+
+ADOPTED_AT_ONCE = 25
+"""How many devices a converge moves in from the host's namespace. Linux takes some 20 ms for each, and whatever else is
+to be done waits meanwhile."""
 
 ROUNDS = 4
 """How often one converge looks again. Two are enough unless somebody else changes the same things meanwhile."""
@@ -77,17 +81,23 @@ class OpError:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a converge left. repaired: steps taken against drift, counted by subject. applied: all steps taken."""
+    """What a converge left. repaired: steps taken against drift, counted by subject. applied: all steps taken.
+    postponed: ports whose devices wait in the host's namespace for a later converge to move them in."""
 
     ports: Mapping[PortId, PortStatus] = field(default_factory=dict)
     repaired: Mapping[str, int] = field(default_factory=dict)
     errors: tuple[OpError, ...] = ()
     applied: int = 0
+    postponed: tuple[PortId, ...] = ()
 
     @property
     def is_clean(self) -> bool:
         """Whether nothing is left to do but to wait for devices."""
-        return not self.errors and all(status.state is not PortState.FAILED for status in self.ports.values())
+        return (
+            not self.errors
+            and not self.postponed
+            and all(status.state is not PortState.FAILED for status in self.ports.values())
+        )
 
 
 class Convergence(ABC):
@@ -96,6 +106,8 @@ class Convergence(ABC):
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._left = Left()
+        self._tried = PortId("")
+        """The last port that was moved in: the next ones come first, whatever became of it."""
         self.keeper: Keeper | None = None
 
     @abstractmethod
@@ -123,12 +135,9 @@ class Convergence(ABC):
         """Drops the events that are waiting (of a focus and these devices, or all) before a look sees what they say."""
 
     def converge(self, desired: HostState) -> Outcome:
-        """Everything. Raises OSError when the data plane namespace cannot be made ready."""
+        """Everything, but for what the outcome says is postponed. Raises OSError when the data plane namespace cannot
+        be made ready."""
         return self._converge(desired, None)
-
-    def converge_networks(self, desired: HostState, ids: Collection[NetworkId]) -> Outcome:
-        """Only these networks (in `desired` or to be removed); costs what they cost. Other devices are left alone."""
-        return self._converge(desired, dict.fromkeys(sorted(ids)))
 
     def converge_changes(self, desired: HostState, changes: Focus) -> Outcome:
         """Only these networks and parts of networks (`overlay.parts.between` names them); costs what they cost.
@@ -152,10 +161,14 @@ class Convergence(ABC):
         errors: list[OpError] = []
         drift: set[Op] = set()
         """Steps that would not be needed had nobody but us and the makers of port devices touched anything."""
+        postponed: tuple[PortId, ...] = ()
         flooded: set[do.PutFlood | do.DropFlood] = set()
         """Flood entries that the kernel has acknowledged, which no look at a part shows."""
         for turn in range(ROUNDS):
             focus, observed = self._look(desired, focus)
+            if turn == 0:
+                postponed = self._postpone(desired, focus, observed)
+            observed = replace(observed, host_ports=observed.host_ports - set(map(port_device, postponed)))
             wanted, held = self._hold(desired, focus, observed)
             ops = [op for op in _difference(wanted, focus, observed) if op not in flooded]
             if turn == 0 and ops and self._left:
@@ -172,11 +185,26 @@ class Convergence(ABC):
         self._left.note(observed, focus)
         self._left.flooded(flooded)
         return Outcome(
-            ports=_port_states(wanted, held, focus, observed, ops, errors),
+            ports=_port_states(wanted, held, focus, observed, ops, errors)
+            | dict.fromkeys(postponed, PortStatus(PortState.WAITING, "its device is moved in after others")),
             repaired=dict(repaired),
             errors=tuple(errors) if ops else (),
             applied=applied,
+            postponed=postponed,
         )
+
+    def _postpone(self, desired: HostState, focus: Focus | None, observed: ObservedState) -> tuple[PortId, ...]:
+        """The ports of a focus whose devices could be moved in now, but for those that this converge moves."""
+        if len(observed.host_ports) <= ADOPTED_AT_ONCE:
+            return ()
+        outside = observed.host_ports - observed.links.keys()
+        chosen = (id for network in _chosen(desired, focus) for id, port in network.ports.items() if port.adopt)
+        ports = sorted(id for id in chosen if port_device(id) in outside)
+        start = bisect.bisect(ports, self._tried)
+        ports = ports[start:] + ports[:start]
+        now, later = ports[:ADOPTED_AT_ONCE], ports[ADOPTED_AT_ONCE:]
+        self._tried = now[-1] if now else self._tried
+        return tuple(later)
 
     def _hold(
         self, desired: HostState, focus: Focus | None, observed: ObservedState

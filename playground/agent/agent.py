@@ -21,7 +21,7 @@ import msgspec
 
 from dhcp.decide import LeaseKind
 from dhcp.scope import PortScope
-from overlay.kernel.converge import Outcome, PortState
+from overlay.kernel.converge import ADOPTED_AT_ONCE, Outcome, PortState
 from overlay.kernel.monitor import Heard
 from overlay.parts import Focus, between
 from overlay.state import HostState, PortId
@@ -386,14 +386,19 @@ class Agent:
             ports = {*derived.bound, *(before.bound if before is not None else ())}
         else:
             focus = between(before.state, derived.state)
-            widen(focus, heard, derived.state)
+            adopted, postponed = self._outcome.postponed[:ADOPTED_AT_ONCE], self._outcome.postponed[ADOPTED_AT_ONCE:]
+            widen(focus, heard | Heard(ports=frozenset(adopted)), derived.state)
             ports = {id for id, _ in differing(before.bound, derived.bound)}
             outcome = Outcome()
             if focus:
                 outcome = await asyncio.to_thread(self._dataplane.converge_changes, derived.state, focus)
             ports |= {id for id, status in outcome.ports.items() if self._outcome.ports.get(id) != status}
             known = {**self._outcome.ports, **outcome.ports}
-            outcome = replace(outcome, ports={id: status for id, status in known.items() if id in derived.bound})
+            outcome = replace(
+                outcome,
+                ports={id: status for id, status in known.items() if id in derived.bound},
+                postponed=tuple(dict.fromkeys((*outcome.postponed, *postponed))),
+            )
         self._outcome = outcome
         said, self._errors = self._errors, {str(error) for error in outcome.errors}
         for error in sorted(self._errors - said):
@@ -402,6 +407,8 @@ class Agent:
             log.warning("drift repaired %s", " ".join(f"{k}={n}" for k, n in outcome.repaired.items()))
             self._repaired.update(outcome.repaired)
             self._guard_due = True
+            self._again()
+        if outcome.postponed:
             self._again()
         return ports
 

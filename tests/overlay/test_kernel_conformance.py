@@ -241,12 +241,12 @@ def test_a_device_that_goes_while_its_entries_are_looked_at_is_no_drift(
 def test_networks_can_be_converged_one_at_a_time(world: World) -> None:
     other = Network(OTHER_NET, vni=8, mtu=1450, leg=Leg("service", ("10.1.0.1/24",)))
     both = HostState("192.0.2.1", {**full().networks, OTHER_NET: other})
-    world.plane.converge_networks(both, [OTHER_NET])
+    world.plane.converge_changes(both, {OTHER_NET: None})
     assert set(world.plane.observe().links) == {f"{kind}{OTHER_NET}" for kind in ("br", "vx", "lg")}
-    world.plane.converge_networks(both, [NET])
-    world.plane.converge_networks(full(), [OTHER_NET])
+    world.plane.converge_changes(both, {NET: None})
+    world.plane.converge_changes(full(), {OTHER_NET: None})
     assert set(world.plane.observe().services["service"]) == {f"sv{NET}"}
-    world.plane.converge_networks(HostState("192.0.2.1"), [NET])
+    world.plane.converge_changes(HostState("192.0.2.1"), {NET: None})
     assert world.plane.observe() == ObservedState()
 
 

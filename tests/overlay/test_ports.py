@@ -49,7 +49,7 @@ def test_a_port_waits_for_its_device_and_is_noticed_when_it_comes(lab: Lab, plan
     plane.forget_events()
     lab.guest(1, 10)
     assert plane.wait_event(2)
-    outcome = plane.converge_networks(state, [NET])
+    outcome = plane.converge_changes(state, {NET: None})
     assert outcome.ports[port_id(10)].state is PortState.FORWARDING
     assert outcome.repaired == {}, "an arrival is no drift"
 
@@ -57,8 +57,8 @@ def test_a_port_waits_for_its_device_and_is_noticed_when_it_comes(lab: Lab, plan
 def test_an_incremental_pass_leaves_other_networks_alone(lab: Lab, plane: DataPlane) -> None:
     plane.converge(a_state(a_port(10)))
     lab.run("dp1", f"ip link del vx{NET}")
-    assert plane.converge_networks(a_state(a_port(10)), []).applied == 0
-    assert plane.converge_networks(a_state(a_port(10)), [NET]).repaired["vxlan"] == 1
+    assert plane.converge_changes(a_state(a_port(10)), {}).applied == 0
+    assert plane.converge_changes(a_state(a_port(10)), {NET: None}).repaired["vxlan"] == 1
 
 
 @pytest.mark.parametrize(("old", "new"), [(NET, OTHER_NET), (OTHER_NET, NET)])
@@ -71,7 +71,7 @@ def test_a_vni_passes_from_a_network_that_goes_to_one_that_comes(
     assert plane.converge(state(old)).is_clean
     outcome = plane.converge(state(new))
     assert outcome.is_clean, outcome.errors
-    outcome = plane.converge_networks(state(old), [old, new])
+    outcome = plane.converge_changes(state(old), {old: None, new: None})
     assert outcome.is_clean, outcome.errors
 
 
@@ -90,10 +90,10 @@ def test_an_incremental_pass_does_not_forget_what_happened_elsewhere(lab: Lab, p
     both = HostState("192.0.2.1", {**state.networks, OTHER_NET: Network(OTHER_NET, vni=8, mtu=1450)})
     plane.converge(both)
     lab.run("dp1", f"ip link del vx{OTHER_NET}")
-    plane.converge_networks(both, [NET])
+    plane.converge_changes(both, {NET: None})
     assert plane.wait_event(0)
     lab.run("dp1", f"ip link del vx{NET}")
-    plane.converge_networks(both, [NET, OTHER_NET])
+    plane.converge_changes(both, {NET: None, OTHER_NET: None})
     assert eventually(lambda: not plane.wait_event(0.05)), "devices that come up tell so a little later"
 
 
@@ -189,7 +189,7 @@ def test_a_leg_follows_its_addresses_and_goes_with_its_network(lab: Lab, plane: 
     shown = lab.run("service", "ip -brief addr").stdout
     assert "10.0.0.254/24" in shown and "fd00::1/64" in shown and "fe80::1/64" in shown and "10.0.0.1/24" not in shown
     assert lab.run("service", "sysctl -n net.ipv4.ip_forward net.ipv6.conf.all.forwarding").stdout.split() == ["0", "0"]
-    plane.converge_networks(HostState("192.0.2.1"), [NET])
+    plane.converge_changes(HostState("192.0.2.1"), {NET: None})
     assert not (lab.folder / "service").exists()
 
 
