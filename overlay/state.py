@@ -64,7 +64,7 @@ class LocalPort:
     """A port whose device is on this host (`port_device(id)`, made by whoever makes workspaces).
 
     `adopt`: the device is somebody else's tap or veth, found under that name in the host's namespace; it is moved in,
-    and moved back when the port goes.
+    and moved back when the port goes. `router`: it routes for others of its network.
     """
 
     id: PortId
@@ -72,15 +72,19 @@ class LocalPort:
     addresses: tuple[str, ...]
     gate: Gate = Gate.OPEN
     adopt: bool = False
+    router: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RemotePort:
-    """A port that other hosts carry: frames to `mac` go to `vtep`; `addresses` are answered for locally (ARP, ND)."""
+    """A port that other hosts carry: frames to `mac` go to `vtep`; `addresses` are answered for locally (ARP, ND).
+
+    `router`: it routes for others of its network, and the answers say so."""
 
     mac: str
     addresses: tuple[str, ...]
     vtep: str
+    router: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,9 +159,9 @@ def lay_out(network: Network, underlay: str, present: Collection[str]) -> Layout
     ports: dict[str, Link] = {}
     # Local ports come after remote ones: should both claim an address, the one here has it.
     for _, remote_port in sorted(network.remotes.items()):
-        neighbours.update(dict.fromkeys(addresses_of(remote_port), Neighbour(remote_port.mac)))
+        neighbours.update(_neighbours(remote_port))
     for port_id, port in sorted(network.ports.items()):
-        neighbours.update(dict.fromkeys(addresses_of(port), Neighbour(port.mac)))
+        neighbours.update(_neighbours(port))
         if (name := port_device(port_id)) in present:
             ports[name] = _port_link(port, bridge)
             if port.gate is Gate.OPEN:
@@ -188,6 +188,10 @@ def lay_out(network: Network, underlay: str, present: Collection[str]) -> Layout
 def addresses_of(port: LocalPort | RemotePort) -> tuple[str, ...]:
     """What the bridge answers for a port: its addresses and the link-local that its MAC forms (RFC 4291 §2.5.1)."""
     return *port.addresses, _link_local(port.mac)
+
+
+def _neighbours(port: LocalPort | RemotePort) -> dict[str, Neighbour]:
+    return {address: Neighbour(port.mac, port.router and ":" in address) for address in addresses_of(port)}
 
 
 def _open_macs(network: Network, present: Collection[str]) -> set[str]:

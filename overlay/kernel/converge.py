@@ -31,7 +31,7 @@ from overlay.state import (
 )
 from overlay.topology import ObservedState
 
-ADOPTED_AT_ONCE = 10
+ADOPTED_AT_ONCE = 25
 """How many devices a converge moves in from the host's namespace. Linux takes some 20 ms for each, and whatever else is
 to be done waits meanwhile."""
 

@@ -16,6 +16,7 @@ from overlay.tunnels.vxlan import Tunnel
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWQDISC = 36
 RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
@@ -48,6 +49,9 @@ NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
 NTF_SELF, NTF_MASTER, NTF_ROUTER = 0x02, 0x04, 0x80
 IFA_ADDRESS, IFA_LOCAL, IFA_F_NODAD = 1, 2, 0x02
 
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_MULTIPATH, RTA_TABLE = 1, 4, 5, 9, 15
+RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_LINK, RTN_UNICAST = 254, 4, 253, 1
+
 TC_H_CLSACT, TC_H_INGRESS_HOOK = 0xFFFF0000, 0xFFFFFFF2
 TCA_KIND, TCA_OPTIONS = 1, 2
 TCA_U32_SEL, TCA_U32_ACT = 5, 7
@@ -69,6 +73,7 @@ _IFINFO = struct.Struct("=BxHiII")
 _NDMSG = struct.Struct("=B3xiHBB")
 _IFADDR = struct.Struct("=BBBBi")
 _TCMSG = struct.Struct("=B3xiIII")
+_RTMSG = struct.Struct("=BBBBBBBBI")
 _U32_SEL = struct.Struct("=BBBxHHhhI")
 _U32_KEY = struct.Struct("=4s4sii")
 _MIRRED = struct.Struct("=IIiiiiI")
@@ -137,6 +142,27 @@ def list_filters(device: int) -> bytes:
 def list_addresses() -> bytes:
     """Body of an RTM_GETADDR dump."""
     return _IFADDR.pack(0, 0, 0, 0, 0)
+
+
+def list_routes(family: int) -> bytes:
+    """Body of an RTM_GETROUTE dump of all tables."""
+    return _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def put_default_route(index: int, gateway: str) -> Message:
+    """The main table's default route of one family, in place of the one that it has."""
+    family, packed = address_bytes(gateway)
+    body = _RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, 0, RTN_UNICAST, 0)
+    return RTM_NEWROUTE, CREATE | REPLACE, body + attribute(RTA_GATEWAY, packed) + u32(RTA_OIF, index)
+
+
+def put_link_route(index: int, prefix: str) -> Message:
+    """The main table's route to a prefix that is on a device's link."""
+    plain, _, length = prefix.partition("/")
+    family, packed = address_bytes(plain)
+    scope = RT_SCOPE_LINK if family == socket.AF_INET else 0
+    body = _RTMSG.pack(family, int(length), 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST, 0)
+    return RTM_NEWROUTE, CREATE | REPLACE, body + attribute(RTA_DST, packed) + u32(RTA_OIF, index)
 
 
 def create_bridge(name: str) -> Message:

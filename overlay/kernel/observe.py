@@ -195,14 +195,7 @@ class Reader:
             lo = read_link(link, "lo")
             if lo is None or lo.alias != self._mark:
                 return None
-            addresses: dict[int, set[str]] = {}
-            for body in link.dump(m.RTM_GETADDR, m.list_addresses()):
-                family, length, index = body[0], body[1], int.from_bytes(body[4:8], sys.byteorder)
-                found = parse(body, 8)
-                value = found.get(m.IFA_LOCAL, found.get(m.IFA_ADDRESS))
-                if value is not None:
-                    text = socket.inet_ntop(family, value)
-                    addresses.setdefault(index, set()).add(f"{text}/{length}")
+            addresses = addresses_of(link)
             return {
                 raw.name: LegEnd(raw.mac, raw.link.mtu, raw.link.up, frozenset(addresses.get(raw.index, ())))
                 for raw in read_links(link)
@@ -275,6 +268,19 @@ def read_link(link: Netlink, name: str) -> RawLink | None:
 def read_links(link: Netlink, master: int = 0) -> list[RawLink]:
     """All devices of the socket's namespace, or the ports of one bridge."""
     return [_raw_link(body) for body in link.dump(m.RTM_GETLINK, m.list_links(master))]
+
+
+def addresses_of(link: Netlink) -> dict[int, set[str]]:
+    """Addresses with prefix length in the socket's namespace, by the index of their device."""
+    addresses: dict[int, set[str]] = {}
+    for body in link.dump(m.RTM_GETADDR, m.list_addresses()):
+        family, length, index = body[0], body[1], int.from_bytes(body[4:8], sys.byteorder)
+        found = parse(body, 8)
+        value = found.get(m.IFA_LOCAL, found.get(m.IFA_ADDRESS))
+        if value is not None:
+            text = socket.inet_ntop(family, value)
+            addresses.setdefault(index, set()).add(f"{text}/{length}")
+    return addresses
 
 
 def read_chases(link: Netlink, device: int) -> dict[str, int]:

@@ -122,8 +122,10 @@ async def _run(options: argparse.Namespace) -> int:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     from overlay.kernel import namespaces
     from overlay.kernel.apply import DataPlane
+    from overlay.kernel.gateways import GatewayPlane
     from playground import wire
     from playground.agent.agent import Agent
+    from playground.agent.gateways import NAT, Gateways
     from playground.agent.inventory import Underlay, cpus, memory_mib, refuse_hidden_names
     from playground.agent.link import Link
     from playground.agent.removal import remove, tidy
@@ -156,7 +158,7 @@ async def _run(options: argparse.Namespace) -> int:
     token = options.token_file.read_text().strip()
     underlay = Underlay(options.underlay)
     underlay.look()
-    dataplane = DataPlane(options.dataplane)
+    dataplane, gateways = DataPlane(options.dataplane), GatewayPlane(options.dataplane)
     # the site's own folders beside this host's: on a machine with a controller they hold its store and its socket
     hidden = [state, run, options.token_file, paths.state_dir(options.site), paths.run_dir(options.site)]
     drivers: dict[str, Driver] = {
@@ -174,7 +176,7 @@ async def _run(options: argparse.Namespace) -> int:
             version=__version__,
             underlay=options.underlay,
             underlay_mtu=underlay.mtu,
-            drivers=[DriverRecord(name=d.name, move=d.move, domain=d.domain) for d in drivers.values()],
+            drivers=[*(DriverRecord(name=d.name, move=d.move, domain=d.domain) for d in drivers.values()), NAT],
             cpus=cpus(),
             memory_mib=memory_mib(),
             instance=instance,
@@ -202,6 +204,7 @@ async def _run(options: argparse.Namespace) -> int:
         dataplane=dataplane,
         dataplane_name=options.dataplane,
         guard=GuardWatch(dataplane.path),
+        gateways=Gateways(gateways),
         drivers=drivers,
         responder=responder,
         link=link,

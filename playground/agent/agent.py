@@ -29,6 +29,7 @@ from playground import __version__, wire
 from playground.agent.cache import Cache, Said
 from playground.agent.execute import execute
 from playground.agent.focus import differing, guests_in, widen
+from playground.agent.gateways import Gateways
 from playground.agent.guests import Guests
 from playground.agent.link import Link
 from playground.agent.reports import Reports, leaving, observed_port, observed_workspace
@@ -107,6 +108,7 @@ class Agent:
         dataplane: Plane,
         dataplane_name: str,
         guard: Guard,
+        gateways: Gateways,
         drivers: Mapping[str, Driver],
         responder: Client,
         link: Link,
@@ -122,6 +124,9 @@ class Agent:
         self._guarded_at = 0.0
         self._guard_due = True
         self._unguarded = ""
+        self._gateways = gateways
+        self._carried: set[str] = set()
+        """Keys of what has been said of gateways."""
         self._drivers = drivers
         self._responder = responder
         self._link = link
@@ -366,6 +371,7 @@ class Agent:
         before, derived = self._derived, self._derivation.derive(self._view, setting)
         touched, self._touched = self._touched, set()
         self._derived = derived
+        await self._gateways.follow(derived.gateways, is_whole)
         ports = await self._converge(before, derived, is_whole) | touched
         await self._converged()
         # after the data plane: the responder finds the namespaces and ports that it is told of
@@ -499,7 +505,11 @@ class Agent:
 
     def _note(self, derived: Derived, ports: Iterable[PortId], guests: Iterable[str], is_whole: bool) -> None:
         """Takes down what is so now of these ports and guests, and of the host; of a whole pass, that no more is."""
-        found: list[wire.Observation] = [self._observed_host()]
+        carried = list(self._gateways.observed(self._host, self._outcome))
+        found: list[wire.Observation] = [self._observed_host(), *carried]
+        for key in self._carried - {key_of(one) for one in carried}:
+            self._reports.drop(key)
+        self._carried = {key_of(one) for one in carried}
         for port in ports:
             if port in derived.bound:
                 status = self._outcome.ports.get(port) if self._outcome is not None else None
@@ -524,7 +534,8 @@ class Agent:
 
     def _observed_host(self) -> ObservedHost:
         errors = self._outcome.errors if self._outcome is not None else ()
-        own = [f"guard: {self._unguarded}" if self._unguarded else "", self._broken, self._forgetful]
+        unguarded = f"guard: {self._unguarded}" if self._unguarded else ""
+        own = [unguarded, self._broken, self._forgetful, self._gateways.cause]
         problems = [f"{key}: {cause}" for key, cause in sorted(self._problems.items()) if not key.startswith("port/")]
         return ObservedHost(
             host=self._host,

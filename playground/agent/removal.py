@@ -15,6 +15,7 @@ import signal
 from pathlib import Path
 
 from overlay.kernel.apply import DataPlane
+from overlay.kernel.gateways import GatewayPlane
 from playground import paths
 from playground.workspaces.drivers.api import DriverError, GuestState
 from playground.workspaces.drivers.netns import NetnsDriver
@@ -117,12 +118,14 @@ def _is_free(lock: int) -> bool:
 
 
 def _remove_data_plane(name: str) -> bool:
-    plane = DataPlane(name)
+    plane, gateways = DataPlane(name), GatewayPlane(name)
     try:
         was_there = plane.path.exists()
+        gateways.converge({})
         plane.remove()
         return was_there
     finally:
+        gateways.close()
         plane.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from playground.cli import render, site
@@ -63,7 +64,27 @@ def _playground(playground: dict[str, Any], ink: render.Ink) -> str:
         ),
         ink,
     )
-    return "\n\n".join(["\n".join(lines), _indented(networks), _indented(workspaces)])
+    gateways = [_indented(_gateways(playground["gateways"], ink))] if playground.get("gateways") else []
+    return "\n\n".join(["\n".join(lines), _indented(networks), *gateways, _indented(workspaces)])
+
+
+def _gateways(rows: Sequence[dict[str, Any]], ink: render.Ink) -> str:
+    return render.table(
+        ("GATEWAY", "KIND", "STATE", "HOST", "NETWORKS", "ADDRESSES", "CAUSE"),
+        (
+            (
+                render.word(row, "name"),
+                render.word(row, "kind"),
+                ink.state(render.word(row, "state")),
+                render.word(row, "host"),
+                render.word(row, "networks"),
+                render.word(row, "addresses"),
+                render.word(row, "cause"),
+            )
+            for row in rows
+        ),
+        ink,
+    )
 
 
 def _probed(probed: dict[str, Any], ink: render.Ink) -> str:

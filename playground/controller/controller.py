@@ -17,12 +17,14 @@ from playground.controller.changes import Changes
 from playground.controller.events import EventLog
 from playground.controller.evidence import Evidence
 from playground.controller.execution import Execution
+from playground.controller.gateways import Handovers
 from playground.controller.moves import Moves
 from playground.controller.placing import Placing
 from playground.controller.probing import Probing
 from playground.controller.progress import Progress
 from playground.controller.sessions import Sessions
 from playground.controller.world import Unreadable, World
+from playground.gateways import gateway_name
 from playground.records import Desired, MigrationRecord, PlaygroundRecord, WorkspaceRecord, encode, key_of
 from playground.spec import PlaygroundSpec, SiteSpec, check_enforced, check_tests, connections_changed, load_playground
 from playground.store.api import Conflict, Put, Store, StoreError
@@ -69,6 +71,7 @@ class Controller:
         self.changes = Changes(store, self.world, self.events)
         self.progress = Progress(self.world, self.changes.is_written)
         self._placing = Placing(store, self.world, self.moves)
+        self._handovers = Handovers(store, self.world, self.events, self._placing.views)
 
     async def run(self) -> None:
         """The loops. A bug in one costs that pass, said in the log, and a second; returns only by cancellation.
@@ -79,7 +82,7 @@ class Controller:
             async with asyncio.TaskGroup() as group:
                 for loop in (self.world.follow, self.events.run, self._watch_hosts):
                     group.create_task(_again(loop))
-                for loop in (self._placing.run, self.moves.run, self.changes.run):
+                for loop in (self._placing.run, self._handovers.run, self.moves.run, self.changes.run):
                     group.create_task(_again(loop))
         except* Unreadable as group_error:
             raise Unreadable(str(group_error.exceptions[0])) from group_error
@@ -113,6 +116,8 @@ class Controller:
         playground, slash, name = ref.rpartition("/")
         if slash:
             self.known(playground)
+        if gateway_name(name) is not None:
+            raise Unknown(f"{ref} is a gateway: nothing runs in it, and its `host:` says where it is", 409)
         found = [
             grid.workspaces[name]
             for grid_name, grid in sorted(self.world.grids.items())
@@ -124,6 +129,7 @@ class Controller:
                 for g, grid in self.world.grids.items()
                 if not slash or g == playground
                 for w in grid.workspaces
+                if gateway_name(w) is None
             )
             raise Unknown(f"no workspace {ref}; there are: {', '.join(have[:20]) or 'none'}")
         if len(found) > 1:

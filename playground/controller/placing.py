@@ -11,7 +11,8 @@ import msgspec
 from playground.controller.moves import Moves, Refused
 from playground.controller.rooms import Name, Rooms
 from playground.controller.world import World
-from playground.placement import Refusal, may_be_on, place
+from playground.gateways import gateway_name
+from playground.placement import HostView, Refusal, may_be_on, place
 from playground.records import BindingRecord, PortRecord, WorkspaceRecord, encode, key_of
 from playground.store.api import Change, Compare, Conflict, Delete, Put, Store
 from playground.workspaces.migration import ENDED, State
@@ -32,6 +33,10 @@ class Placing:
         self._rooms = Rooms(world)
         self._refused: dict[Name, tuple[int, WorkspaceRecord]] = {}
         """Workspaces that found no host, as they were, and the version of the rooms that had none for them."""
+
+    def views(self) -> list[HostView]:
+        """Every host with what is placed on it."""
+        return self._rooms.views()
 
     async def run(self) -> None:
         """Places for ever, after each change of the world."""
@@ -93,7 +98,8 @@ class Placing:
         for name in sorted(self._rooms.unsettled):
             workspace = self._world.workspace(*name)
             host = self._world.hosts.get(workspace.host or "") if workspace is not None else None
-            if workspace is None or host is None or may_be_on(workspace, host):
+            is_gateway = gateway_name(name[1]) is not None  # handed over, never moved
+            if workspace is None or host is None or is_gateway or may_be_on(workspace, host):
                 self._rooms.unsettled.discard(name)
                 continue
             move = self._world.grids[name[0]].migrations.get(name[1])

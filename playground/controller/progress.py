@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from playground.controller.status import Json, lingering, natural, port_state, seen_of, workspace_state
 from playground.controller.world import Grid, World
+from playground.gateways import DRIVER, gateway_name, object_name
 from playground.placement import may_be_on
 from playground.records import (
     AliveRecord,
@@ -34,13 +35,14 @@ Said = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class Standing:
     """One workspace and its ports: whether it is as asked, how many ports forward and have served their clients, and
-    what is still waited for, or has failed."""
+    what is still waited for, or has failed. legs: of a gateway, which is waited for and not counted."""
 
     is_running: bool
     forwarding: int
     leased: int
     waiting: tuple[Said, ...]
     failed: tuple[Said, ...]
+    legs: int = 0
 
 
 def standing_of(world: World, playground: str, name: str) -> Standing | None:
@@ -51,7 +53,7 @@ def standing_of(world: World, playground: str, name: str) -> Standing | None:
     hosts = sorted(world.observed_workspaces.get((playground, name), {}).keys() & world.alive.keys())
     if not hosts:
         return None
-    waiting = tuple((f"workspace {name}", f"host {host} is ending it") for host in hosts)
+    waiting = tuple((object_name(name), f"host {host} is ending it") for host in hosts)
     return Standing(False, 0, 0, waiting, ())
 
 
@@ -59,7 +61,7 @@ def _standing(world: World, grid: Grid, workspace: WorkspaceRecord) -> Standing:
     waiting: list[Said] = []
     failed: list[Said] = []
     is_running = False
-    label = f"workspace {workspace.name}"
+    label = object_name(workspace.name)
     state, cause = workspace_state(world, workspace)
     placed = world.hosts.get(workspace.host or "")
     if placed is not None and not may_be_on(workspace, placed):
@@ -69,9 +71,10 @@ def _standing(world: World, grid: Grid, workspace: WorkspaceRecord) -> Standing:
     else:
         (failed if state in ("failed", "unknown") else waiting).append((label, cause or state))
     forwarding = leased = 0
+    gateway = gateway_name(workspace.name)
     for port in (grid.ports[id] for id in workspace.ports if id in grid.ports):
         _, state, cause = port_state(world, grid, port)
-        label = f"port {port.workspace}.{port.network}"
+        label = f"port {port.workspace}.{port.network}" if gateway is None else f"gateway {gateway} on {port.network}"
         if state in ("forwarding", "stopped"):
             forwarding += 1
         else:
@@ -80,12 +83,14 @@ def _standing(world: World, grid: Grid, workspace: WorkspaceRecord) -> Standing:
             leased += 1
         elif state == "forwarding":
             waiting.append((label, "its client has not taken its addresses yet"))
+    if gateway is not None:
+        return Standing(False, 0, 0, tuple(waiting), tuple(failed), len(workspace.ports))
     return Standing(is_running, forwarding, leased, tuple(waiting), tuple(failed))
 
 
 def _is_served(world: World, grid: Grid, port: PortRecord, owner: WorkspaceRecord) -> bool:
     """Whether a port's client has taken all its addresses: by DHCP, or formed from an advertised prefix."""
-    if owner.desired == "stopped" or owner.driver == "external":
+    if owner.desired == "stopped" or owner.driver in ("external", DRIVER):
         return True
     binding = grid.bindings.get(port.id)
     seen = seen_of(world, binding) if binding else None
@@ -101,6 +106,8 @@ class _Kept:
     running: int = 0
     forwarding: int = 0
     leased: int = 0
+    gateways: int = 0
+    legs: int = 0
     behind: dict[str, Standing] = field(default_factory=dict)
     newest: int = 0
     is_begun: bool = False
@@ -113,6 +120,8 @@ class _Kept:
                 self.running += sign * one.is_running
                 self.forwarding += sign * one.forwarding
                 self.leased += sign * one.leased
+                self.gateways += sign * (one.legs > 0)
+                self.legs += sign * one.legs
         if standing is not None:
             self.standings[name] = standing
             if standing.waiting or standing.failed:
@@ -233,8 +242,8 @@ def _progress(world: World, name: str, grid: Grid, kept: _Kept, is_written: bool
         "name": name,
         "converged": present and not waiting and not failed,
         "removed": False,
-        "workspaces": {"total": len(grid.workspaces), "running": kept.running},
-        "ports": {"total": len(grid.ports), "forwarding": kept.forwarding, "leased": kept.leased},
+        "workspaces": {"total": len(grid.workspaces) - kept.gateways, "running": kept.running},
+        "ports": {"total": len(grid.ports) - kept.legs, "forwarding": kept.forwarding, "leased": kept.leased},
         "waiting": waiting,
         "failed": failed,
     }

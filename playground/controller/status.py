@@ -10,6 +10,7 @@ from typing import Any
 
 from overlay.state import PortId, port_device
 from playground.controller.world import Grid, World
+from playground.gateways import gateway_name, object_name
 from playground.records import (
     BindingRecord,
     NetworkRecord,
@@ -34,6 +35,8 @@ def hosts(world: World) -> list[Json]:
     counts: dict[str, int] = {}
     for grid in world.grids.values():
         for binding in grid.bindings.values():
+            if gateway_name(binding.workspace) is not None:
+                continue
             counts[binding.active] = counts.get(binding.active, 0) + 1
     came_or_went = {
         event.object: event.at_utc_s
@@ -92,7 +95,9 @@ def seen_of(world: World, binding: BindingRecord) -> ObservedPort | None:
 
 
 def _sorted_ports(grid: Grid) -> list[PortRecord]:
-    return sorted(grid.ports.values(), key=lambda p: (natural(p.workspace), p.index))
+    """Of workspaces; a gateway's legs are told of with it."""
+    own = (port for port in grid.ports.values() if gateway_name(port.workspace) is None)
+    return sorted(own, key=lambda p: (natural(p.workspace), p.index))
 
 
 def natural(name: str) -> tuple[str, int]:
@@ -180,6 +185,21 @@ def _workspace(world: World, grid: Grid, workspace: WorkspaceRecord) -> Json:
     }
 
 
+def _gateway(world: World, grid: Grid, record: WorkspaceRecord) -> Json:
+    state, cause = workspace_state(world, record)
+    legs = [grid.ports[port] for port in record.ports if port in grid.ports]
+    return {
+        "name": gateway_name(record.name),
+        "kind": record.driver,
+        "state": state,
+        "host": record.host,
+        "cause": record.reason or cause,
+        "networks": [leg.network for leg in legs],
+        "addresses": [address for leg in legs for address in leg.addresses],
+        "generation": record.generation,
+    }
+
+
 def _probed(probe: ProbeRecord | None) -> str:
     """never | as modelled | differs | incomplete (what was observed is as modelled, but not all was)."""
     if probe is None:
@@ -202,11 +222,15 @@ def lingering(world: World, name: str) -> list[Json]:
     for (playground, workspace), seen in sorted(world.observed_workspaces.items()):
         if playground == name:
             found += [
-                {"object": f"workspace {workspace}", "cause": f"host {host} is ending it"}
+                {"object": object_name(workspace), "cause": f"host {host} is ending it"}
                 for host in sorted(seen)
                 if host in world.alive
             ]
     return found
+
+
+def _by_name(grid: Grid) -> list[WorkspaceRecord]:
+    return sorted(grid.workspaces.values(), key=lambda w: natural(w.name))
 
 
 def status(
@@ -232,9 +256,8 @@ def status(
                 },
                 "cause": f"{differs[0]['object']}: {differs[0]['cause']}" if differs else "",
                 "networks": [_network(n) for n in sorted(grid.networks.values(), key=lambda n: n.name)],
-                "workspaces": [
-                    _workspace(world, grid, w) for w in sorted(grid.workspaces.values(), key=lambda w: natural(w.name))
-                ],
+                "gateways": [_gateway(world, grid, w) for w in _by_name(grid) if gateway_name(w.name) is not None],
+                "workspaces": [_workspace(world, grid, w) for w in _by_name(grid) if gateway_name(w.name) is None],
             }
         )
     return {"site": site, "hosts": hosts(world), "playgrounds": found}

@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from overlay.state import HostState, Network, NetworkId, PortId
+from playground.derive.gateways import Carried, carried, carried_of
 from playground.derive.guests import Role, Want, want_of, wants
 from playground.derive.networks import Place
 from playground.derive.playground import Section, Surroundings, section_of
 from playground.derive.services import Service
+from playground.gateways import gateway_name
 from playground.records import BindingRecord
 from playground.view import SITE, Scope, View, host_scope, playground_scope
 
-__all__ = ["Derivation", "Derived", "Role", "Service", "Setting", "Want", "derive_whole"]
+__all__ = ["Carried", "Derivation", "Derived", "Role", "Service", "Setting", "Want", "derive_whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Setting:
 @dataclass(frozen=True, slots=True)
 class Derived:
     """All that a host should hold. services: the responder's map. bound: the bindings of the ports in `state`.
+    gateways: those to the world, by id.
 
     What did not change is the same object as the time before, so two of them are compared at the cost of a look-up a
     record.
@@ -45,6 +48,7 @@ class Derived:
     wants: Mapping[str, Want]
     services: Mapping[str, Service]
     bound: Mapping[PortId, BindingRecord]
+    gateways: Mapping[str, Carried]
 
 
 class Derivation:
@@ -55,10 +59,11 @@ class Derivation:
         self._vteps: dict[str, str] = {}
         self._own: tuple[Scope | None, int] = (None, 0)
         self._wants: dict[str, Want] = {}
+        self._gateways: dict[str, Carried] = {}
         self._names: dict[tuple[str, str], str] = {}
-        """Ids of wants by (playground, workspace)."""
+        """Ids of wants and gateways by (playground, workspace)."""
         self._owners: dict[str, tuple[str, str]] = {}
-        """(playground, workspace) of each port that a want has."""
+        """(playground, workspace) of each port that a want or a gateway has."""
         self._adopted: set[str] = set()
         self._arrived: frozenset[str] = frozenset()
         self._sections: dict[str, Section] = {}
@@ -78,7 +83,10 @@ class Derivation:
         if self._has_site_changed(view):
             stale |= view.playgrounds().keys()
         for name in self._stale_wants(view, setting.host, stale, changed):
-            self._renew_want(view, setting.host, name, changed)
+            if gateway_name(name[1]) is None:
+                self._renew_want(view, setting.host, name, changed)
+            else:
+                self._renew_gateway(view, setting, name)
         arrived = setting.arrived & self._wants.keys()
         for guest in arrived ^ self._arrived & self._wants.keys():
             want = self._wants[guest]
@@ -99,8 +107,8 @@ class Derivation:
         derived = self._derived
         if derived is None or not same or derived.state.underlay != setting.underlay:
             derived = self._joined(setting)
-        elif derived.wants is not self._wants:
-            derived = replace(derived, wants=self._wants)
+        elif derived.wants is not self._wants or derived.gateways is not self._gateways:
+            derived = replace(derived, wants=self._wants, gateways=self._gateways)
         self._derived = derived
         return derived
 
@@ -112,7 +120,7 @@ class Derivation:
             networks.update(section.networks)
             services.update(section.services)
             bound.update(section.bound)
-        return Derived(HostState(setting.underlay, networks), self._wants, services, bound)
+        return Derived(HostState(setting.underlay, networks), self._wants, services, bound, self._gateways)
 
     def _has_site_changed(self, view: View) -> bool:
         """Whether a host's tunnel address has."""
@@ -191,6 +199,21 @@ class Derivation:
                 for port in want.ports:
                     note(port)
 
+    def _renew_gateway(self, view: View, setting: Setting, name: tuple[str, str]) -> None:
+        before = self._gateways.get(self._names.get(name, ""))
+        after = carried_of(view, setting.host, setting.dataplane, *name)
+        if before == after:
+            return
+        self._gateways = dict(self._gateways)  # the old one was given away
+        if before is not None:
+            del self._gateways[before.id], self._names[name]
+            for port in before.ports:
+                self._owners.pop(port, None)
+        if after is not None:
+            self._gateways[after.id] = after
+            self._names[name] = after.id
+            self._owners.update(dict.fromkeys(after.ports, name))
+
 
 def derive_whole(view: View, setting: Setting) -> Derived:
     """The host's state from nothing but its arguments: the oracle of what is kept."""
@@ -207,4 +230,5 @@ def derive_whole(view: View, setting: Setting) -> Derived:
         networks.update(section.networks)
         services.update(section.services)
         bound.update(section.bound)
-    return Derived(HostState(setting.underlay, networks), guests, services, bound)
+    gateways = carried(view, setting.host, setting.dataplane)
+    return Derived(HostState(setting.underlay, networks), guests, services, bound, gateways)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from overlay.state import PortId, port_device
+from playground.gateways import gateway_name
 from playground.records import MigrationRecord, WorkspaceRecord
 from playground.view import View, playground_scope
 from playground.workspaces.drivers.api import Guest, Nic
@@ -81,7 +82,7 @@ def wants(view: View, host: str) -> dict[str, Want]:
 def want_of(view: View, host: str, playground: str, name: str) -> Want | None:
     """The role of `host` in one workspace, None when it has none."""
     workspace = view.workspace(host, playground, name)
-    if workspace is None:
+    if workspace is None or gateway_name(name) is not None:
         return None
     move = view.migration(host, playground, name)
     role = role_of(workspace, move, host)

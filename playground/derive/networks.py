@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from overlay.state import Gate, Leg, LocalPort, Network, NetworkId, PortId, RemotePort
+from playground.gateways import gateway_name
 from playground.records import BindingRecord, NetworkRecord, PortRecord, workspace_id
 
 
@@ -45,13 +46,14 @@ def entry_of(port: PortRecord, binding: BindingRecord, place: Place) -> Entry:
     is_arrived = moving and binding.target == host and workspace_id(port.playground, port.workspace) in place.arrived
     carries = binding.active == host or is_arrived
     prepares = moving and host in (binding.source, binding.target)
+    is_router = gateway_name(port.workspace) is not None
     local, remote = None, None
     if carries or prepares:
         gate = Gate.OPEN if carries else Gate.CLOSED
-        local = LocalPort(PortId(port.id), port.mac, port.addresses, gate, adopt=port.id in place.adopted)
+        local = LocalPort(PortId(port.id), port.mac, port.addresses, gate, port.id in place.adopted, is_router)
     vtep = place.vteps.get(binding.active) if not carries else None
     if vtep is not None:
-        remote = RemotePort(port.mac, port.addresses, vtep)
+        remote = RemotePort(port.mac, port.addresses, vtep, is_router)
     return Entry(
         network=NetworkId(port.network_id),
         mac=port.mac,

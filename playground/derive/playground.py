@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from overlay.state import Network, NetworkId, PortId
+from playground.derive.gateways import router_of
 from playground.derive.networks import Entry, Members, Place, entry_of, members_of
 from playground.derive.services import Service, records_of, services_of, view_of
 from playground.gateways import gateway_name
-from playground.records import BindingRecord
+from playground.records import BindingRecord, PortRecord
 from playground.responder.protocol import name_key, port_key, records_key, view_key
 from playground.view import Scope
 
@@ -42,12 +43,16 @@ class Section:
     networks: dict[NetworkId, Network] = field(default_factory=dict)
     services: dict[str, Service] = field(default_factory=dict)
     bound: dict[PortId, BindingRecord] = field(default_factory=dict)
+    legs: Mapping[str, PortRecord] = field(default_factory=dict)
+    """Of gateways, by id: what the clients of other ports are told of."""
 
     def patched(self, changed: Collection[str], surroundings: Surroundings) -> Section | None:
         """The section after some ports have changed, in their records or in what `surroundings` say of them; None when
         only the whole tells."""
         scope, place = self.scope, surroundings.place
         if len(changed) >= WHOLE_FROM and 4 * len(changed) >= len(scope.ports):
+            return None
+        if any(self.legs.get(id) is not _leg(scope, id) for id in changed):
             return None
         entries, members = self.entries.copy(), self.members.copy()
         gone: dict[NetworkId, list[Entry]] = {}
@@ -77,7 +82,7 @@ class Section:
             services.update(_services(scope, id, networks, surroundings))
             if _is_here(networks, scope, id):
                 bound[PortId(id)] = scope.bindings[id]
-        return Section(scope, scope.version, surroundings, entries, members, networks, services, bound)
+        return Section(scope, scope.version, surroundings, entries, members, networks, services, bound, self.legs)
 
 
 def section_of(scope: Scope, surroundings: Surroundings) -> Section:
@@ -101,7 +106,13 @@ def section_of(scope: Scope, surroundings: Surroundings) -> Section:
         for id in scope.ports:
             services.update(_services(scope, id, networks, surroundings))
     bound = {PortId(id): scope.bindings[id] for id in entries if _is_here(networks, scope, id)}
-    return Section(scope, scope.version, surroundings, entries, members, networks, services, bound)
+    legs = {id: leg for id in scope.ports if (leg := _leg(scope, id)) is not None}
+    return Section(scope, scope.version, surroundings, entries, members, networks, services, bound, legs)
+
+
+def _leg(scope: Scope, id: str) -> PortRecord | None:
+    port = scope.ports.get(id)
+    return port if port is not None and gateway_name(port.workspace) is not None else None
 
 
 def _entry(scope: Scope, id: str, place: Place) -> Entry | None:
@@ -132,4 +143,4 @@ def _services(
     if port is None or gateway_name(port.workspace) is not None:
         return {}
     record = scope.networks[port.network_id] if _is_here(networks, scope, id) else None
-    return services_of(port, record, surroundings.playground, surroundings.domain)
+    return services_of(port, record, surroundings.playground, surroundings.domain, router_of(scope, port))

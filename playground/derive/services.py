@@ -6,7 +6,9 @@ import ipaddress
 from collections.abc import Mapping
 
 from dhcp.scope import PortScope, Scope4, ScopeRa
+from overlay.mac import link_local
 from overlay.state import LEG_LINK_LOCAL, LEG_MAC, Network, NetworkId, PortId
+from playground.derive.gateways import Router
 from playground.records import NetworkRecord, PortRecord
 from playground.responder.protocol import Name, Records, Value, View, name_key, port_key
 
@@ -14,6 +16,9 @@ Service = Value
 
 NAME_TTL_S = 5
 """A name's time to live: short, since a workspace may be replaced by another at the same name."""
+
+ROUTER_LIFETIME_S = 1800
+"""Three times the longest time between two advertisements (RFC 4861 §6.2.1)."""
 
 
 def origin_of(playground: str, domain: str) -> str:
@@ -53,20 +58,23 @@ def records_of(network: NetworkRecord, playground: str, domain: str) -> Records:
     return Records(records=tuple(found))
 
 
-def services_of(port: PortRecord, network: NetworkRecord | None, playground: str, domain: str) -> dict[str, Service]:
-    """The responder's keys for one port. network: the port's, where the port is on this host; else None."""
+def services_of(
+    port: PortRecord, network: NetworkRecord | None, playground: str, domain: str, router: Router | None = None
+) -> dict[str, Service]:
+    """The responder's keys for one port. network: the port's, where the port is on this host; else None. router: who
+    leads its client to the world."""
     found: dict[str, Service] = {
         name_key(playground, PortId(port.id)): Name(
             workspace=port.workspace, network=port.network, addresses=port.addresses, aliases=port.aliases
         )
     }
     if network is not None:
-        found[port_key(PortId(port.id))] = port_scope(port, network, origin_of(playground, domain))
+        found[port_key(PortId(port.id))] = port_scope(port, network, origin_of(playground, domain), router)
     return found
 
 
-def port_scope(port: PortRecord, network: NetworkRecord, origin: str) -> PortScope:
-    """What is answered at one port. The router is not offered: nothing routes yet."""
+def port_scope(port: PortRecord, network: NetworkRecord, origin: str, router: Router | None = None) -> PortScope:
+    """What is answered at one port. Without a router its client has no default route."""
     domain = f"{network.name}.{origin}"
     v4: Scope4 | None = None
     prefixes: list[tuple[str, bool]] = []
@@ -79,12 +87,16 @@ def port_scope(port: PortRecord, network: NetworkRecord, origin: str) -> PortSco
             continue
         address = next((a for a in port.addresses if "." in a and ipaddress.ip_address(a) in prefix), None)
         if address is not None and v4 is None:
+            hop = next((a for a in router.addresses if "." in a), None) if router is not None else None
             v4 = Scope4(
                 address=address,
                 prefix_len=prefix.prefixlen,
                 server=gateway,
                 lease_s=network.lease_s if port.lease_s is None else port.lease_s,
                 mtu=network.mtu,
+                router=hop,
+                # one of the network's other subnets can be reached, but no client would know by itself
+                routes=((f"{hop}/32", "0.0.0.0"),) if hop and ipaddress.ip_address(hop) not in prefix else (),
                 dns=(gateway,),
                 hostname=port.workspace,
                 domain=domain,
@@ -95,9 +107,11 @@ def port_scope(port: PortRecord, network: NetworkRecord, origin: str) -> PortSco
             )
     ra = (
         ScopeRa(
-            source=LEG_LINK_LOCAL,
+            source=link_local(router.mac) if router is not None else LEG_LINK_LOCAL,
+            source_mac=router.mac if router is not None else "",
             prefixes=tuple(prefixes),
             mtu=network.mtu,
+            router_lifetime_s=ROUTER_LIFETIME_S if router is not None else 0,
             rdnss=tuple(rdnss),
             dnssl=(domain, origin),
         )

@@ -5,7 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from playground.sandbox.plan import HostPlan, Program, SandboxPlan, site_path, token_path, tokens_path
+from playground.sandbox import echo
+from playground.sandbox.plan import (
+    WORLD,
+    WORLD_ADDRESSES,
+    HostPlan,
+    Program,
+    SandboxPlan,
+    site_path,
+    token_path,
+    tokens_path,
+)
 
 CONTROLLER_PORT = 7470
 
@@ -14,8 +24,9 @@ Commands = Callable[[SandboxPlan], tuple[Program, ...]]
 
 
 def programs(plan: SandboxPlan) -> tuple[Program, ...]:
-    """The controller beside the underlay, and an agent on each host."""
-    return (_controller(plan), *(_agent(plan, host) for host in plan.hosts))
+    """The controller beside the underlay, an agent on each host, and who answers in the world."""
+    world = Program(WORLD, (sys.executable, "-I", "-S", echo.__file__, *WORLD_ADDRESSES), WORLD)
+    return (_controller(plan), *(_agent(plan, host) for host in plan.hosts), world)
 
 
 def _at(plan: SandboxPlan) -> str:

@@ -21,6 +21,7 @@ from secrets import token_hex
 
 from playground.sandbox import namespaces as ns
 from playground.sandbox.plan import (
+    WORLD,
     HostPlan,
     SandboxPlan,
     bridge_batch,
@@ -31,6 +32,8 @@ from playground.sandbox.plan import (
     token_path,
     tokens_file,
     tokens_path,
+    world_batch,
+    world_leg_batch,
 )
 from playground.sandbox.supervise import HostNamespaces, Supervisor
 
@@ -82,7 +85,8 @@ class Sandbox:
             "PLAYGROUND_STATE": str(self._state.parent),
             "PYTHONUNBUFFERED": "1",
         }
-        self._supervisor = Supervisor(plan.programs, self._state / "logs", environment, lambda h: self.hosts[h].join())
+        self._world: HostNamespaces | None = None
+        self._supervisor = Supervisor(plan.programs, self._state / "logs", environment, self._join)
 
     # -- making ------------------------------------------------------------------------------------------------------
 
@@ -95,7 +99,9 @@ class Sandbox:
             knob.write_text("0")  # no rule of anybody's applies to the underlay: spare its frames the walk
         pids = {host.name: self._fork_host() for host in self.plan.hosts}
         legs = [leg_batch(host, pids[host.name][0]) for host in self.plan.hosts]
-        _ip("\n".join([bridge_batch(self.plan), *legs]))
+        world, go = self._fork_host()
+        _ip("\n".join([bridge_batch(self.plan), world_leg_batch(world), *legs]))
+        self._world = self._finish(WORLD, world_batch(), world, go)
         for host in self.plan.hosts:
             self._finish_host(host, *pids[host.name])
         self._listen()
@@ -156,26 +162,36 @@ class Sandbox:
             raise Refused(f"an emulated host: {answer.decode()}")
         return pid, go
 
+    def _join(self, host: str) -> None:
+        """The calling process is on that host from now on, or in the world."""
+        held = self._world if host == WORLD else self.hosts[host]
+        assert held is not None
+        held.join()
+
     def _finish_host(self, host: HostPlan, pid: int, go: int) -> None:
-        """Takes hold of the child's namespaces, sets eth0 up in them, lets the child go."""
+        self.hosts[host.name] = self._finish(host.name, host_batch(self.plan, host), pid, go)
+
+    def _finish(self, name: str, batch: str, pid: int, go: int) -> HostNamespaces:
+        """Takes hold of the child's namespaces, sets its devices up in them, lets the child go."""
         fds = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("mnt", "net", "uts")]
-        self.hosts[host.name] = HostNamespaces(*fds)
+        held = HostNamespaces(*fds)
         os.write(go, b"g")  # closing is not enough: children forked later hold this end, too
         os.close(go)
         os.waitpid(pid, 0)
         worker = os.fork()
         if worker == 0:
             try:
-                self.hosts[host.name].join()
-                socket.sethostname(host.name)
-                _ip(host_batch(self.plan, host))
+                held.join()
+                socket.sethostname(name)
+                _ip(batch)
                 os._exit(0)
             except (OSError, Refused) as error:
-                print(f"{host.name}: {error}", file=sys.stderr, flush=True)
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
             finally:
                 os._exit(1)
         if os.waitpid(worker, 0)[1] != 0:
-            raise Refused(f"{host.name}'s underlay interface could not be set up; the sandbox's log says why")
+            raise Refused(f"{name}'s network devices could not be set up; the sandbox's log says why")
+        return held
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -319,8 +335,9 @@ class Sandbox:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         held.close()
-        with suppress(Refused):  # it may have gone with the host's namespace
-            _ip(f"link delete {host.leg}")
+        for device in (host.leg, host.uplink):
+            with suppress(Refused):  # it may have gone with the host's namespace
+                _ip(f"link delete {device}")
         return {"killed": len(doomed)}
 
     def _guests_of(self, host: HostPlan) -> set[int]:

@@ -20,11 +20,13 @@ from playground import wire
 from playground.agent import agent as agent_module
 from playground.agent.agent import Agent
 from playground.agent.cache import Cache
+from playground.agent.gateways import Gateways
 from playground.records import HostRecord, ObservedPort, ObservedWorkspace, workspace_id
 from playground.responder.protocol import Leased, Value, port_key
 from playground.view import freeze, host_scope, playground_scope
 from playground.workspaces.drivers.api import Guest
 from playground.workspaces.drivers.memory import Machine, MemoryDriver
+from tests.agent.gateway_double import MemoryGateways
 from tests.derive.test_derive import GRID, P0, P1, UNDERLAY, a_binding, a_move, a_workspace, in_move
 
 W0 = workspace_id("atlas", P0.workspace)
@@ -152,12 +154,14 @@ class Host:
         self.link = FakeLink()
         self.responder = FakeResponder()
         self.guard = FakeGuard()
+        self.gateways = MemoryGateways()
         self.agent = Agent(
             host=name,
             underlay=UNDERLAY[name],
             dataplane=self.plane,
             dataplane_name="playground",
             guard=self.guard,
+            gateways=Gateways(self.gateways),
             drivers={"netns": PluggingDriver(name, machine, self.plane)},
             responder=self.responder,  # type: ignore[arg-type]
             link=self.link,  # type: ignore[arg-type]

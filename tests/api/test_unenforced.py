@@ -36,7 +36,7 @@ def test_a_plan_says_what_an_edit_opens_and_cuts(tmp_path: Path) -> None:
     ("more", "said"),
     [
         ("policies: [{subject: b, ingress: []}]", "policies are not enforced yet; leave them out"),
-        ("gateways: {wan: {kind: nat, networks: n}}", "gateways are not built yet; leave them out"),
+        ("gateways: {wan: {kind: bridge, networks: n}}", "gateways of kind bridge are not built yet"),
         ("include: [x.yaml]", "included files can't be sent to a controller yet"),
         ("tests: [{from: a, to: b, expect: deny}]", "expected deny, but everything from a to b is allowed by default"),
     ],

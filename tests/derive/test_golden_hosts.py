@@ -11,6 +11,7 @@ import pytest
 from overlay.state import HostState
 from playground.admit import Known, admit
 from playground.derive import Derived, Setting, derive_whole
+from playground.gateways import DRIVER
 from playground.placement import HostView, Refusal, place
 from playground.records import BindingRecord, Driver, HostRecord, PortRecord, WorkspaceRecord
 from playground.spec import load_playground, load_site
@@ -28,7 +29,7 @@ def is_playground(path: Path) -> bool:
 def hosts() -> dict[str, HostRecord]:
     """The hosts of the example site where an example pins to them, else three plain ones."""
     site = load_site((EXAMPLES / "campus.yaml").read_text(), "campus.yaml")
-    drivers = (Driver("netns", "same-kernel", "one"), Driver("external", "live"))
+    drivers = (Driver("netns", "same-kernel", "one"), Driver("external", "live"), Driver(DRIVER, "cold"))
     return {
         name: HostRecord(name=name, site=site.name, underlay=host.underlay, labels=dict(host.labels), drivers=drivers)
         for name, host in site.hosts.items()
@@ -78,6 +79,8 @@ def text_of(host: str, derived: Derived) -> str:
     for guest in sorted(derived.wants.values(), key=lambda want: want.name):
         lines.append(f"  {guest.role.value} {guest.playground}/{guest.name} ({guest.driver})")
         lines += [f"    eth{nic.index} {nic.device} {nic.mac} mtu {nic.mtu}" for nic in guest.guest.nics]
+    for one in sorted(derived.gateways.values(), key=lambda one: one.name):
+        lines.append(f"  gateway {one.playground}/{one.name} {one.gateway}")
     lines += _network_lines(derived.state)
     for key, value in sorted(derived.services.items()):
         lines.append(f"  answers {key}: {msgspec.json.encode(value).decode()}")

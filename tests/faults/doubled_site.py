@@ -33,6 +33,7 @@ from playground.agent import agent as agent_module
 from playground.agent import cache as cache_module
 from playground.agent import guests as guests_module
 from playground.agent.agent import Agent
+from playground.agent.gateways import Gateways
 from playground.controller import changes as changes_module
 from playground.controller import events as events_module
 from playground.controller import moves as moves_module
@@ -48,6 +49,7 @@ from playground.store.memory import MemoryStore
 from playground.workspaces.drivers.api import Guest, Observed
 from playground.workspaces.drivers.memory import Machine, MemoryDriver
 from playground.workspaces.migration import ENDED, State
+from tests.agent.gateway_double import MemoryGateways
 
 T = TypeVar("T")
 
@@ -464,6 +466,7 @@ class Site:
             dataplane=plane,
             dataplane_name="playground",
             guard=Guard(host, process, self.effects),
+            gateways=Gateways(MemoryGateways()),
             drivers={"netns": GuestDriver(host, process, self.effects)},
             responder=responder,  # type: ignore[arg-type]
             link=link,  # type: ignore[arg-type]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 
 import pytest
 from hypothesis import given
@@ -34,6 +34,8 @@ def test_every_host_has_a_name_a_leg_and_an_address_of_its_own(emulate: int, fam
     assert len(addresses) == emulate + 1
     assert len({host.name for host in hosts}) == len({host.leg for host in hosts}) == emulate
     assert all(len(host.leg) <= 15 for host in hosts)
+    ends = [ip_interface(end) for host in hosts for end in host.uplinks]
+    assert len(set(ends)) == 2 * emulate == 2 * len({host.uplink for host in hosts} - {host.leg for host in hosts})
 
 
 def test_the_first_hosts_have_the_documented_addresses() -> None:
@@ -58,13 +60,14 @@ def test_the_controller_gets_hashes_and_never_a_token() -> None:
 
 
 def test_an_ipv6_underlay_is_written_in_brackets_where_a_port_follows() -> None:
-    controller, agent, _ = a_plan(family="ipv6").programs
+    controller, agent, *_ = a_plan(family="ipv6").programs
     assert "[2001:db8::1]:7470" in controller.argv
     assert "http://[2001:db8::1]:7470" in agent.argv
 
 
 def test_each_agent_runs_on_its_host_with_its_own_token() -> None:
-    _, *agents = a_plan(3).programs
+    _, *agents, world = a_plan(3).programs
+    assert world.host == plan.WORLD
     assert [agent.host for agent in agents] == ["n1", "n2", "n3"]
     assert len({agent.argv[agent.argv.index("--token-file") + 1] for agent in agents}) == 3
 
@@ -73,7 +76,7 @@ def test_the_flags_are_those_that_controller_and_agent_know() -> None:
     from playground.agent.__main__ import parser as agent_parser
     from playground.controller.__main__ import parser as controller_parser
 
-    controller, agent, _ = a_plan().programs
+    controller, agent, *_ = a_plan().programs
     assert controller_parser().parse_args(controller.argv[3:]).site == "east"
     assert agent_parser().parse_args(agent.argv[3:]).name == "n1"
 

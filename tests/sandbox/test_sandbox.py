@@ -49,7 +49,7 @@ def test_a_host_sees_its_own_links_and_named_namespaces_only(site: str) -> None:
     assert run(made, "ls", "/run/netns", host="n1").stdout == "playground\n"
     assert run(made, "ls", "/run/netns", host="n2").stdout == ""
     assert run(made, "ls", "/run/netns").stdout == ""
-    assert set(run(made, "ls", "/sys/class/net", host="n1").stdout.split()) == {"lo", "eth0"}
+    assert set(run(made, "ls", "/sys/class/net", host="n1").stdout.split()) == {"lo", "eth0", "eth1"}
 
 
 def test_a_second_ensure_joins_and_another_number_of_hosts_is_refused(site: str) -> None:
