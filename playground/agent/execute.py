@@ -33,7 +33,7 @@ SIGNALS = {name: signal.Signals[f"SIG{name}"] for name in ("INT", "TERM", "HUP",
 CHUNK = 64 * 1024
 ABSENT = 127
 
-TOOLS: Mapping[str, str] = {"@stream": "stream.py", "@prober": "prober.py"}
+TOOLS: Mapping[str, str] = {"@stream": "stream.py", "@prober": "prober.py", "@knock": "knock.py"}
 """Commands that every guest of ours can run without having them: scripts of this package, by the agent's
 interpreter."""
 
