@@ -101,6 +101,7 @@ PURE: list[str] = [
     "policies/importers/kubernetes/selecting.py",
     "policies/importers/kubernetes/wording.py",
     "policies/importers/kubernetes/workloads.py",
+    "playground/questions.py",
     "playground/records.py",
     "playground/admit/__init__.py",
     "playground/admit/admission.py",
@@ -115,6 +116,7 @@ PURE: list[str] = [
     "playground/derive/networks.py",
     "playground/derive/services.py",
     "playground/controller/status.py",
+    "playground/controller/trying.py",
     "playground/workspaces/migration.py",
 ]
 

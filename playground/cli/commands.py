@@ -264,8 +264,11 @@ A stream of small packets to it measures what was lost, what came twice, and the
         "probe NAME [options]",
         "lifecycle:probe",
         """\
-Sends real packets from every port to every other, in every network and address family, and compares. A workspace whose
-host's agent is away is waited for, 10 s at most; after that its pairs count as not observed.""",
+Sends real packets from every workspace to every other, in every network and address family, and compares with what
+networks and policies mean: pings, and where somebody polices, knocks at TCP and UDP ports: each end of a range that a
+policy names for the two, the port beside it, and one elsewhere. A knock has passed when the other workspace saw it come
+in; it takes no listener. With more than 20000 knocks, those pairs are left out that policies can't tell from others. A
+workspace whose host's agent is away is waited for, 10 s at most; after that its pairs count as not observed.""",
         (("playground probe atlas", ""),),
         ((0, "everything is as it should be"), (1, "something differs, or was not observed (each is named)")),
         (option("name", metavar="NAME", complete="playground", help="the playground"), JSON),

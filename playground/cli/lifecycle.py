@@ -163,7 +163,10 @@ def probe_text(name: str, answer: dict[str, Any]) -> str:
     """How many pairs, each that differs, and those that nobody could try."""
     mismatches, unobserved = answer["mismatches"], answer.get("unobserved", [])
     verdict = f"{len(mismatches)} not as modelled" if mismatches else "all as modelled"
-    head = f"{name}: {render.count(answer['pairs'], 'pair')} tried, {verdict}"
+    knocks = f" by ping and {render.count(answer['knocks'], 'port')}" if answer.get("knocks") else ""
+    head = f"{name}: {render.count(answer['pairs'], 'pair')} tried{knocks}, {verdict}"
+    if answer.get("alike"):
+        head += f"; at ports, {render.count(answer['alike'], 'pair')} left to others of the same kind"
     if unobserved:
         head += f"; {render.count(sum(row['pairs'] for row in unobserved), 'pair')} not observed"
     parts = [head]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from playground.controller.execution import Channel, Execution, Finished, NotPossible
+from playground.controller import trying
+from playground.controller.execution import Channel, Execution, Finished
+from playground.controller.knocking import Knocking, asked
 from playground.controller.moves import Metering
+from playground.controller.trying import Try
 from playground.controller.world import Grid, World
 from playground.records import MigrationRecord, ProbeRecord, WorkspaceRecord, encode, key_of
 from playground.store.api import Put, Store
@@ -27,10 +31,8 @@ START_S = 10.0
 PROBERS = 8
 """Workspaces that probe at the same time."""
 
-BACK_S = 10.0
-"""How long a workspace that can't be asked is tried: a host's agent that has died is back within a few seconds."""
-
-AGAIN_S = 0.25
+Attempt = Callable[[str, Sequence[Try]], Awaitable[dict[Try, bool | str]]]
+"""Tries of a playground, at once: whether each was seen to pass, or why nobody could see that."""
 
 
 class Probing:
@@ -43,82 +45,70 @@ class Probing:
         self._at_once = asyncio.Semaphore(PROBERS)
 
     async def probe(self, playground: str) -> dict[str, Any]:
-        """Every ordered pair of workspaces: those that share a network must reach each other at every address on it,
-        others at none. `{pairs, mismatches}` as in docs/api.md; a pair counts once whatever its addresses. Where a
-        workspace could not be asked, `unobserved` says whose pairs those are, how many, and why."""
+        """Every ordered pair of workspaces, at every address: those that share a network must reach each other as
+        policies say, others not at all. Where somebody polices, also at ports (`trying.plan`).
+
+        `{pairs, mismatches}` as in docs/api.md; a pair counts once whatever its addresses. Where a workspace could not
+        be asked, `unobserved` says whose pairs those are, how many, and why; `knocks` says at how many ports it was
+        tried, and `alike` between how many pairs it was not, as others stand for them.
+        """
         grid = self._world.grids[playground]
         running = [w for w in grid.workspaces.values() if w.desired == "running" and w.driver == "netns"]
-        plans = {w.name: _targets(grid, w, running) for w in running}
-        answers = await asyncio.gather(*(self._ask(playground, name, plan) for name, plan in plans.items()))
-        # a busy machine answers late: what should be reached and was not is asked once more, alone
-        for (name, plan), answer in zip(plans.items(), answers, strict=True):
-            if isinstance(answer, str):
-                continue
-            late = [t for t in plan if t["expected"] and not answer.get(t["id"])]
-            if late and not isinstance(again := await self._ask(playground, name, late), str):
-                answer.update(again)
-        mismatches: list[dict[str, str]] = []
-        unobserved: list[dict[str, Any]] = []
-        pairs = 0
-        failed: list[str] = []
-        for (name, plan), answer in zip(plans.items(), answers, strict=True):
-            others = len({target["workspace"] for target in plan})
-            if isinstance(answer, str):
-                unobserved.append({"from": name, "pairs": others, "cause": answer})
-                continue
-            pairs += others
-            for target in plan:
-                expected = "allow" if target["expected"] else "deny"
-                observed = "allow" if answer.get(target["id"]) else "deny"
-                if expected != observed:
-                    mismatches.append(
-                        {
-                            "from": name,
-                            "to": target["workspace"],
-                            "address": target["address"],
-                            "port": "icmp",
-                            "expected": expected,
-                            "observed": observed,
-                        }
-                    )
-                    failed.append(f"{name} → {target['workspace']}")
+        plan = await asyncio.to_thread(trying.plan, grid, tuple(self._world.site_policies.values()), running)
+        seen = await self._tried(playground, plan.echoes, self._echo)
+        seen += await self._tried(playground, plan.knocks, Knocking(self._execution, self._at_once).knock)
+        pairs = {(one.source, one.destination) for one, _ in seen}
+        mismatches = [_mismatch(one) for one, found in seen if found is (not one.is_allowed)]
+        causes: dict[str, dict[tuple[str, str], str]] = {}
+        for one, found in seen:
+            if isinstance(found, str):
+                causes.setdefault(one.source, {})[one.source, one.destination] = found
+        unobserved = [
+            {"from": name, "pairs": len(missing), "cause": next(iter(missing.values()))}
+            for name, missing in sorted(causes.items())
+        ]
+        missing = {pair for pairs in causes.values() for pair in pairs}
+        failed = list(dict.fromkeys(f"{row['from']} → {row['to']}" for row in mismatches))
         record = ProbeRecord(
             playground=playground,
             at_utc_s=time.time(),
-            pairs=pairs,
+            pairs=len(pairs - missing),
             mismatches=len(mismatches),
-            unobserved=sum(row["pairs"] for row in unobserved),
+            unobserved=len(missing),
             failed=tuple(failed[:20]),
         )
         await self._store.commit([], [Put(key_of(record), encode(record))])
-        result: dict[str, Any] = {"pairs": pairs, "mismatches": mismatches}
+        result: dict[str, Any] = {"pairs": len(pairs - missing), "mismatches": mismatches}
+        if plan.knocks:
+            result |= {"knocks": len(plan.knocks), "alike": plan.alike}
         return result | ({"unobserved": unobserved} if unobserved else {})
 
-    async def _ask(self, playground: str, name: str, plan: list[dict[str, Any]]) -> dict[str, bool] | str:
-        """What one workspace reaches, by target id; why, when it could not be asked for `BACK_S`."""
-        until = time.monotonic() + BACK_S
-        while True:
-            async with self._at_once:
-                answer = await self._ask_now(playground, name, plan)
-            if not isinstance(answer, str) or time.monotonic() >= until:
-                return answer
-            await asyncio.sleep(AGAIN_S)
+    async def _tried(self, playground: str, tries: Sequence[Try], attempt: Attempt) -> list[tuple[Try, bool | str]]:
+        """Whether each was seen to pass, or why nobody could see that. A busy machine answers late: what should have
+        passed and did not is tried once more, alone."""
+        found = await attempt(playground, tries) if tries else {}
+        late = [one for one in tries if one.is_allowed and found[one] is False]
+        if late:
+            again = await attempt(playground, late)
+            found |= {one: is_seen for one, is_seen in again.items() if is_seen is True}
+        return [(one, found[one]) for one in tries]
 
-    async def _ask_now(self, playground: str, name: str, plan: list[dict[str, Any]]) -> dict[str, bool] | str:
-        question = [{"id": target["id"], "address": target["address"]} for target in plan]
-        try:
-            finished = await self._execution.run(
-                ["@prober"], workspace=(playground, name), stdin=msgspec.json.encode(question), timeout_s=30
-            )
-        except NotPossible as error:
-            log.warning("probe not possible workspace=%s/%s cause=%s", playground, name, error)
-            return str(error)
-        if finished.code != 0:
-            said = finished.stderr.decode(errors="replace").strip().rpartition("\n")[2][-200:]
-            log.warning("probe failed workspace=%s/%s error=%s", playground, name, said)
-            return f"its prober ended with {finished.code}" + (f": {said}" if said else "")
-        answers = msgspec.json.decode(finished.stdout, type=list[dict[str, Any]])
-        return {str(answer["id"]): bool(answer["reachable"]) for answer in answers}
+    async def _echo(self, playground: str, tries: Sequence[Try]) -> dict[Try, bool | str]:
+        by_source: dict[str, list[Try]] = {}
+        for one in tries:
+            by_source.setdefault(one.source, []).append(one)
+        answers = await asyncio.gather(*(self._ask(playground, name, these) for name, these in by_source.items()))
+        found: dict[Try, bool | str] = {}
+        for these, answer in zip(by_source.values(), answers, strict=True):
+            for place, one in enumerate(these):
+                found[one] = answer if isinstance(answer, str) else answer[place]
+        return found
+
+    async def _ask(self, playground: str, name: str, tries: Sequence[Try]) -> list[bool] | str:
+        """What one workspace reaches, in order; why, when it could not be asked for `BACK_S`."""
+        question = [{"id": place, "address": one.address} for place, one in enumerate(tries)]
+        answer = await asked(self._execution, (playground, name), ["@prober"], question, self._at_once)
+        return answer if isinstance(answer, str) else [bool(row["reachable"]) for row in answer]
 
     # measuring a move
 
@@ -177,25 +167,16 @@ class _Stream(Metering):
         return result["gap_ms"], result["lost"], result["duplicated"]
 
 
-def _targets(grid: Grid, source: WorkspaceRecord, running: list[WorkspaceRecord]) -> list[dict[str, Any]]:
-    mine = {grid.ports[p].network_id for p in source.ports if p in grid.ports}
-    found: list[dict[str, Any]] = []
-    for other in running:
-        if other.name == source.name:
-            continue
-        ports = [grid.ports[p] for p in other.ports if p in grid.ports]
-        shared = [p for p in ports if p.network_id in mine]
-        for port in shared or ports:
-            for address in port.addresses:
-                found.append(
-                    {
-                        "id": f"{other.name}/{address}",
-                        "workspace": other.name,
-                        "address": address,
-                        "expected": bool(shared),
-                    }
-                )
-    return found
+def _mismatch(one: Try) -> dict[str, str]:
+    expected, observed = ("allow", "deny") if one.is_allowed else ("deny", "allow")
+    return {
+        "from": one.source,
+        "to": one.destination,
+        "address": one.address,
+        "port": one.port,
+        "expected": expected,
+        "observed": observed,
+    }
 
 
 def _peer(grid: Grid, moving: WorkspaceRecord, move: MigrationRecord) -> tuple[WorkspaceRecord, str] | None:
