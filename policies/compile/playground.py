@@ -1,0 +1,354 @@
+"""Pure. A playground's policies as kernel tables of one host: who is local is judged, by the flow's original direction.
+
+A flow is judged once for each version of all that is said here: its connection's mark then is that version's, and its
+packets pass by one comparison. So a change judges every flow anew, and a restart, which finds the same, none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from ipaddress import IPv4Network, ip_network
+
+from policies.compile.judges import Judges, compile_judges, has_nothing_to_say, span_text
+from policies.compile.numbers import SERVICES_NUMBER, EndNumbers, number_ends
+from policies.compile.tables import Chain as KernelChain
+from policies.compile.tables import Part, SetShape
+from policies.ir import IR, Chain
+from policies.model import BlockPeer, Direction
+from policies.verdicts import Judgement
+from policies.world import spans_of
+
+TABLE = ("inet", "playground_policy")
+
+MOST_CONNECTIONS, MOST_NEW_PER_SECOND = 16384, 2000
+"""Of one source address: connections at a time, and new ones a second, after a burst of two seconds' worth. A few
+hundred workspaces that all go as far fit into what a kernel tracks (nf_conntrack_max, 262144 by default)."""
+
+OVERFLOW = "connections_refused"
+"""Counter of the packets that a source's bounds refused."""
+
+_DIRECTIONS = {Direction.EGRESS: ("e", "egress"), Direction.INGRESS: ("i", "ingress")}
+_FAMILIES = {4: "ip", 6: "ip6"}
+
+
+@dataclass(frozen=True, slots=True)
+class PolicedNetwork:
+    """A network of the playground that this host has. services: addresses of its service leg, link-local too; subnets:
+    as CIDRs. zone: of connection tracking, its own on this host."""
+
+    name: str
+    bridge: str
+    zone: int
+    services: tuple[str, ...] = ()
+    subnets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicedEnd:
+    """A port, on whichever host it is. addresses: all that it may use, link-local too; or blocks of them, as CIDRs."""
+
+    workspace: str
+    network: str
+    addresses: tuple[str, ...]
+    is_local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PolicedGateway:
+    """A gateway's port on a network, with its own addresses there."""
+
+    name: str
+    network: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What one playground needs. bridges: whose packets have to meet the table. generation: the mark of flows that were
+    accepted by just this."""
+
+    parts: Mapping[Hashable, Part]
+    bridges: frozenset[str]
+    judgements: Mapping[str, Judgement]
+    generation: int
+
+
+def _static() -> Part:
+    sets = {}
+    for family in _FAMILIES.values():
+        for side, key in (("ends", "daddr"), ("egress", "saddr"), ("ingress", "daddr")):
+            value = "meta mark" if side == "ends" else "verdict"
+            sets[f"{side}_{family}"] = SetShape("map", f"typeof iifname . ct original {family} {key} : {value};")
+        sets[f"silent_{family}"] = SetShape("set", f"typeof iifname . {family} saddr;")
+        for bound in ("new", "open"):
+            shape = f"typeof iifname . ct original {family} saddr; size 65535; flags dynamic;"
+            if bound == "new":
+                shape = f"typeof iifname . ct original {family} saddr; size 65535; flags dynamic,timeout; timeout 10s;"
+            sets[f"{bound}_{family}"] = SetShape("set", shape)
+    sets["zones"] = SetShape("map", "typeof iifname : ct zone;")
+    sets["policed"] = SetShape("map", "typeof iifname : verdict;")
+    sets["broadcasts"] = SetShape("set", "typeof iifname . ip daddr;")
+    chains = {
+        # Before defragmentation (-400): fragments of two playgrounds may have equal addresses and numbers.
+        "enter": KernelChain(
+            ("ct zone set iifname map @zones", *(f"{match} notrack" for match in _TO_MANY)),
+            "type filter hook prerouting priority -450; policy accept;",
+        ),
+        "pass": KernelChain(("iifname vmap @policed",), "type filter hook forward priority 0; policy accept;"),
+        "stateless": KernelChain(
+            (
+                "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } meta mark set 0 accept",
+                *(
+                    f"{match} iifname . {family} saddr @silent_{family} drop"
+                    for match, family in zip(_TO_MANY, _OF_MANY, strict=True)
+                ),
+                *(f"{match} meta mark set 0 accept" for match in _TO_MANY),
+                "drop",
+            )
+        ),
+        "bounds": KernelChain(
+            tuple(
+                f'add @{name}_{family} {{ iifname . ct original {family} saddr {over} }} counter name "{OVERFLOW}" drop'
+                for family in _FAMILIES.values()
+                for name, over in (
+                    ("new", f"limit rate over {MOST_NEW_PER_SECOND}/second burst {2 * MOST_NEW_PER_SECOND} packets"),
+                    ("open", f"ct count over {MOST_CONNECTIONS}"),
+                )
+            )
+        ),
+    }
+    return Part(chains, sets, {}, frozenset({OVERFLOW}))
+
+
+_TO_MANY = ("ip daddr 224.0.0.0/4", "ip daddr 255.255.255.255", "iifname . ip daddr @broadcasts", "ip6 daddr ff00::/8")
+_OF_MANY = ("ip", "ip", "ip", "ip6")
+"""Multicast and broadcast, which no connection tracks, and the family of each match."""
+
+STATIC = _static()
+"""What all playgrounds share."""
+
+
+def policy_table(compiled: Iterable[Compiled]) -> Mapping[Hashable, Part]:
+    """All of a host's playgrounds as the parts of TABLE; none if none is policed."""
+    found: dict[Hashable, Part] = {}
+    for one in compiled:
+        found.update(one.parts)
+    return {"static": STATIC, **found} if found else {}
+
+
+def compile_playground(
+    ir: IR,
+    playground: str,
+    id: str,
+    networks: tuple[PolicedNetwork, ...],
+    ends: tuple[PolicedEnd, ...],
+    gateways: tuple[PolicedGateway, ...] = (),
+) -> Compiled | None:
+    """From nothing; None where nothing polices the playground. id: 12 hex digits, of the playground."""
+    return PlaygroundCompiler(playground, id).compile(ir, networks, ends, gateways)
+
+
+class PlaygroundCompiler:
+    """Compiles a playground again and again. What a chain became is kept as long as the very same chain object comes
+    again, and while identities, gateways and cells stay: one changed policy costs the chains that hold it."""
+
+    def __init__(self, playground: str, id: str) -> None:
+        self._playground, self._id = playground, id
+        self._numbered: tuple[object, EndNumbers] | None = None
+        self._judges: dict[tuple[int, int, str], tuple[Chain, Chain, Judges]] = {}
+        self._elements: dict[str, dict[str, str]] = {}
+
+    def compile(
+        self,
+        ir: IR,
+        networks: tuple[PolicedNetwork, ...],
+        ends: tuple[PolicedEnd, ...],
+        gateways: tuple[PolicedGateway, ...] = (),
+    ) -> Compiled | None:
+        """The same as `compile_playground`, for less."""
+        numbers = self._numbers(ir)
+        entries = self._entries(ir, numbers, ends)
+        if entries is None:
+            return None
+        bridges = {network.name: network for network in networks}
+        elements = self._host_elements(numbers, bridges, ends, gateways)
+        self._add_jumps(elements, bridges, ends, numbers, entries)
+        elements = self._kept(elements)
+        used = {id(one): one for one in entries.values()}.values()
+        blocks = _Blocks(bridges, ends, numbers, entries)
+        generation = self._generation(elements, blocks, used)
+        parts: dict[Hashable, Part] = {(self._id, "elements"): Part({}, {}, elements)}
+        parts[self._id, "playground"] = Part({f"p_{self._id}": KernelChain(_rules(generation, blocks))})
+        judgements: dict[str, Judgement] = {}
+        for one in used:
+            for key, part in one.parts.items():
+                parts[(self._id, *key)] = part
+            judgements.update(one.judgements)
+        return Compiled(parts, frozenset(network.bridge for network in networks), judgements, generation)
+
+    def _numbers(self, ir: IR) -> EndNumbers:
+        known = (ir.identities, ir.gateways, ir.cells, ir.world(self._playground))
+        if self._numbered is None or self._numbered[0] != known:
+            self._numbered = known, number_ends(ir, self._playground)
+            self._judges = {}
+        return self._numbered[1]
+
+    def _entries(
+        self, ir: IR, numbers: EndNumbers, ends: tuple[PolicedEnd, ...]
+    ) -> dict[tuple[Direction, int], Judges] | None:
+        """What judges each local end, by direction and end; None if nothing judges anybody of the playground."""
+        local = {numbers.members[end.workspace, end.network] for end in ends if end.is_local}
+        found: dict[tuple[Direction, int], Judges] = {}
+        kept = {}
+        is_any = False
+        for direction in Direction:
+            subjects: dict[tuple[int, int], list[int]] = {}
+            pairs: dict[tuple[int, int], tuple[Chain, Chain]] = {}
+            for end in set(numbers.members.values()):
+                chain, staged = ir.chain(direction, end), ir.chain(direction, end, is_staged=True)
+                if has_nothing_to_say(chain) and has_nothing_to_say(staged):
+                    continue
+                is_any = True
+                subjects.setdefault((id(chain), id(staged)), []).append(end)
+                pairs[id(chain), id(staged)] = chain, staged
+            for pair, alike in subjects.items():
+                mine = [end for end in alike if end in local]
+                if not mine:
+                    continue
+                name = f"{_DIRECTIONS[direction][0]}_{self._id}_{min(numbers.numbers[end] for end in alike):x}"
+                key = (*pair, name)
+                kept[key] = known = self._judges.get(key) or (
+                    *pairs[pair],
+                    compile_judges(*pairs[pair], numbers, self._id, name),
+                )
+                for end in mine:
+                    found[direction, end] = known[2]
+        self._judges = kept
+        return found if is_any else None
+
+    def _host_elements(
+        self,
+        numbers: EndNumbers,
+        bridges: Mapping[str, PolicedNetwork],
+        ends: tuple[PolicedEnd, ...],
+        gateways: tuple[PolicedGateway, ...],
+    ) -> dict[str, dict[str, str]]:
+        """Who is who, on which bridge."""
+        found: dict[str, dict[str, str]] = {}
+        for network in bridges.values():
+            device = f'"{network.bridge}"'
+            found.setdefault("zones", {})[device] = str(network.zone)
+            found.setdefault("policed", {})[device] = f"goto p_{self._id}"
+            for address in network.services:
+                _put(found, "ends", network, address, str(SERVICES_NUMBER))
+            for subnet in map(ip_network, network.subnets):
+                if isinstance(subnet, IPv4Network) and subnet.prefixlen < 31:
+                    found.setdefault("broadcasts", {})[f"{device} . {subnet.broadcast_address}"] = ""
+        for gateway in gateways:
+            if gateway.network in bridges and (end := numbers.gateways.get(gateway.name)) is not None:
+                for address in gateway.addresses:
+                    _put(found, "ends", bridges[gateway.network], address, str(numbers.numbers[end]))
+        for one in ends:
+            if one.network in bridges:
+                number = str(numbers.numbers[numbers.members[one.workspace, one.network]])
+                for address in one.addresses:
+                    _put(found, "ends", bridges[one.network], address, number)
+        return found
+
+    def _add_jumps(
+        self,
+        elements: dict[str, dict[str, str]],
+        bridges: Mapping[str, PolicedNetwork],
+        ends: tuple[PolicedEnd, ...],
+        numbers: EndNumbers,
+        entries: Mapping[tuple[Direction, int], Judges],
+    ) -> None:
+        """Who is judged by what, of those that are local."""
+        for one in ends:
+            if not one.is_local or one.network not in bridges:
+                continue
+            end = numbers.members[one.workspace, one.network]
+            for direction, (_, side) in _DIRECTIONS.items():
+                judges = entries.get((direction, end))
+                if judges is None or not judges.entry:
+                    continue
+                for address in one.addresses:
+                    _put(elements, side, bridges[one.network], address, f"jump {judges.entry}")
+                    if direction is Direction.EGRESS and judges.is_closed:
+                        _put(elements, "silent", bridges[one.network], address, "")
+
+    def _kept(self, elements: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        """The same, with what is as it was as the very same objects."""
+        self._elements = {
+            name: known if (known := self._elements.get(name)) == found else found for name, found in elements.items()
+        }
+        return self._elements
+
+    def _generation(self, elements: Mapping[str, Mapping[str, str]], blocks: _Blocks, judges: Iterable[Judges]) -> int:
+        """31 bits that tell all of it, and the highest bit, so it is never nought."""
+        digest = blake2b(self._id.encode(), digest_size=4)
+        for name, found in sorted(elements.items()):
+            digest.update(repr((name, sorted(found.items()))).encode())
+        digest.update(repr((blocks.marks, blocks.jumps, sorted(one.digest for one in judges))).encode())
+        return int.from_bytes(digest.digest(), "big") | 0x80000000
+
+
+def _put(elements: dict[str, dict[str, str]], name: str, network: PolicedNetwork, address: str, value: str) -> None:
+    """Blocks are left out; see _Blocks."""
+    one = ip_network(address)
+    if one.num_addresses == 1:
+        key = f'"{network.bridge}" . {one.network_address}'
+        elements.setdefault(f"{name}_{_FAMILIES[one.version]}", {})[key] = value
+
+
+class _Blocks:
+    """Ends that have whole blocks of addresses, without those in them that an end has alone: a rule each.
+
+    marks: to "saddr" or "daddr" the rules that say who is there; jumps: to a direction the rules that have it judged.
+    """
+
+    def __init__(
+        self,
+        bridges: Mapping[str, PolicedNetwork],
+        ends: tuple[PolicedEnd, ...],
+        numbers: EndNumbers,
+        entries: Mapping[tuple[Direction, int], Judges],
+    ) -> None:
+        self.marks: dict[str, list[str]] = {"saddr": [], "daddr": []}
+        self.jumps: dict[str, list[str]] = {"egress": [], "ingress": []}
+        wide = [(one, ip_network(address)) for one in ends for address in one.addresses if "/" in address]
+        for one, block in wide:
+            if block.num_addresses == 1 or one.network not in bridges:
+                continue
+            alone = {ip_network(text) for other in ends if other.network == one.network for text in other.addresses}
+            holes = tuple(sorted(hole for hole in alone if hole != block and hole.version == block.version))
+            spans = ", ".join(map(span_text, spans_of(BlockPeer(block, holes))))
+            end = numbers.members[one.workspace, one.network]
+            family, bridge = _FAMILIES[block.version], bridges[one.network].bridge
+            for side, rules in self.marks.items():
+                match = f'meta mark 0 iifname "{bridge}" ct original {family} {side} {{ {spans} }}'
+                rules.append(f"{match} meta mark set {numbers.numbers[end]}")
+            for direction, (_, name) in _DIRECTIONS.items():
+                judges = entries.get((direction, end)) if one.is_local else None
+                side = "saddr" if direction is Direction.EGRESS else "daddr"
+                if judges is not None and judges.entry:
+                    match = f'iifname "{bridge}" ct original {family} {side} {{ {spans} }}'
+                    self.jumps[name].append(f"{match} jump {judges.entry}")
+
+
+def _rules(generation: int, blocks: _Blocks) -> tuple[str, ...]:
+    """A playground's chain: no packet is accepted before both sides spoke, if they are here."""
+    rules = [
+        f"ct mark {generation} meta mark set 0 accept",
+        "ct state vmap { invalid : drop, related : accept, untracked : goto stateless }",
+    ]
+    for side, own, other in (("egress", "saddr", "daddr"), ("ingress", "daddr", "saddr")):
+        rules.append("meta mark set 0")
+        rules += [f"meta mark set iifname . ct original {key} {other} map @ends_{key}" for key in _FAMILIES.values()]
+        rules += blocks.marks[other]
+        rules += [f"iifname . ct original {key} {own} vmap @{side}_{key}" for key in _FAMILIES.values()]
+        rules += blocks.jumps[side]
+    rules += ["ct state new jump bounds", f"ct mark set {generation} meta mark set 0 accept"]
+    return tuple(rules)

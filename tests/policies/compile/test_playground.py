@@ -1,0 +1,144 @@
+"""A playground's tables: who is judged, by what, and what stays when something else changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+
+from policies.compile.playground import (
+    STATIC,
+    TABLE,
+    Compiled,
+    PlaygroundCompiler,
+    PolicedEnd,
+    PolicedNetwork,
+    compile_playground,
+    policy_table,
+)
+from policies.compile.tables import difference, whole
+from policies.model import Endpoint, EndpointPeer, Mode, Origin, Policy, Rule, Scene, Subnet
+from policies.ports import Ports, Protocol
+from policies.resolve import Resolver, resolve
+from policies.selector import parse_selector
+
+ID = "0123456789ab"
+NETWORK = PolicedNetwork("n", "br1", 7, ("10.0.0.254", "fe80::1"), ("10.0.0.0/24",))
+HERE = Origin("f", 1)
+
+
+def who(text: str) -> EndpointPeer:
+    return EndpointPeer(parse_selector(text), frozenset({"p"}))
+
+
+def a_policy(name: str, subject: str, *peers: str, ports: Ports | None = None, mode: Mode = Mode.ENFORCE) -> Policy:
+    rules = (Rule(tuple(map(who, peers)), ports or Ports.of(Protocol.TCP, 22), HERE),)
+    return Policy(name, (who(subject),), rules, None, HERE, playground="p", mode=mode)
+
+
+def a_scene(*policies: Policy, size: int = 3) -> Scene:
+    endpoints = tuple(
+        Endpoint("p", f"w{n}", "n", {"workspace": f"w{n}", "network": "n", "playground": "p"}, (f"10.0.0.{n}",))
+        for n in range(1, size + 1)
+    )
+    return Scene(endpoints, policies, subnets=(Subnet("p", "n", ip_network("10.0.0.0/24")),))
+
+
+def ends_of(scene: Scene, *local: str) -> tuple[PolicedEnd, ...]:
+    return tuple(
+        PolicedEnd(one.workspace, one.network, one.addresses, not local or one.workspace in local)
+        for one in scene.endpoints
+    )
+
+
+def compiled(scene: Scene, *local: str) -> Compiled | None:
+    return compile_playground(resolve(scene), "p", ID, (NETWORK,), ends_of(scene, *local))
+
+
+def text(one: Compiled | None) -> str:
+    return whole({TABLE: policy_table([one] if one else [])})
+
+
+def test_a_playground_that_nothing_polices_yields_nothing() -> None:
+    assert compiled(a_scene()) is None
+    assert policy_table([]) == {}
+
+
+def test_only_local_ends_are_judged() -> None:
+    scene = a_scene(a_policy("ssh", "*", "workspace=w1"))
+    assert '"br1" . 10.0.0.2 : jump i_' in text(compiled(scene, "w2"))
+    assert '"br1" . 10.0.0.3 : jump' not in text(compiled(scene, "w2"))
+    assert '"br1" . 10.0.0.3 : ' in text(compiled(scene, "w2"))  # as the other end it has a number
+
+
+def test_a_policed_playground_has_its_network_policed_where_nobody_of_it_is_judged() -> None:
+    one = compiled(a_scene(a_policy("ssh", "workspace=w1", "workspace=w2")), "w3")
+    assert one is not None and one.bridges == {"br1"} and "jump i_" not in text(one)
+
+
+def test_equal_content_has_equal_generation_and_whatever_is_else_another() -> None:
+    scene = a_scene(a_policy("ssh", "*", "workspace=w1"))
+    first = compiled(scene)
+    others = [
+        compiled(a_scene(a_policy("ssh", "*", "workspace=w2"))),
+        compiled(a_scene(a_policy("ssh", "*", "workspace=w1", ports=Ports.of(Protocol.TCP, 23)))),
+        compiled(scene, "w1"),
+        compiled(a_scene(a_policy("ssh", "*", "workspace=w1"), size=4)),
+    ]
+    assert first and all(others)
+    assert first.generation & 0x80000000
+    assert len({first.generation, *(one.generation for one in others if one)}) == 5
+    again = compiled(scene)
+    assert again and again.generation == first.generation and text(again) == text(first)
+
+
+def test_a_changed_policy_changes_its_chain_and_the_mark_and_nothing_else() -> None:
+    policies = [a_policy(f"of-{n}", f"workspace=w{n}", "workspace=w1") for n in range(1, 10)]
+    resolver, compiler = Resolver(), PlaygroundCompiler("p", ID)
+    scene = a_scene(*policies, size=9)
+    before = compiler.compile(resolver.resolve(scene), (NETWORK,), ends_of(scene))
+    policies[4] = a_policy("of-5", "workspace=w5", "workspace=w1", ports=Ports.of(Protocol.UDP, 53))
+    changed = replace(scene, policies=tuple(policies))
+    after = compiler.compile(resolver.resolve(changed), (NETWORK,), ends_of(changed))
+    assert before and after
+    found = difference({TABLE: policy_table([before])}, {TABLE: policy_table([after])})
+    flushed = [line.split()[-1] for line in found.splitlines() if line.startswith("flush")]
+    assert sorted(name[0] for name in flushed) == ["i", "p", "r"] and "element" not in found
+
+
+def test_what_is_kept_is_what_would_be_made_anew() -> None:
+    resolver, compiler = Resolver(), PlaygroundCompiler("p", ID)
+    for policies in ([], ["w1"], ["w1", "w2"], ["w2"], ["w2", "*"], []):
+        subjects = {name: name if name == "*" else f"workspace={name}" for name in policies}
+        scene = a_scene(*(a_policy(name, subject, "workspace=w3") for name, subject in subjects.items()))
+        kept = compiler.compile(resolver.resolve(scene), (NETWORK,), ends_of(scene))
+        fresh = compiled(scene)
+        assert (kept is None) == (fresh is None)
+        if kept and fresh:
+            assert kept.generation == fresh.generation and kept.judgements == fresh.judgements
+            assert kept.parts == fresh.parts
+
+
+def test_a_staged_policy_is_counted_and_logged_and_stops_nothing() -> None:
+    one = compiled(a_scene(a_policy("ssh", "*", "workspace=w1", mode=Mode.STAGE)))
+    assert one and all(judgement.is_staged for judgement in one.judgements.values())
+    chains = {name: chain for part in one.parts.values() for name, chain in part.chains.items()}
+    rules = [rule for name, chain in chains.items() if not name.startswith("p_") for rule in chain.rules]
+    assert any("log prefix" in rule for rule in rules) and not any("drop" in rule for rule in rules)
+
+
+def test_counters_are_of_judgements() -> None:
+    one = compiled(a_scene(a_policy("ssh", "*", "workspace=w1")))
+    assert one
+    counters = {name for part in one.parts.values() for name in part.counters}
+    assert counters == {f"j{id}" for id in one.judgements}
+    assert {(judgement.rule, judgement.is_allowed) for judgement in one.judgements.values()} == {(1, True), (0, False)}
+
+
+@pytest.mark.system
+def test_the_kernel_takes_it() -> None:
+    from kernel_rulesets import load
+
+    load(text(compiled(a_scene(a_policy("ssh", "*", "workspace=w1")))) + f"delete table {' '.join(TABLE)}\n")
+    assert STATIC.counters
