@@ -26,7 +26,8 @@ from playground.records import workspace_id
 from playground.sandbox.commands import programs
 from playground.sandbox.plan import Program, SandboxPlan
 from tests.faults.mortal_lab import a_site
-from tests.site.site_lab import Json, Site, eventually
+from tests.site.site_lab import Json, Site
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 

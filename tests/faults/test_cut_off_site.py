@@ -17,7 +17,8 @@ from playground import sandbox
 from playground.sandbox.commands import CONTROLLER_PORT, programs
 from playground.sandbox.plan import Program, SandboxPlan
 from tests.faults.mortal_lab import a_site
-from tests.site.site_lab import Site, eventually
+from tests.site.site_lab import Site
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -57,16 +55,6 @@ def clear(names: list[str], folder: Path) -> None:
     for name in names:
         namespaces.remove(name, folder)
     subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def eventually(claim: Callable[[], object], within_s: float = 3.0) -> bool:
-    """Whether the claim becomes true in time."""
-    end = time.monotonic() + within_s
-    while not claim():
-        if time.monotonic() > end:
-            return False
-        select.select([], [], [], 0.01)
-    return True
 
 
 class Capture:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from overlay_lab import NET, Lab, a_port, a_remote, eventually, frame, mac
+from overlay_lab import NET, Lab, a_port, a_remote, frame, mac
 
 from overlay.kernel.apply import DataPlane
 from overlay.state import Gate, HostState, Network
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("permitted")]
 

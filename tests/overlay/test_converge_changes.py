@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from overlay_lab import NET, OTHER_NET, Lab, a_port, a_remote, eventually, mac, port_id
+from overlay_lab import NET, OTHER_NET, Lab, a_port, a_remote, mac, port_id
 from overlay_states import ADOPTED, NUMBERS, host_states
 
 from overlay import ops as do
@@ -18,6 +18,7 @@ from overlay.kernel.memory import MemoryDataPlane
 from overlay.kernel.netlink import Message, Netlink
 from overlay.parts import Part, between, part_of
 from overlay.state import Gate, HostState, LocalPort, Network, port_device
+from tests.waiting import eventually
 
 _RUN = Phase.generate
 

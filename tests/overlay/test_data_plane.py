@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from overlay_lab import NET, Capture, Lab, a_port, a_remote, eventually, frame, mac, port_id
+from overlay_lab import NET, Capture, Lab, a_port, a_remote, frame, mac, port_id
 
 from overlay.kernel.apply import DataPlane
 from overlay.kernel.converge import Outcome, PortState
 from overlay.state import LEG_MAC, HostState, Leg, Network
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("permitted")]
 

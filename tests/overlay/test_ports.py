@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from overlay_lab import NET, OTHER_NET, Lab, a_port, a_remote, eventually, frame, mac, port_id
+from overlay_lab import NET, OTHER_NET, Lab, a_port, a_remote, frame, mac, port_id
 
 from overlay.kernel import namespaces
 from overlay.kernel.apply import DataPlane, ForeignNamespaceError
 from overlay.kernel.converge import PortState
 from overlay.state import Gate, HostState, Leg, LocalPort, Network, NetworkId, port_device
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("permitted")]
 

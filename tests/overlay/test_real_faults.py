@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from overlay_lab import NET, Lab, eventually, mac, port_id
+from overlay_lab import NET, Lab, mac, port_id
 from overlay_states import ADOPTED, NAMED
 from test_faults import check_truth
 
@@ -20,6 +20,7 @@ from overlay.kernel.memory import MemoryDataPlane
 from overlay.ops import Op
 from overlay.parts import between
 from overlay.state import HostState, port_device
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 

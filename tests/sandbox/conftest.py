@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,16 +30,3 @@ def site(folders: Folders) -> Iterator[str]:
     """A site name; whatever runs of it is stopped."""
     yield "east"
     sandbox.stop("east")
-
-
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], object]], None]:
-    """Waits until something is true, at most 10 s."""
-
-    def wait(is_so: Callable[[], object]) -> None:
-        deadline_s = time.monotonic() + 10
-        while not is_so():
-            assert time.monotonic() < deadline_s, "it did not become so in 10 s"
-            time.sleep(0.01)
-
-    return wait

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,9 @@ from sandbox_lab import NOBODY, Folders, answer, drive, held, inside, kill_first
 from playground import paths, sandbox
 from playground.sandbox.namespaces import started
 from playground.sandbox.plan import Family, Program, SandboxPlan
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
-Eventually = Callable[[Callable[[], object]], None]
 
 
 def sandbox_processes(folders: Folders) -> set[int]:
@@ -101,13 +100,13 @@ def test_when_its_first_process_is_killed_a_sandbox_ends_whole(site: str, folder
 
 
 @pytest.mark.parametrize("name", ["controller", "agent-n1"])
-def test_a_program_that_is_killed_is_started_again_and_counted(site: str, eventually: Eventually, name: str) -> None:
+def test_a_program_that_is_killed_is_started_again_and_counted(site: str, name: str) -> None:
     made = start(site)
     run(made, "kill", "-9", str(program(made, name)["pid"]))
     eventually(lambda: program(made, name)["restarts"] == 1 and program(made, name)["pid"])
 
 
-def test_orphans_are_reaped(site: str, eventually: Eventually) -> None:
+def test_orphans_are_reaped(site: str) -> None:
     made = start(site)
     run(made, "sh", "-c", "for i in 1 2 3 4 5; do (true &) ; done")
     eventually(lambda: " Z" not in run(made, "ps", "ax", "-o", "pid,stat").stdout)
@@ -123,9 +122,7 @@ def test_killing_the_command_line_stops_nothing_that_was_to_stay(site: str) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_start_that_is_broken_off_leaves_nothing(
-    site: str, folders: Folders, eventually: Eventually, number: signal.Signals
-) -> None:
+def test_a_start_that_is_broken_off_leaves_nothing(site: str, folders: Folders, number: signal.Signals) -> None:
     driver = drive("ensure", site, "2", "mute")
     eventually(lambda: paths.sandbox_file(site).exists())
     assert sandbox_processes(folders)
@@ -135,7 +132,7 @@ def test_a_start_that_is_broken_off_leaves_nothing(
     eventually(folders.are_empty)
 
 
-def test_a_leashed_sandbox_ends_with_its_command_line(site: str, folders: Folders, eventually: Eventually) -> None:
+def test_a_leashed_sandbox_ends_with_its_command_line(site: str, folders: Folders) -> None:
     driver = drive("ensure", site, "2", "leash", "memory")
     try:
         assert answer(driver)["ping"] == 0
@@ -199,7 +196,7 @@ def test_tokens_are_for_their_owner_only(site: str) -> None:
         assert file.stat().st_mode & 0o077 == 0
 
 
-def test_a_killed_host_is_gone_with_all_its_processes_and_comes_back(site: str, eventually: Eventually) -> None:
+def test_a_killed_host_is_gone_with_all_its_processes_and_comes_back(site: str) -> None:
     made = start(site, 2)
     run(made, "sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 &", host="n2")
     assert sandbox.ask(made, "kill-host", host="n2")["killed"] == 2

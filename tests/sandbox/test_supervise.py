@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,14 @@ import pytest
 from playground.sandbox import supervise
 from playground.sandbox.plan import Program
 from playground.sandbox.supervise import Supervisor
+from tests.waiting import eventually
 
 
 def a_supervisor(folder: Path, *argv: str) -> Supervisor:
     return Supervisor([Program("it", argv)], folder, os.environ, lambda host: None)
 
 
-def die(supervisor: Supervisor, now_s: float, eventually: Callable[[Callable[[], object]], None]) -> int:
+def die(supervisor: Supervisor, now_s: float) -> int:
     """Starts what is due, and reaps once it has died; how often that happened."""
 
     def restarts() -> int:
@@ -30,13 +30,11 @@ def die(supervisor: Supervisor, now_s: float, eventually: Callable[[Callable[[],
     return restarts()
 
 
-def test_a_program_that_dies_is_started_later_and_later(
-    tmp_path: Path, eventually: Callable[[Callable[[], object]], None]
-) -> None:
+def test_a_program_that_dies_is_started_later_and_later(tmp_path: Path) -> None:
     supervisor = a_supervisor(tmp_path, "false")
     now_s, waits = 1000.0, []
     for death in range(1, 9):
-        assert die(supervisor, now_s, eventually) == death
+        assert die(supervisor, now_s) == death
         wait = supervisor.start_due(now_s)
         assert wait is not None
         waits.append(round(wait, 3))
@@ -44,9 +42,7 @@ def test_a_program_that_dies_is_started_later_and_later(
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
 
 
-def test_a_program_that_ran_long_is_started_at_once(
-    tmp_path: Path, eventually: Callable[[Callable[[], object]], None]
-) -> None:
+def test_a_program_that_ran_long_is_started_at_once(tmp_path: Path) -> None:
     supervisor = a_supervisor(tmp_path, "sleep", "1000")
     supervisor.start_due(0.0)
     pid = int(str(supervisor.status(0.0)[0]["pid"]))
@@ -64,11 +60,9 @@ def test_a_program_that_ran_long_is_started_at_once(
     os.waitpid(again, 0)
 
 
-def test_a_program_that_is_not_there_says_so_in_its_log(
-    tmp_path: Path, eventually: Callable[[Callable[[], object]], None]
-) -> None:
+def test_a_program_that_is_not_there_says_so_in_its_log(tmp_path: Path) -> None:
     supervisor = a_supervisor(tmp_path, "/nowhere/at-all")
-    die(supervisor, time.monotonic(), eventually)
+    die(supervisor, time.monotonic())
     assert "can't start /nowhere/at-all" in supervisor.log_tail("it", 1)[0]
 
 

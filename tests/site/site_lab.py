@@ -22,6 +22,7 @@ from unittest.mock import patch
 from playground import sandbox
 from playground.client import Client, UnixAddress
 from playground.records import port_id, workspace_id
+from tests.waiting import eventually
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -36,17 +37,6 @@ while sys.stdin not in (ready := select.select([heard, sys.stdin], [], [])[0]) o
     if heard in ready: print(heard.recv(65536).hex(), flush=True)
 """
 """Every frame of a device as a line, until its input ends. tcpdump wants a user of its own, which sandboxes lack."""
-
-
-def eventually(look: Callable[[], T], seconds: float = 15.0, what: str = "") -> T:
-    """The first true answer of `look`. AssertionError with its last answer when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not so within {seconds:g} s: {what or look}; last seen {found!r}"
-        time.sleep(0.03)
 
 
 @dataclass

@@ -16,7 +16,9 @@ import termios
 import pytest
 from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
-from site_lab import MakeSite, Site, eventually
+from site_lab import MakeSite, Site
+
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 

@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from site_lab import Json, Site, eventually
+from site_lab import Json, Site
 
 from playground.client import Refused, Unreachable
 from playground.records import workspace_id
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.long]
 HOSTS = ("n1", "n2", "n3")

@@ -12,10 +12,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from site_lab import Site, eventually
+from site_lab import Site
 
 from playground import sandbox
 from playground.client import Refused, Unreachable
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 

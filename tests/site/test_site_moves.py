@@ -7,10 +7,11 @@ import subprocess
 import time
 
 import pytest
-from site_lab import CLIENT_PYTHON, Site, eventually
+from site_lab import CLIENT_PYTHON, Site
 
 from playground import sandbox
 from playground.client import Refused
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 

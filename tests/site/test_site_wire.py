@@ -12,7 +12,9 @@ from scapy.layers.inet import ICMP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6ND_RA, ICMPv6ND_RS
 from scapy.layers.l2 import ARP, Ether
 from scapy.layers.vxlan import VXLAN
-from site_lab import CLIENT_PYTHON, Site, emulated, eventually
+from site_lab import CLIENT_PYTHON, Site, emulated
+
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 

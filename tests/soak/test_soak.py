@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import pytest
-from site_lab import Site, emulated, eventually
+from site_lab import Site, emulated
 from soak_lab import STEADY, STEADY_FILE, Footprint, drift, footprint, kill, misplaced
 from test_site_chaos import HOSTS, NAMES, a_file, act, asked, assert_nothing_left, kept, settled
 
 from playground.records import network_id, port_id
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 

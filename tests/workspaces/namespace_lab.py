@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,13 +137,3 @@ def capture(driver: Any, guest_id: str, argv: Sequence[str], stdin: str = "") ->
         status = os.waitpid(process.pid, 0)[1]
         written.seek(0)
         return os.waitstatus_to_exitcode(status), written.read()
-
-
-def eventually(claim: Callable[[], bool], seconds: float = 5.0) -> bool:
-    """Whether the claim comes true in time."""
-    deadline = time.monotonic() + seconds
-    while not claim():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from namespace_lab import Host, a_guest, capture, eventually, run
+from namespace_lab import Host, a_guest, capture, run
 
 from playground.workspaces.drivers.api import Driver, DriverError, GuestState
 from playground.workspaces.drivers.memory import Machine, MemoryDriver
 from playground.workspaces.drivers.netns import NetnsDriver
+from tests.waiting import eventually
 
 GUEST = a_guest(nics=2)
 

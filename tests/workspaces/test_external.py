@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from namespace_lab import Host, a_guest, run
 
@@ -46,6 +48,25 @@ def test_it_moves_and_ends_nothing_of_theirs(hosts: tuple[Host, Host]) -> None:
     run(driver.stop(GUEST.id, 1))
     assert run(driver.observe()) == {}
     assert DEVICE in hosts[0].devices()
+
+
+def test_guests_that_are_asked_for_in_one_moment_cost_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, looks = ExternalDriver(), []
+
+    def find(wanted: set[str]) -> frozenset[str]:
+        looks.append(wanted)
+        return frozenset(wanted - {missing.nics[0].device})
+
+    monkeypatch.setattr(driver, "_find", find)
+    guests = [a_guest(number) for number in range(50)]
+    missing = guests[7]
+
+    async def prepare_all() -> list[object]:
+        return await asyncio.gather(*map(driver.prepare, guests), return_exceptions=True)
+
+    told = run(prepare_all())
+    assert looks == [{guest.nics[0].device for guest in guests}]
+    assert [isinstance(one, DriverError) for one in told] == [guest is missing for guest in guests]
 
 
 def test_nobody_gets_in_by_it() -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from namespace_lab import Host, a_guest, capture, eventually, run
+from namespace_lab import Host, a_guest, capture, run
 
 from overlay.kernel.netlink import Netlink
 from playground.workspaces.drivers import netns
 from playground.workspaces.drivers.api import Guest, GuestState
 from playground.workspaces.drivers.ledger import Ledger
 from playground.workspaces.drivers.netns import NetnsDriver
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 GUEST = a_guest()

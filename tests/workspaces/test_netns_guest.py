@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from namespace_lab import SCRIPTS, Host, a_guest, capture, eventually, run
+from namespace_lab import SCRIPTS, Host, a_guest, capture, run
 
 from playground.workspaces.drivers.api import DriverError, GuestState
 from playground.workspaces.drivers.netns import NetnsDriver
 from playground.workspaces.drivers.processes import start_ticks
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 GUEST = a_guest()

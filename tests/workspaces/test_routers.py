@@ -11,12 +11,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from namespace_lab import Host, a_guest, capture, eventually, run
+from namespace_lab import Host, a_guest, capture, run
 
 from dhcp import ra
 from dhcp.scope import PortScope, ScopeRa
 from playground.workspaces.drivers.netns import NetnsDriver
 from playground.workspaces.guest.routers import DNSSL, RDNSS, Routers, domains, read
+from tests.waiting import eventually
 
 GUEST = a_guest()
 SCOPE = PortScope(

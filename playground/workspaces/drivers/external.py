@@ -30,6 +30,9 @@ class ExternalDriver:
         self._dataplane = Path("/run/netns") / dataplane
         self._watched: dict[str, tuple[Guest, bool]] = {}
         self._moves: dict[str, int] = {}
+        self._asked: set[str] = set()
+        self._look: asyncio.Task[frozenset[str]] | None = None
+        """Begins at the loop's next turn, and answers for all devices that were asked for before."""
 
     async def observe(self, guests: Collection[str] | None = None) -> dict[str, Observed]:
         """Every guest that was prepared here and not stopped, or these of them; FAILED names a device that is gone."""
@@ -92,8 +95,17 @@ class ExternalDriver:
         self._moves.pop(guest_id, None)
 
     async def _devices(self, *guests: Guest) -> frozenset[str]:
-        """Names of those of these guests' devices that are there."""
-        return await asyncio.to_thread(self._find, {nic.device for guest in guests for nic in guest.nics})
+        """Names of those of these guests' devices that are there, and perhaps of others: an agent that begins asks for
+        all of its guests in one moment, each by itself."""
+        self._asked.update(nic.device for guest in guests for nic in guest.nics)
+        if self._look is None:
+            self._look = asyncio.create_task(self._find_asked())
+        return await asyncio.shield(self._look)
+
+    async def _find_asked(self) -> frozenset[str]:
+        await asyncio.sleep(0)
+        asked, self._asked, self._look = self._asked, set(), None
+        return await asyncio.to_thread(self._find, asked)
 
     def _find(self, wanted: set[str]) -> frozenset[str]:
         """Which of these names devices have in this host's namespace or, if there is one, the data plane namespace."""
