@@ -1,0 +1,142 @@
+"""Pure. From guarded devices to the parts of their table. The chains that judge are `rules.py`'s.
+
+The common case, unicast from the right source to the right destination, is a rule or two of the device's own chain,
+which look at few bytes and at no set; all else goes through the shared chains.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Final
+
+from policies.compile.tables import Chain, Part
+from policies.guard import rules
+from policies.guard.reason import Reason
+from policies.guard.station import Address, GuardedPort, GuardedTunnel, Station, broadcasts
+
+TABLE: Final = ("netdev", "playground_guard")
+
+GROUP_PER_S: Final = 256
+"""Broadcasts and multicasts that a port may send, packets a second, in the long run. Each becomes a copy for every port
+of the network on every host: at 1000 ports 256000 copies a second, which takes a tenth of a core of each of 50 hosts.
+Voting, routing and time protocols send some tens; multicast media wants a network of its own, and no policy."""
+
+GROUP_BURST: Final = 1024
+"""... and at once, packets: a neighbour table holds that many (`gc_thresh3`, arp(7)), and one who fills it at once asks
+for each by a broadcast."""
+
+_HOOK: Final = 'type filter hook {} device "{}" priority -300; policy drop;'
+_NO_DHCP_4: Final = "@th,16,16 & 0xfff8 != 0x40"
+"""The destination port, if it has one, is not 64 to 71. One comparison; what it wrongly stops is looked at again."""
+
+_NO_DHCP_6: Final = "@th,16,16 & 0xfffe != 0x0222"
+"""Neither 546 nor 547."""
+
+_UDP_6, _TCP_6 = "@nh,48,8 17", "@nh,48,8 6"
+"""Directly behind an IPv6 header."""
+
+_TO_ONE: Final = "meta pkttype other"
+"""Unicast on its way through the bridge; checked before the frame's bytes, since it costs least."""
+
+
+def parts(ports: Iterable[GuardedPort], tunnels: Iterable[GuardedTunnel]) -> dict[Hashable, Part]:
+    """All of the table, by subject. Raises ValueError for what is no MAC, address or prefix."""
+    found: dict[Hashable, Part] = {"shared": rules.SHARED}
+    for port in ports:
+        found[port.device] = of_port(port)
+    for tunnel in tunnels:
+        found[tunnel.device] = of_tunnel(tunnel.device, tunnel.subnets)
+        for station in tunnel.stations:
+            found[tunnel.device, station.mac] = of_station(tunnel.device, station)
+    return found
+
+
+def of_port(port: GuardedPort) -> Part:
+    """What a port's device has: both its chains, and who is behind it."""
+    device, mac = port.device, _hex(port.station.mac)
+    own = port.station.own()
+    four = [_bits(address) for address in own if address.version == 4]
+    six = [_bits(address) for address in own if address.version == 6 and not address.is_link_local]
+    # What most frames of another kind fail by comes first, what costs most last. That is reading the Ethernet header,
+    # so its source and type, 8 bytes side by side, are one look.
+    says = [
+        *(f"@nh,0,8 0x45 {_TO_ONE} @nh,96,32 {bits} {_NO_DHCP_4} @ll,48,64 {mac}0800 accept" for bits in four),
+        *(f"{_UDP_6} {_TO_ONE} @nh,64,128 {bits} {_NO_DHCP_6} @ll,48,64 {mac}86dd accept" for bits in six),
+        *(f"{_TCP_6} {_TO_ONE} @th,0,16 != 0 @nh,64,128 {bits} @ll,48,64 {mac}86dd accept" for bits in six),
+        "jump check",
+        f"{rules.GROUP} limit rate over {GROUP_PER_S}/second burst {GROUP_BURST} packets {rules.drop(Reason.FLOOD)}",
+        "accept",
+    ]
+    hears = [
+        *(f"@nh,0,8 0x45 @nh,128,32 {bits} @ll,0,48 {mac} accept" for bits in four),
+        *(f"meta protocol ip6 @nh,192,128 {bits} @ll,0,48 {mac} accept" for bits in six),
+        "goto towards",
+    ]
+    chains = {
+        f"from_{device}": Chain(tuple(says), _HOOK.format("ingress", device)),
+        f"to_{device}": Chain(tuple(hears), _HOOK.format("egress", device)),
+    }
+    return Part(chains, elements=_elements(device, port.station, port.subnets))
+
+
+def of_tunnel(device: str, subnets: tuple[str, ...]) -> Part:
+    """What a VXLAN device has besides the stations behind it."""
+    station = f"{rules.SOURCE} . @nh,64,128 @{rules.PAIRS[6]}"
+    says = (
+        f"@nh,0,8 0x45 {_TO_ONE} {_NO_DHCP_4} @ll,96,16 0x0800 {rules.SOURCE} . ip saddr @{rules.PAIRS[4]} accept",
+        f"{_UDP_6} {_TO_ONE} {_NO_DHCP_6} @ll,96,16 0x86dd {station} accept",
+        f"{_TCP_6} {_TO_ONE} @ll,96,16 0x86dd {station} accept",
+        "jump check",
+        "accept",
+    )
+    chains = {f"from_{device}": Chain(says, _HOOK.format("ingress", device))}
+    return Part(chains, elements=_elements(device, None, subnets))
+
+
+def of_station(device: str, station: Station) -> Part:
+    """A station behind a VXLAN device."""
+    return Part(elements=_elements(device, station, ()))
+
+
+def _elements(device: str, station: Station | None, subnets: tuple[str, ...]) -> dict[str, Mapping[str, str]]:
+    """Who is behind a device, by set."""
+    found: dict[str, list[str]] = {rules.BROADCASTS: broadcasts(subnets)}
+    if station is not None:
+        behind = [str(int(_hex(mac), 16)) for mac in station.macs]
+        own, allowed = station.own(), station.ranges()
+        found[rules.MACS] = behind
+        for version in (4, 6):
+            addresses = [_key(address) for address in own if address.version == version]
+            spans = [_span(first, last) for first, last in allowed if first.version == version]
+            found[rules.PAIRS[version]] = [f"{mac} . {address}" for mac in behind for address in addresses]
+            found[rules.RANGES[version]] = [f"{mac} . {span}" for mac in behind for span in spans]
+    return {name: {f'"{device}" . {key}': "" for key in keys} for name, keys in found.items() if keys}
+
+
+def _hex(mac: str) -> str:
+    """Twelve digits, so that more can follow. Raises ValueError."""
+    digits = mac.replace(":", "")
+    if len(digits) != 12 or len(mac) != 17:
+        raise ValueError(f"{mac!r} is no MAC of the form 02:00:00:00:00:01")
+    return f"{int(digits, 16):#014x}"
+
+
+def _bits(address: Address) -> str:
+    return f"{int(address):#x}"
+
+
+def _key(address: Address) -> str:
+    """As nft lists it in a set: IPv4 with dots; IPv6 is a number there, and a big one."""
+    return str(address) if address.version == 4 else _bits(address)
+
+
+def _span(first: Address, last: Address) -> str:
+    """As nft lists a range: one address as such, a prefix of IPv4 as a prefix."""
+    if first == last:
+        return _key(first)
+    if isinstance(first, ipaddress.IPv4Address) and isinstance(last, ipaddress.IPv4Address):
+        prefixes = list(ipaddress.summarize_address_range(first, last))
+        if len(prefixes) == 1:
+            return str(prefixes[0])
+    return f"{_key(first)}-{_key(last)}"
