@@ -15,7 +15,6 @@ LOG_GROUP = 1
 """The NFLOG group that all rules of ours log to."""
 
 _VERSION, _REPLY = "v1", " reply"
-_COUNTER = "judged_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +65,6 @@ def read_prefix(prefix: str) -> tuple[str, bool]:
     """The id in what a rule logged under, and whether of a reply; the id is "" if it is no rule of ours."""
     version, _, id = prefix.partition(" ")
     return (id.removesuffix(_REPLY), id.endswith(_REPLY)) if version == _VERSION else ("", False)
-
-
-def counter_name(id: str) -> str:
-    """What a judgement's named counter is called, in every table that has it."""
-    return f"{_COUNTER}{id}"
-
-
-def counted_id(name: str) -> str:
-    """The id of the judgement that a counter counts; "" if it is another counter."""
-    return name.removeprefix(_COUNTER) if name.startswith(_COUNTER) else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ PURE: list[str] = [
     "policies/resolve.py",
     "policies/selector.py",
     "policies/verdicts.py",
+    "policies/verify.py",
     "policies/world.py",
     "policies/importers/kubernetes/block_yaml.py",
     "policies/importers/kubernetes/documents.py",

@@ -64,7 +64,7 @@ class Switches:
             while chunk := heard.recv(_CHUNK):
                 for kind, _, body in split(chunk):
                     state = _bridge_state(body) if kind == _NEWLINK else None
-                    if state is not None and (state.v4, state.v6) != (state.name in self._policed,) * 2:
+                    if state is not None and not _is_as(state, self._policed):
                         is_touched = True
         except BlockingIOError:
             pass
@@ -100,6 +100,18 @@ class Switches:
             repaired["sysctl"] += len(wrong)
         return policed - in_force.keys(), {kind: number for kind, number in repaired.items() if number}
 
+    def differences(self, policed: frozenset[str]) -> list[str]:
+        """What is not as converge would leave it, in sentences; changes nothing. Raises OSError."""
+        found = {state.name: state for state in self._states()}
+        names = sorted(name for name in found.keys() | policed if name not in found or not _is_as(found[name], policed))
+        switches = [
+            f"bridge {name} is missing"
+            if name not in found
+            else f"bridge {name} {'does not send' if name in policed else 'sends'} its packets through the rules"
+            for name in names
+        ]
+        return switches + [f"sysctl {name} should be {value}" for name, value in sorted(_wrong_sysctls().items())]
+
     def _states(self) -> list[_Bridge]:
         found = self._ask(_GETLINK, _DUMP, _IFINFO.pack(0, 0, 0, 0, 0, 0) + nest(_LINKINFO, _A_BRIDGE))
         return [state for state in map(_bridge_state, found) if state is not None]
@@ -123,6 +135,10 @@ class Switches:
                 if answer in (_ERROR, _DONE):
                     return found
                 found.append(body)
+
+
+def _is_as(state: _Bridge, policed: frozenset[str]) -> bool:
+    return (state.v4, state.v6) == (state.name in policed,) * 2
 
 
 class _Bridge(NamedTuple):

@@ -21,6 +21,7 @@ from policies.kernel.libnftables import open_nft
 from policies.kernel.listing import NFNLGRP_NFTABLES, Listing
 from policies.kernel.nft import NftError
 from policies.kernel.readback import found_ruleset, wrong_objects
+from policies.verify import differences
 
 PREFIX = "playground_"
 """What the names of all tables of ours begin with. Tables of this name that nobody wants are deleted."""
@@ -67,12 +68,13 @@ class Outcome:
 
 
 class Enforcement:
-    """The tables of the namespace at a path; another one may take its place there. `touched` and `fileno` may be called
-    by another thread than the rest."""
+    """The tables of the namespace at a path; another one may take its place there. For any threads: but for `touched`
+    and `fileno`, each waits for its turn."""
 
     def __init__(self, namespace: Path) -> None:
         self._namespace = namespace
         self._poll = select.epoll()
+        self._turn = threading.Lock()
         self._lock = threading.Lock()
         self._door: _Door | None = None
 
@@ -86,13 +88,14 @@ class Enforcement:
         What nobody else has touched is not looked at, unless is_doubted; so one changed element costs its change. If
         the kernel refuses a part, the others go in without it.
         """
-        try:
-            door = self._entered()
-            door.touched()  # what was heard so far is looked at now
-            return door.inside.call(door.converge, ruleset, policed, is_doubted)
-        except (NftError, OSError) as error:
-            self._leave()
-            return Outcome(str(error))
+        with self._turn:
+            try:
+                door = self._entered()
+                door.touched()  # what was heard so far is looked at now
+                return door.inside.call(door.converge, ruleset, policed, is_doubted)
+            except (NftError, OSError) as error:
+                self._leave()
+                return Outcome(str(error))
 
     def touched(self) -> bool:
         """Whether somebody else has changed tables or switches since the last `converge`."""
@@ -104,20 +107,32 @@ class Enforcement:
 
     def counters(self) -> dict[tuple[str, str], tuple[int, int]]:
         """(packets, bytes) by (table, counter): all of ours. Raises NftError, OSError."""
-        door = self._entered()
-        return door.inside.call(door.counters)
+        with self._turn:
+            door = self._entered()
+            return door.inside.call(door.counters)
+
+    def differences(self, ruleset: Ruleset, policed: frozenset[str] = frozenset()) -> list[str]:
+        """What there is beside what converge would leave, in sentences; reads all of it back, and changes nothing.
+
+        Raises NftError, OSError.
+        """
+        with self._turn:
+            door = self._entered()
+            return door.inside.call(door.differences, ruleset, policed)
 
     def can_police(self) -> str | None:
         """Why this kernel can't enforce policies; None if it can."""
-        try:
-            door = self._entered()
-            return door.inside.call(door.why_not)
-        except (NftError, OSError) as error:
-            return str(error)
+        with self._turn:
+            try:
+                door = self._entered()
+                return door.inside.call(door.why_not)
+            except (NftError, OSError) as error:
+                return str(error)
 
     def close(self) -> None:
         """Lets go; what is in force stays."""
-        self._leave()
+        with self._turn:
+            self._leave()
         self._poll.close()
 
     def _entered(self) -> _Door:
@@ -177,6 +192,14 @@ class _Door:
 
     def counters(self) -> dict[tuple[str, str], tuple[int, int]]:
         return self._tables.counters(PREFIX)
+
+    def differences(self, ruleset: Ruleset, policed: frozenset[str]) -> list[str]:
+        noted = self._generation
+        try:
+            found = self._read_back(ruleset)
+        finally:
+            self._generation = noted  # what was seen here was not put right
+        return [*differences(found, ruleset), *self._switches.differences(policed)]
 
     def why_not(self) -> str | None:
         if cause := why_no_netfilter():

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from policies.compile.tables import Part, Ruleset, Table, joined
 from policies.kernel.enforcement import Outcome, changed_parts
+from policies.verify import differences
 
 _NO_PART = Part()
 
@@ -70,6 +71,11 @@ class MemoryEnforcement:
     def counters(self) -> dict[tuple[str, str], tuple[int, int]]:
         """See Enforcement."""
         return dict(self.packets)
+
+    def differences(self, ruleset: Ruleset, policed: frozenset[str] = frozenset()) -> list[str]:
+        """See Enforcement."""
+        tampered = [f"{number} of {kind} changed" for kind, number in self._tampered.items()]
+        return [*differences(self.in_force, ruleset), *tampered]
 
     def can_police(self) -> str | None:
         """See Enforcement."""

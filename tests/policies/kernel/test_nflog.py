@@ -19,7 +19,7 @@ from scapy.packet import Packet, Raw
 from policies.kernel.netlink import attribute, body, inside
 from policies.kernel.nflog import LogSocket, parse_logged
 from policies.model import Direction, Tier
-from policies.verdicts import Judgement, LoggedPacket, counted_id, counter_name, log_prefix, read_prefix
+from policies.verdicts import Judgement, LoggedPacket, log_prefix, read_prefix
 
 RULES = """
 table inet t {
@@ -155,11 +155,6 @@ def test_an_id_is_equal_for_equal_judgements_only() -> None:
     one = Judgement("atlas", Tier.OWNER, ("p",), Direction.EGRESS, 1, True)
     other = Judgement("atlas", Tier.OWNER, ("p",), Direction.EGRESS, 2, True)
     assert one.id == Judgement("atlas", Tier.OWNER, ("p",), Direction.EGRESS, 1, True).id != other.id
-
-
-def test_a_counter_is_known_by_its_judgement() -> None:
-    assert counted_id(counter_name("0123456789ab")) == "0123456789ab"
-    assert counted_id("guard_dropped") == ""
 
 
 def test_what_a_rule_logs_under_fits_the_kernel_and_names_it() -> None:
