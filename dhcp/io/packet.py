@@ -101,7 +101,8 @@ _BROADCAST: Final = b"\xff\xff\xff\xff"
 class Heard:
     """What a device's client did with its lease, or which address it formed. address, mac: strings as in the scope.
 
-    until_utc_s: when a lease from a pool ends; None for the port's own address.
+    until_utc_s: when a lease from a pool ends; None for the port's own address. router: the default router that it was
+    told of with that address, "" for none; None where nobody has heard what it was told.
     """
 
     device: str
@@ -109,6 +110,7 @@ class Heard:
     mac: str
     kind: LeaseKind
     until_utc_s: float | None = None
+    router: str | None = None
 
 
 @dataclass(slots=True)
@@ -353,7 +355,8 @@ class PacketServer:
                 port.questions.pop(port.scope.v4.address, None)
             if kind is LeaseKind.DECLINED:
                 port.declined_s = asyncio.get_running_loop().time()
-            self._on_heard(Heard(device, port.scope.v4.address, port.scope.mac, kind))
+            told = (port.scope.v4.router or "") if kind is LeaseKind.BOUND else None
+            self._on_heard(Heard(device, port.scope.v4.address, port.scope.mac, kind, router=told))
         return reply
 
     def _reply(self, device: str, port: _Port, reply: Reply) -> bool:

@@ -154,6 +154,8 @@ class Agent:
         self._leased: dict[str, dict[str, bool]] = {}
         self._declined: dict[str, str] = {}
         """By port, the address that its client has declined and not taken since."""
+        self._routers: dict[str, str] = {}
+        """Default routers that ports' clients were told of, "" for none, where that is known."""
         self._silent_since: dict[str, float] = {}
         """Ports whose client was not heard to hold any IPv4 address, since when that is known (monotonic)."""
         self._told_by = time.monotonic() + TOLD_S
@@ -240,6 +242,8 @@ class Agent:
             return  # of a pool: whoever asks hears of it from the responder
         held = self._leased.setdefault(leased.port, {})
         if leased.kind is LeaseKind.BOUND:
+            if leased.router is not None:
+                self._routers[leased.port] = leased.router
             for address in [a for a in held if ":" not in a]:
                 del held[address]
         held[leased.address] = leased.kind in (LeaseKind.BOUND, LeaseKind.FORMED)
@@ -461,8 +465,8 @@ class Agent:
         return True
 
     def _is_stale(self, want: Want) -> bool:
-        """Whether a client holds an IPv4 address that is not its port's any more, and would be told the new one; also
-        one that nobody knows of, and that does not answer for its own, may."""
+        """Whether a client holds an IPv4 address that is not its port's any more, or has another default router, and
+        would be told the new one; also one that nobody knows of, and that does not answer for its own, may."""
         if self._derived is None or not self._is_ready(want):
             return False
         for port in want.ports:
@@ -473,6 +477,10 @@ class Agent:
             held = [a for a, is_held in known.items() if is_held and ":" not in a]
             if address is None or address in held:
                 self._silent_since.pop(port, None)
+                if isinstance(scope, PortScope) and scope.v4 is not None:
+                    router = scope.v4.router or ""
+                    if self._routers.get(port, router) != router:
+                        return True
             elif held or time.monotonic() - self._silent_since.setdefault(port, time.monotonic()) > SILENT_S:
                 return True
         return False
@@ -481,6 +489,7 @@ class Agent:
         """Whatever comes up at these ports next has asked for nothing yet."""
         for port in want.ports:
             self._leased.pop(port, None)
+            self._routers.pop(port, None)
             self._declined.pop(port, None)
             self._silent_since.pop(port, None)
             self._touched.add(PortId(port))

@@ -70,7 +70,8 @@ Value = PortScope | View | Name | Records
 
 class Leased(msgspec.Struct, frozen=True, kw_only=True):
     """The last word on a port's lease. Times: seconds since the epoch. until_utc_s: the end of one from a pool; None
-    for the port's own address."""
+    for the port's own address. router: the default router that its client was told of with the address, "" for none;
+    None where that is not known."""
 
     port: str
     address: str
@@ -78,6 +79,7 @@ class Leased(msgspec.Struct, frozen=True, kw_only=True):
     at_utc_s: float
     kind: LeaseKind
     until_utc_s: float | None = None
+    router: str | None = None
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):

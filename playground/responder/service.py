@@ -154,12 +154,15 @@ class Service:
             at_utc_s=round(self._now_utc_s(), 3),
             kind=heard.kind,
             until_utc_s=heard.until_utc_s,
+            router=heard.router,
         )
         if leased.until_utc_s is not None:  # from a pool: the journal remembers it
             self._report(Report(leased=leased))
             return
         key = lease_key(leased)
         last = self.leases.get(key)
+        if leased.router is None and last is not None and (last.kind, last.address) == (leased.kind, leased.address):
+            leased = msgspec.structs.replace(leased, router=last.router)  # it still has what it was told
         is_same = last is not None and msgspec.structs.replace(last, at_utc_s=leased.at_utc_s) == leased
         if last is not None and is_same and 0 <= leased.at_utc_s - last.at_utc_s < REPEAT_S:
             return
