@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, assert_never
 
@@ -34,9 +34,13 @@ from playground.questions import (
     Verdict,
     Verdicts,
 )
+from policies.compile.judges import counter_name
+from policies.compile.playground import TABLE
+from policies.compile.tables import Ruleset
 from policies.flows import SEEN_REPLY, Flow, concerns, is_sound
 from policies.kernel.conntrack import Conntrack
 from policies.kernel.nflog import LogSocket
+from policies.kernel.nft import NftError
 from policies.verdicts import Judgement, Judgements, LoggedPacket
 
 log = logging.getLogger("agent")
@@ -46,6 +50,12 @@ KEPT = 2000
 
 AT_ONCE = 500
 """Verdicts in one answer."""
+
+TOLD = 50
+"""Differences in one answer."""
+
+TRIES = 3
+"""How often the kernel is read back while the agent keeps changing it."""
 
 GATHERED_S = 0.1
 """How long what is followed gathers before it is said."""
@@ -59,31 +69,41 @@ class Tracked:
     addresses: tuple[str, ...]
 
 
-class Enforced(Protocol):
-    """The rules of this host, as evidence needs them. What reads the kernel may take long, and raises OSError."""
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What this agent has put into the kernel last. policed: bridges whose packets meet the rules. tracked: by port, of
+    those that have an end here and that somebody polices."""
 
-    def judgements(self) -> Judgements: ...
+    ruleset: Ruleset = field(default_factory=dict)
+    policed: frozenset[str] = frozenset()
+    judgements: Judgements = field(default_factory=dict)
+    tracked: Mapping[str, Tracked] = field(default_factory=dict)
 
-    def tracked(self, port: str) -> Tracked | None:
-        """None for a port that has no end here, or whose network nobody polices."""
-        ...
 
-    def differences(self) -> list[str]:
-        """What the kernel holds and should not, or does not and should; reads it."""
-        ...
+class Door(Protocol):
+    """The kernel's rules as evidence needs them (`policies.kernel.enforcement.Enforcement`, or its double). Both read
+    the kernel, and raise OSError and NftError."""
 
-    def counters(self) -> Mapping[str, tuple[int, int]]:
-        """Packets and bytes by judgement's id; reads them."""
-        ...
+    def differences(self, ruleset: Ruleset, policed: frozenset[str]) -> list[str]: ...
+
+    def counters(self) -> Mapping[tuple[str, str], tuple[int, int]]: ...
 
 
 class Evidence:
     """One host's. Lives in the agent's loop; whatever reads the kernel does so in a thread."""
 
-    def __init__(self, namespace: Path, enforced: Enforced, say: Callable[[wire.Answer], Awaitable[bool]]) -> None:
-        """namespace: the data plane's path. say: sends an answer, false when there is no connection."""
+    def __init__(
+        self,
+        namespace: Path,
+        door: Door,
+        in_force: Callable[[], InForce],
+        say: Callable[[wire.Answer], Awaitable[bool]],
+    ) -> None:
+        """namespace: the data plane's path. in_force: what is so now, the same object while nothing changes; called
+        from any thread. say: sends an answer, false when there is no connection."""
         self._namespace = namespace
-        self._enforced = enforced
+        self._door = door
+        self._in_force = in_force
         self._say = say
         self._log: LogSocket | None = None
         self._heard_in = (0, 0)
@@ -141,7 +161,7 @@ class Evidence:
     def _hear(self) -> None:
         if self._log is None:
             return
-        known = self._enforced.judgements()
+        known = self._in_force().judgements
         lost = self._log.lost
         for packet in self._log.read(time.time()):
             if (judgement := known.get(packet.id)) is not None:
@@ -156,16 +176,16 @@ class Evidence:
                 await self._follow(ask.id, ask.question)
                 return
             body = await asyncio.to_thread(self._found, ask.question)
-        except OSError as error:
+        except (OSError, NftError) as error:
             await self._say(wire.Answer(ask.id, msgspec.Raw(b"null"), problem=str(error)))
             return
         await self._say(wire.Answer(ask.id, msgspec.Raw(msgspec.json.encode(body))))
 
     def _found(self, question: CheckPolicies | CountVerdicts | TellFlows | TakeFlows) -> object:
-        """Raises OSError."""
+        """Raises OSError, NftError."""
         match question:
             case CheckPolicies():
-                return Checked(self._enforced.differences())
+                return Checked(self._differences())
             case CountVerdicts():
                 return Counted(list(self._counted(question.playground)))
             case TellFlows():
@@ -193,25 +213,36 @@ class Evidence:
             await self._news.wait()
             await asyncio.sleep(GATHERED_S)
 
+    def _differences(self) -> list[str]:
+        """Between the kernel and one state that was put there; of many, some and how many more."""
+        for _ in range(TRIES):
+            wanted = self._in_force()
+            found = self._door.differences(wanted.ruleset, wanted.policed)
+            if not found or self._in_force() is wanted:
+                break
+        told, more = found[:TOLD], len(found) - TOLD
+        return [*told, f"and {more} more"] if more > 0 else told
+
     def _counted(self, playground: str) -> Iterable[Count]:
-        known = self._enforced.judgements()
-        for id, (packets, octets) in sorted(self._enforced.counters().items()):
-            one = known.get(id)
-            if one is not None and one.playground == playground:
-                yield Count(
-                    one.tier.value,
-                    one.policies,
-                    one.direction.value,
-                    one.rule,
-                    one.is_allowed,
-                    one.is_staged,
-                    packets,
-                    octets,
-                )
+        known = self._in_force().judgements.values()
+        counters = self._door.counters()
+        for one in sorted((one for one in known if one.playground == playground), key=lambda one: one.id):
+            packets, octets = counters.get((TABLE[1], counter_name(one)), (0, 0))
+            yield Count(
+                one.tier.value,
+                one.policies,
+                one.direction.value,
+                one.rule,
+                one.is_allowed,
+                one.is_staged,
+                packets,
+                octets,
+            )
 
     def flows(self, ports: Collection[str]) -> Flows:
         """Flows of ports that have an end here. Raises OSError."""
-        known = {port: tracked for port in ports if (tracked := self._enforced.tracked(port)) is not None}
+        tracked_here = self._in_force().tracked
+        known = {port: tracked_here[port] for port in ports if port in tracked_here}
         found: list[PortFlows] = []
         left = MOST_FLOWS
         beyond = 0
@@ -231,8 +262,9 @@ class Evidence:
         """Has flows of ports known here; those that are not of their ports are refused. Raises OSError."""
         wanted: list[Flow] = []
         refused, cause = 0, ""
+        tracked_here = self._in_force().tracked
         for one in told:
-            tracked = self._enforced.tracked(one.port)
+            tracked = tracked_here.get(one.port)
             if tracked is None:
                 continue
             own = [flow for flow in one.flows if concerns(flow, tracked.addresses) and is_sound(flow)]

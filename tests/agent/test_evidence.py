@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +14,7 @@ import pytest
 
 from playground import wire
 from playground.agent import evidence
-from playground.agent.evidence import Evidence, Tracked
+from playground.agent.evidence import Evidence, InForce, Tracked
 from playground.questions import (
     Checked,
     CheckPolicies,
@@ -30,11 +29,15 @@ from playground.questions import (
     TellFlows,
     Verdicts,
 )
+from policies.compile.judges import counter_name
+from policies.compile.tables import Ruleset
 from policies.flows import SEEN_REPLY, TCP, Flow, Tuple
 from policies.kernel.conntrack import Conntrack
+from policies.kernel.memory import MemoryEnforcement
 from policies.kernel.netlink import inside
+from policies.kernel.nft import NftError
 from policies.model import Direction, Tier
-from policies.verdicts import Judgement, Judgements, log_prefix
+from policies.verdicts import Judgement, log_prefix
 
 T = TypeVar("T")
 
@@ -43,27 +46,33 @@ OTHERS = Judgement("beta", Tier.OWNER, ("p",), Direction.EGRESS, 1, False)
 PORT, OWN = "0123456789ab", "10.0.0.1"
 
 
-@dataclass
-class Rules:
-    """What is in force, as it is told to be."""
+IN_FORCE = InForce(judgements={one.id: one for one in (JUDGED, OTHERS)}, tracked={PORT: Tracked(7, (OWN, "fd00::1"))})
 
-    known: Judgements = field(default_factory=lambda: {one.id: one for one in (JUDGED, OTHERS)})
-    ports: Mapping[str, Tracked] = field(default_factory=lambda: {PORT: Tracked(7, (OWN, "fd00::1"))})
-    cause: str = ""
 
-    def judgements(self) -> Judgements:
-        return self.known
+class Rules(MemoryEnforcement):
+    """A door to tables as they are told to be. fails: why they can't be read. news: what is in force after a look."""
 
-    def tracked(self, port: str) -> Tracked | None:
-        return self.ports.get(port)
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = ["chain p lacks a rule"]
+        self.fails = ""
+        self.known = IN_FORCE
+        self.news: list[InForce] = []
+        self.looks = 0
+        self.packets = {
+            ("playground_policy", counter_name(JUDGED)): (3, 180),
+            ("playground_policy", counter_name(OTHERS)): (1, 60),
+            ("playground_policy", "of no rule any more"): (9, 9),
+            ("playground_guard", counter_name(JUDGED)): (7, 7),
+        }
 
-    def differences(self) -> list[str]:
-        if self.cause:
-            raise OSError(self.cause)
-        return ["chain p lacks a rule"]
-
-    def counters(self) -> Mapping[str, tuple[int, int]]:
-        return {JUDGED.id: (3, 180), OTHERS.id: (1, 60), "of no rule any more": (9, 9)}
+    def differences(self, ruleset: Ruleset, policed: frozenset[str] = frozenset()) -> list[str]:
+        self.looks += 1
+        if self.fails:
+            raise NftError(self.fails)
+        if self.news:
+            self.known = self.news.pop()
+        return self.found
 
 
 class Said:
@@ -87,11 +96,12 @@ class Said:
 def within(claim: Callable[[Evidence, Said, Rules], Awaitable[None]], namespace: Path = Path("/nowhere")) -> None:
     async def hold() -> None:
         rules, said = Rules(), Said()
-        shown = Evidence(namespace, rules, said)
+        shown = Evidence(namespace, rules, lambda: rules.known, said)
         try:
             await claim(shown, said, rules)
         finally:
             shown.close()
+            rules.close()
 
     asyncio.run(hold())
 
@@ -144,9 +154,28 @@ def test_what_the_kernel_should_hold_and_does_not_is_told() -> None:
 
 def test_what_hinders_a_look_is_told() -> None:
     async def claim(shown: Evidence, said: Said, rules: Rules) -> None:
-        rules.cause = "no such table"
+        rules.fails = "no such table"
         shown.asked(wire.Ask("q", CheckPolicies()))
         assert (await said.answers.get()).problem == "no such table"
+
+    within(claim)
+
+
+def test_of_many_differences_some_are_told_and_how_many_more() -> None:
+    async def claim(shown: Evidence, said: Said, rules: Rules) -> None:
+        rules.found = [str(number) for number in range(evidence.TOLD + 7)]
+        shown.asked(wire.Ask("q", CheckPolicies()))
+        assert (await said.next(Checked)).differences[-2:] == [str(evidence.TOLD - 1), "and 7 more"]
+
+    within(claim)
+
+
+def test_what_changed_while_it_was_read_is_read_again() -> None:
+    async def claim(shown: Evidence, said: Said, rules: Rules) -> None:
+        rules.news = [InForce()]
+        shown.asked(wire.Ask("q", CheckPolicies()))
+        await said.next(Checked)
+        assert rules.looks == 2
 
     within(claim)
 
