@@ -47,6 +47,8 @@ FOR_TESTS = (
     Tool("dhclient", "isc-dhcp-client", "a DHCP client to test with"),
     Tool("dhcpcd", "dhcpcd-base", "a DHCP client to test with"),
     Tool("dig", "bind9-dnsutils", "names"),
+    Tool("drill", "ldnsutils", "names, by another library"),
+    Tool("kdig", "knot-dnsutils", "names, by a third one"),
     Tool("ping", "iputils-ping", "reachability"),
     Tool("tcpdump", "tcpdump", "what is on a wire"),
     Tool("ethtool", "ethtool", "offloads"),
