@@ -76,7 +76,7 @@ def plane() -> Iterator[tuple[Path, Enforcement, InForce]]:
 
 def within(plane: tuple[Path, Enforcement, InForce], claim: Callable[[Evidence, Ask], Awaitable[None]]) -> None:
     async def hold() -> None:
-        _, enforcement, in_force = plane
+        path, enforcement, in_force = plane
         answers = Ask()
         shown = Evidence(path, enforcement, lambda: in_force, answers.say)
         answers.shown = shown
