@@ -45,11 +45,12 @@ class Client(NamedTuple):
 
 
 class History:
-    """Of one port. Cheap to add to: this is done for each message."""
+    """Of one port, since `begun_utc_s`. Cheap to add to: this is done for each message."""
 
-    __slots__ = ("counts", "exchanges", "last")
+    __slots__ = ("begun_utc_s", "counts", "exchanges", "last")
 
-    def __init__(self) -> None:
+    def __init__(self, begun_utc_s: float) -> None:
+        self.begun_utc_s: Final = begun_utc_s
         self.counts: Final[Counter[Act | Reason]] = Counter()
         self.exchanges: Final[deque[Exchange]] = deque(maxlen=EXCHANGES)
         self.last: tuple[float, Message] | None = None

@@ -1,4 +1,4 @@
-"""Pure. What a controller asks a host about its policies, and what its agent answers.
+"""Pure. What a controller asks a host about its policies and its clients, and what its agent answers.
 
 A question is a kind of `wire.Ask`; the struct named in its docstring is the body of each `wire.Answer` to it. What is
 said here is evidence: nothing of it is kept as a record.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from playground.responder.protocol import PortTold
 from policies.flows import Flow
 
 MOST_FLOWS = 16384
@@ -53,7 +54,13 @@ class TakeFlows(_Question, frozen=True, tag="take-flows"):
     flows: list[PortFlows]
 
 
-Question = FollowVerdicts | CheckPolicies | CountVerdicts | TellFlows | TakeFlows
+class TellClients(_Question, frozen=True, tag="tell-clients"):
+    """`Clients`: what happened at ports, by id, between their clients and this host's responder."""
+
+    ports: list[str]
+
+
+Question = FollowVerdicts | CheckPolicies | CountVerdicts | TellFlows | TakeFlows | TellClients
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -106,6 +113,13 @@ class Count(msgspec.Struct, frozen=True):
 
 class Counted(msgspec.Struct, frozen=True):
     rows: list[Count]
+
+
+class Clients(msgspec.Struct, frozen=True):
+    """problems: what hinders answers here, by the responder's key: of the ports that were asked for, or of all."""
+
+    ports: list[PortTold]
+    problems: dict[str, str]
 
 
 class Flows(msgspec.Struct, frozen=True):

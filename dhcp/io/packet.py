@@ -17,7 +17,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from dhcp import ask, frame, message, ra
@@ -121,12 +121,12 @@ class _Port:
     schedule: ra.Schedule
     questions: dict[str, bytes]
     """For the addresses that the client is expected to have and was not heard to take."""
+    history: History
     timer: asyncio.TimerHandle | None = None
     asked: int = 0
     asking: asyncio.TimerHandle | None = None
     declined_s: float = float("-inf")
     """When the client declined the port's own address, monotonic."""
-    history: History = field(default_factory=History)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +201,8 @@ class PacketServer:
         if former is not None and (gone := ra.withdrawal(former.scope, scope)) is not None:
             self._send(device, gone)
         loop = asyncio.get_running_loop()
-        port = _Port(scope, bound, advertisement, ra.Schedule(loop.time()), ask.questions(scope))
-        if former is not None:
-            port.history = former.history
+        history = former.history if former is not None else History(self._now_utc_s())
+        port = _Port(scope, bound, advertisement, ra.Schedule(loop.time()), ask.questions(scope), history)
         self._ports[device] = port
         self._advertise(device, port)
         self._ask_later(device, port)
@@ -227,6 +226,11 @@ class PacketServer:
         """What happened at a device since it is answered."""
         port = self._ports.get(device)
         return None if port is None else port.history
+
+    def scope(self, device: str) -> PortScope | None:
+        """What is answered at a device."""
+        port = self._ports.get(device)
+        return None if port is None else port.scope
 
     def leases(self, pool: str) -> Iterable[Lease]:
         """What clients of a pool have, or had."""

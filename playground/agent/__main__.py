@@ -159,6 +159,7 @@ async def _run(options: argparse.Namespace) -> int:
     underlay = Underlay(options.underlay)
     underlay.look()
     dataplane, gateways = DataPlane(options.dataplane), GatewayPlane(options.dataplane)
+    os.environ["PLAYGROUND_DATAPLANE"] = str(dataplane.path)  # for the tools of `execute`
     # the site's own folders beside this host's: on a machine with a controller they hold its store and its socket
     hidden = [state, run, options.token_file, paths.state_dir(options.site), paths.run_dir(options.site)]
     drivers: dict[str, Driver] = {

@@ -35,6 +35,7 @@ from playground.agent.link import Link
 from playground.agent.reports import Reports, leaving, observed_port, observed_workspace
 from playground.agent.standing import StandingFile
 from playground.derive import Derivation, Derived, Role, Setting, Want
+from playground.questions import Clients, TellClients
 from playground.records import (
     ObservedHost,
     ObservedWorkspace,
@@ -191,6 +192,10 @@ class Agent:
                 task = asyncio.create_task(execute(message, self._link, self._drivers))
                 self._orders.add(task)
                 task.add_done_callback(self._orders.discard)
+            case wire.Ask(question=TellClients() as question):
+                answering = asyncio.create_task(self._tell_clients(message.id, question))
+                self._orders.add(answering)
+                answering.add_done_callback(self._orders.discard)
             case wire.Enter() | wire.Changed() | wire.Leave():
                 self._incoming.append(message)
             case wire.Complete():
@@ -267,6 +272,18 @@ class Agent:
     def answering(self) -> None:
         """Notes that the responder has caught up."""
         self._again()
+
+    async def _tell_clients(self, id: str, question: TellClients) -> None:
+        """Answers what happened between clients and the responder."""
+        try:
+            ports = list(await self._responder.ask(question.ports))
+        except (OSError, TimeoutError) as error:
+            problem = f"its responder does not answer: {error}" if str(error) else "its responder is silent"
+            await self._link.say(wire.Answer(id, msgspec.Raw(b"null"), problem=problem))
+            return
+        mine = {port_key(port) for port in question.ports}
+        problems = {key: cause for key, cause in self._problems.items() if key in mine or not key.startswith("port/")}
+        await self._link.say(wire.Answer(id, msgspec.Raw(msgspec.json.encode(Clients(ports, problems)))))
 
     # the pass
 

@@ -30,6 +30,7 @@ from playground.questions import (
     PortFlows,
     TakeFlows,
     Taken,
+    TellClients,
     TellFlows,
     Verdict,
     Verdicts,
@@ -137,7 +138,7 @@ class Evidence:
         self._hang_up()
 
     def asked(self, ask: wire.Ask) -> None:
-        """Begins to answer."""
+        """Begins to answer a question about policies."""
         task = asyncio.create_task(self._answer(ask))
         self._answering[ask.id] = task
         task.add_done_callback(lambda _: self._answering.pop(ask.id, None))
@@ -175,6 +176,8 @@ class Evidence:
             if isinstance(ask.question, FollowVerdicts):
                 await self._follow(ask.id, ask.question)
                 return
+            if isinstance(ask.question, TellClients):
+                return  # the responder's
             body = await asyncio.to_thread(self._found, ask.question)
         except (OSError, NftError) as error:
             await self._say(wire.Answer(ask.id, msgspec.Raw(b"null"), problem=str(error)))

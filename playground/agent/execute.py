@@ -33,9 +33,14 @@ SIGNALS = {name: signal.Signals[f"SIG{name}"] for name in ("INT", "TERM", "HUP",
 CHUNK = 64 * 1024
 ABSENT = 127
 
-TOOLS: Mapping[str, str] = {"@stream": "stream.py", "@prober": "prober.py", "@knock": "knock.py"}
-"""Commands that every guest of ours can run without having them: scripts of this package, by the agent's
-interpreter."""
+TOOLS: Mapping[str, str] = {
+    "@stream": "stream.py",
+    "@prober": "prober.py",
+    "@knock": "knock.py",
+    "@capture": "capture.py",
+}
+"""Commands that guests of ours and hosts can run without having them: scripts of this package, by the agent's
+interpreter. On a host PLAYGROUND_DATAPLANE is the path of its data plane's network namespace."""
 
 
 def resolve(argv: Sequence[str]) -> list[str]:

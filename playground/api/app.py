@@ -169,7 +169,11 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
     async def leases(playground: str | None = None) -> list[Json]:
         if playground is not None:
             controller.known(playground)
-        return status.leases(controller.world, playground)
+        return await controller.clients.leases(playground)
+
+    @app.get("/v1/why")
+    async def why(of: str) -> list[Json]:
+        return await controller.why(of)
 
     @app.get("/v1/events")
     async def events(after: int = 0, wait_s: Wait = 0.0) -> list[Json]:

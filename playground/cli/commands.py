@@ -163,13 +163,53 @@ the agent of host NAME dials in with; it is shown once.""",
     ),
     Command(
         "leases",
-        "which addresses clients have taken",
+        "which addresses clients have taken, since when and until when",
         "leases [NAME] [options]",
-        "show:leases",
-        "bound: the client acknowledged the address; offered: it has not asked for it yet.",
+        "clients:leases",
+        """\
+bound: the client acknowledged the address; offered: it has not asked for it yet. Since when it has it without
+a break, when the lease ends, what its client says of itself, and when that was heard last are asked of the
+hosts, and left empty where one does not answer.""",
         (("playground leases atlas", ""),),
         _LOOK,
         (PLAYGROUND, JSON),
+    ),
+    Command(
+        "why",
+        "why a workspace has no address or no names",
+        "why (WORKSPACE | ADDRESS) [options]",
+        "clients:why",
+        """\
+Says for each port what hinders it, from the most telling: not placed, not programmed, no request seen, another
+MAC, requests that can't be read, refusals with their reason; then the last messages of its client and what came
+of each. It asks the port's host, so what it says is so now.""",
+        (("playground why worker-0", ""), ("playground why 10.20.0.101", "whoever has that address")),
+        _LOOK,
+        (
+            option("of", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME, or an address"),
+            JSON,
+        ),
+    ),
+    Command(
+        "capture",
+        "show or keep what passes at a workspace's port",
+        "capture WORKSPACE [FILTER] [options]",
+        "clients:capture",
+        """\
+Prints each frame as tcpdump does, or with -w writes a pcap file, until Ctrl-C. FILTER is tcpdump's (pcap-filter);
+it, and printing, need tcpdump on the workspace's host.""",
+        (
+            ("playground capture worker-0 arp", ""),
+            ("playground capture worker-0 -w worker.pcap", "all frames, for Wireshark"),
+            ("playground capture worker-0 -w - | wireshark -k -i -", ""),
+        ),
+        (DONE, NO),
+        (
+            option("workspace", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME"),
+            option("filter", metavar="FILTER", nargs="?", help="which frames, in quotes"),
+            option("-w", "--write", metavar="FILE", complete="file", help="write a pcap there; - is stdout"),
+            option("--network", metavar="NETWORK", help="its port there (default: its first NIC)"),
+        ),
     ),
     Command(
         "events",
@@ -358,7 +398,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "start here": ("demo", "doctor"),
     "change": ("plan", "up", "down"),
-    "look": ("status", "hosts", "ports", "leases", "events", "probe"),
+    "look": ("status", "hosts", "ports", "leases", "why", "capture", "events", "probe"),
     "policies": tuple(command.name for command in POLICY_COMMANDS),
     "workspaces": ("exec", "start", "stop", "migrate"),
     "daemons": ("controller", "agent"),

@@ -42,7 +42,7 @@ def execute(args: argparse.Namespace) -> int:
     command = Command(site.client_of(args), order)
     sys.stdout.flush()
     try:
-        with _raw_terminal() if tty else contextlib.nullcontext(), _signals(tty) as signals:
+        with _raw_terminal() if tty else contextlib.nullcontext(), signals_for(tty) as signals:
             return join(command, 0, 1, 2, signals)
     finally:
         command.close()
@@ -148,7 +148,7 @@ def _raw_terminal() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals(tty: bool) -> Iterator[int]:
+def signals_for(tty: bool) -> Iterator[int]:
     """A descriptor that gives the numbers of the signals that are the command's, as they come."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     numbers = [*_PASSED, *([signal.SIGWINCH] if tty else [])]

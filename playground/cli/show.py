@@ -1,4 +1,4 @@
-"""`hosts`, `ports`, `leases`, `events`: what the controller says, as a table or as JSON. Changes nothing but tokens."""
+"""`hosts`, `ports`, `events`: what the controller says, as a table or as JSON. Changes nothing but tokens."""
 
 from __future__ import annotations
 
@@ -33,11 +33,6 @@ def hosts(args: argparse.Namespace) -> int:
 def ports(args: argparse.Namespace) -> int:
     rows = site.client_of(args).get("ports", {"playground": args.name})
     return _show(args, rows, ports_table, "no ports: nothing is up; `playground up FILE` changes that")
-
-
-def leases(args: argparse.Namespace) -> int:
-    rows = site.client_of(args).get("leases", {"playground": args.name})
-    return _show(args, rows, _leases_table, "no leases: nothing is up; `playground up FILE` changes that")
 
 
 def events(args: argparse.Namespace) -> int:
@@ -114,26 +109,6 @@ def ports_table(rows: Sequence[Row], ink: render.Ink) -> str:
                 render.word(row, "host"),
                 ink.state(render.word(row, "state")),
                 render.word(row, "cause"),
-            )
-            for row in rows
-        ),
-        ink,
-    )
-
-
-def _leases_table(rows: Sequence[Row], ink: render.Ink) -> str:
-    several = len({row["playground"] for row in rows}) > 1
-    return render.table(
-        ("PLAYGROUND", "ADDRESS", "WORKSPACE", "NETWORK", "MAC", "HOST", "STATE"),
-        (
-            (
-                render.word(row, "playground") if several else "",
-                render.word(row, "address"),
-                render.word(row, "workspace"),
-                render.word(row, "network"),
-                render.word(row, "mac"),
-                render.word(row, "host"),
-                ink.state(render.word(row, "state")),
             )
             for row in rows
         ),

@@ -14,6 +14,7 @@ import msgspec
 from playground.controller.asking import Asking
 from playground.controller.carrying import Carrying
 from playground.controller.changes import Changes
+from playground.controller.clients import ClientsAsked
 from playground.controller.events import EventLog
 from playground.controller.evidence import Evidence
 from playground.controller.execution import Execution
@@ -64,6 +65,7 @@ class Controller:
         )
         self.execution = Execution(self.world, self.sessions)
         self.asking = Asking(self.world, self.sessions)
+        self.clients = ClientsAsked(self.world, self.asking)
         self.evidence = Evidence(self.world, self.sessions, self.asking)
         self.probing = Probing(store, self.world, self.execution)
         carrying = Carrying(self.world, self.asking, self.events)
@@ -110,6 +112,17 @@ class Controller:
         if playground not in self.world.playgrounds():
             have = ", ".join(self.world.playgrounds()) or "none"
             raise Unknown(f"no playground {playground}; there are: {have}")
+
+    async def why(self, ref: str) -> list[dict[str, Any]]:
+        """Of each port of a workspace (NAME or PLAYGROUND/NAME), or of those that have an address, why its client has
+        what it has. Raises Unknown."""
+        if (ports := self.clients.ports_of(ref)) is not None:
+            if not ports:
+                raise Unknown(f"no port has the address {ref}; `playground ports` lists them")
+            return await self.clients.why(ports)
+        workspace = self.workspace(ref)
+        grid = self.world.grids[workspace.playground]
+        return await self.clients.why((grid, grid.ports[id]) for id in workspace.ports if id in grid.ports)
 
     def workspace(self, ref: str) -> WorkspaceRecord:
         """The workspace that NAME or PLAYGROUND/NAME means. Raises Unknown."""

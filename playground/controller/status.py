@@ -147,6 +147,7 @@ def leases(world: World, playground: str | None = None) -> list[Json]:
                         "playground": name,
                         "workspace": port.workspace,
                         "network": port.network,
+                        "port": port.id,
                         "mac": port.mac,
                         "address": address,
                         "host": binding.active if binding else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,7 +14,9 @@ import msgspec
 from playground.responder.protocol import (
     DATA_PLANE_KEY,
     LINE_LIMIT,
+    Ask,
     Leased,
+    PortTold,
     Problem,
     Update,
     Value,
@@ -23,6 +26,7 @@ from playground.responder.protocol import (
 )
 
 RETRY_S: Final = 0.2
+ASK_S: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +60,9 @@ class Client:
         self._forgotten: set[str] = set()
         self._changed = asyncio.Event()
         self._is_given = False
+        self._writer: asyncio.StreamWriter | None = None
+        self._asked: dict[int, asyncio.Future[tuple[PortTold, ...]]] = {}
+        self._questions = itertools.count()
         self.is_connected = False
         self.problems: Final[dict[str, str]] = {}
         """What is not in effect now, key → cause."""
@@ -87,6 +94,20 @@ class Client:
         self._effective = {key: value for key, value in self._effective.items() if key not in self._forgotten}
         self._changed.set()
 
+    async def ask(self, ports: Iterable[str], timeout_s: float = ASK_S) -> tuple[PortTold, ...]:
+        """What happened at ports, by id. Raises OSError where no responder says."""
+        if self._writer is None:
+            raise ConnectionError("the responder is not connected")
+        id = next(self._questions)
+        answer: asyncio.Future[tuple[PortTold, ...]] = asyncio.get_running_loop().create_future()
+        self._asked[id] = answer
+        try:
+            self._writer.write(encode_line(Update(seq=0, ask=Ask(id=id, ports=tuple(ports)))))
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        finally:
+            del self._asked[id]
+
     @property
     def has_told(self) -> bool:
         """Whether a responder has ever said all that it knows of clients, which comes before its first answer."""
@@ -116,6 +137,7 @@ class Client:
                 await asyncio.sleep(RETRY_S)
                 continue
             self._begin()
+            self._writer = writer
             try:
                 async with asyncio.TaskGroup() as group:
                     telling = group.create_task(self._tell(writer))
@@ -125,7 +147,11 @@ class Client:
                 _log.warning("responder connection failed cause=%s", errors.exceptions[0])
             finally:
                 self.is_connected = False
+                self._writer = None
                 writer.close()
+                for answer in self._asked.values():
+                    if not answer.done():
+                        answer.set_exception(ConnectionError("the responder went"))
             _log.warning("responder went, connecting again socket=%s", self._socket)
             await asyncio.sleep(RETRY_S)
 
@@ -188,6 +214,10 @@ class Client:
                 self._on_leased(report.leased)
             if report.problem is not None:
                 self._problem(report.problem)
+            if report.told is not None:
+                answer = self._asked.get(report.told.id)
+                if answer is not None and not answer.done():
+                    answer.set_result(report.told.ports)
             if report.ack is not None:
                 self._acked = report.ack
                 if self._acked == self._seq and self._told is not None:

@@ -99,6 +99,9 @@ class Responder:
                 self._tell(writer, Report(problem=Problem(key=key, cause=cause)))
             while line := await reader.readline():
                 update = decode_update(line)
+                if update.ask is not None:
+                    self._tell(writer, Report(told=self._service.told(update.ask)))
+                    continue
                 if not updates:  # whoever only looks whether somebody serves says nothing, and is no event
                     _log.info("agent connected keys=%d", len(update.set))
                 updates += 1

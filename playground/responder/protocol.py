@@ -70,8 +70,8 @@ Value = PortScope | View | Name | Records
 
 class Leased(msgspec.Struct, frozen=True, kw_only=True):
     """The last word on a port's lease. Times: seconds since the epoch. until_utc_s: the end of one from a pool; None
-    for the port's own address. router: the default router that its client was told of with the address, "" for none;
-    None where that is not known."""
+    for the port's own address. since_utc_s: since when the client has it without a break. router: the default router
+    that its client was told of with the address, "" for none; None where that is not known."""
 
     port: str
     address: str
@@ -80,6 +80,7 @@ class Leased(msgspec.Struct, frozen=True, kw_only=True):
     kind: LeaseKind
     until_utc_s: float | None = None
     router: str | None = None
+    since_utc_s: float = 0.0
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,13 +90,58 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     cause: str
 
 
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """Agent → responder: what happened at these ports? It is answered by a `Told` with the same id."""
+
+    id: int
+    ports: tuple[str, ...]
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message of a client and what came of it. what: DISCOVER, …, or empty for what could not be read. address:
+    that it named, or was given. outcome: a name of `dhcp.decide.Act` or of `dhcp.reason.Reason`."""
+
+    at_utc_s: float
+    what: str
+    mac: str
+    address: str
+    outcome: str
+
+
+class PortTold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of one port. counts: outcomes since since_utc_s. exchanges: the last ones. lease: the port's own.
+    client_id: hex digits; it, vendor, hostname: as its client said last. pool: leases of clients that nobody
+    declared."""
+
+    port: str
+    since_utc_s: float
+    counts: dict[str, int] = {}
+    exchanges: tuple[Exchange, ...] = ()
+    lease: Leased | None = None
+    lease_s: int = 0
+    seen_utc_s: float | None = None
+    client_id: str = ""
+    vendor: str = ""
+    hostname: str = ""
+    pool: tuple[Leased, ...] = ()
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to an `Ask`; ports that are not answered for here are left out."""
+
+    id: int
+    ports: tuple[PortTold, ...]
+
+
 class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Agent → responder. Values stay undecoded: their key says what they are (`decode_value`)."""
+    """Agent → responder. Values stay undecoded: their key says what they are (`decode_value`). One that asks changes
+    nothing and is not acknowledged."""
 
     seq: int
     set: dict[str, msgspec.Raw] = {}
     delete: tuple[str, ...] = ()
     whole: bool = False
+    ask: Ask | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -104,6 +150,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ack: int | None = None
     leased: Leased | None = None
     problem: Problem | None = None
+    told: Told | None = None
 
 
 DATA_PLANE_KEY: Final = "netns"

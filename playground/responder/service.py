@@ -8,24 +8,31 @@ there are ports, a view's only while there is the view, and all are closed when 
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable
 from typing import Final, assert_never
 
 import msgspec
 
+from dhcp import history
 from dhcp.decide import LeaseKind
 from dhcp.io.journal import Journal
 from dhcp.io.packet import Heard, PacketServer, open_socket
+from dhcp.leases import Lease, State
 from dhcp.scope import PortScope
 from overlay.state import PortId, port_device
 from playground.responder import netns
 from playground.responder.protocol import (
     DATA_PLANE_KEY,
+    Ask,
+    Exchange,
     Leased,
     Name,
+    PortTold,
     Problem,
     Records,
     Report,
+    Told,
     Update,
     View,
     decode_value,
@@ -41,6 +48,36 @@ _log = logging.getLogger(__name__)
 def lease_key(leased: Leased) -> str:
     """A port has one lease a family."""
     return f"{leased.port}/{'v6' if leased.kind is LeaseKind.FORMED else 'v4'}"
+
+
+def _exchange(found: history.Exchange) -> Exchange:
+    return Exchange(
+        at_utc_s=round(found.at_utc_s, 3),
+        what=found.what,
+        mac=found.mac.hex(":"),
+        address=socket.inet_ntoa(found.address) if len(found.address) == 4 and any(found.address) else "",
+        outcome=found.outcome.name,
+    )
+
+
+_KINDS: Final = {
+    State.OFFERED: LeaseKind.OFFERED,
+    State.LEASED: LeaseKind.BOUND,
+    State.DECLINED: LeaseKind.DECLINED,
+    State.RELEASED: LeaseKind.RELEASED,
+}
+
+
+def _pool_lease(port: str, lease: Lease) -> Leased:
+    return Leased(
+        port=port,
+        address=socket.inet_ntoa(lease.address.to_bytes(4, "big")),
+        mac=lease.mac.hex(":"),
+        at_utc_s=round(lease.since_s, 3),
+        kind=_KINDS[lease.state],
+        until_utc_s=round(lease.until_s, 3),
+        since_utc_s=round(lease.since_s, 3),
+    )
 
 
 class Service:
@@ -129,6 +166,31 @@ class Service:
         self._problem(DATA_PLANE_KEY, "")
         _log.info("packet socket opened netns=%s", self._data_plane)
 
+    def told(self, ask: Ask) -> Told:
+        """What happened at ports, for whoever asks why."""
+        return Told(id=ask.id, ports=tuple(filter(None, map(self._told, ask.ports))))
+
+    def _told(self, port: str) -> PortTold | None:
+        device = port_device(PortId(port))
+        history, scope = self.packets.history(device), self.packets.scope(device)
+        if history is None or scope is None:
+            return None
+        client = history.client
+        pool = () if scope.pool is None else self.packets.leases(scope.pool.name)
+        return PortTold(
+            port=port,
+            since_utc_s=history.begun_utc_s,
+            counts={outcome.name: count for outcome, count in history.counts.items()},
+            exchanges=tuple(map(_exchange, history.exchanges)),
+            lease=self.leases.get(f"{port}/v4"),
+            lease_s=0 if scope.v4 is None else scope.v4.lease_s,
+            seen_utc_s=None if client is None else client.seen_utc_s,
+            client_id="" if client is None else client.client_id.hex(),
+            vendor="" if client is None else client.vendor,
+            hostname="" if client is None else client.hostname,
+            pool=tuple(_pool_lease(port, lease) for lease in pool if lease.port == device),
+        )
+
     def close(self) -> None:
         """Closes every socket; the map stays."""
         self.packets.close()
@@ -163,6 +225,10 @@ class Service:
         last = self.leases.get(key)
         if leased.router is None and last is not None and (last.kind, last.address) == (leased.kind, leased.address):
             leased = msgspec.structs.replace(leased, router=last.router)  # it still has what it was told
+        holds = (LeaseKind.BOUND, LeaseKind.FORMED)
+        is_on = last is not None and last.kind in holds and (last.address, last.mac) == (leased.address, leased.mac)
+        since_s = last.since_utc_s if last is not None and is_on else leased.at_utc_s
+        leased = msgspec.structs.replace(leased, since_utc_s=since_s if leased.kind in holds else 0.0)
         is_same = last is not None and msgspec.structs.replace(last, at_utc_s=leased.at_utc_s) == leased
         if last is not None and is_same and 0 <= leased.at_utc_s - last.at_utc_s < REPEAT_S:
             return

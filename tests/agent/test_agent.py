@@ -21,8 +21,9 @@ from playground.agent import agent as agent_module
 from playground.agent.agent import Agent
 from playground.agent.cache import Cache
 from playground.agent.gateways import Gateways
+from playground.questions import Clients, TellClients
 from playground.records import HostRecord, ObservedPort, ObservedWorkspace, workspace_id
-from playground.responder.protocol import Leased, Value, port_key
+from playground.responder.protocol import Leased, PortTold, Problem, Value, port_key
 from playground.view import freeze, host_scope, playground_scope
 from playground.workspaces.drivers.api import Guest
 from playground.workspaces.drivers.memory import Machine, MemoryDriver
@@ -81,6 +82,11 @@ class FakeResponder:
     def answers(self, key: str) -> bool:
         return not self.deaf and key in self.document
 
+    async def ask(self, ports: Iterable[str]) -> tuple[PortTold, ...]:
+        if self.deaf:
+            raise ConnectionError("the responder is not connected")
+        return tuple(PortTold(port=port, since_utc_s=1.0) for port in ports)
+
     async def run(self) -> None:
         await asyncio.Event().wait()
 
@@ -93,12 +99,15 @@ class FakeLink:
         self.workspaces: dict[str, ObservedWorkspace] = {}
         self.problems: tuple[str, ...] = ()
         self.repaired: Mapping[str, int] = {}
+        self.answers: list[wire.Answer] = []
         self.said = asyncio.Condition()
 
     async def run(self) -> None:
         await asyncio.Event().wait()
 
     async def say(self, message: wire.FromAgent) -> bool:
+        if isinstance(message, wire.Answer):
+            self.answers.append(message)
         if isinstance(message, wire.Report):
             if message.whole:
                 self.ports.clear()
@@ -270,6 +279,27 @@ def test_a_lease_of_a_client_that_nobody_declared_is_not_the_ports(tmp_path: Pat
             host.agent.leased(msgspec.structs.replace(told, address="10.0.0.200", until_utc_s=9.0))
             await host.link.until(lambda: P0.id in host.link.ports and host.link.ports[P0.id].leased != ())
             assert host.link.ports[P0.id].leased == P0.addresses[:1]
+
+    run(work())
+
+
+def test_whoever_asks_is_told_of_clients_and_of_what_hinders(tmp_path: Path) -> None:
+    async def work() -> None:
+        host = Host("n1", Machine(), tmp_path)
+        async with running(host):
+            host.agent.problem(Problem(key=port_key(P0.id), cause="bad"))
+            host.agent.problem(Problem(key="port/ffffffffffff", cause="another's"))
+            host.agent.problem(Problem(key="view/atlas", cause="no socket"))
+            await host.agent.said(wire.Ask("q1", TellClients([P0.id])))
+            await host.link.until(lambda: len(host.link.answers) == 1)
+            told = msgspec.json.decode(host.link.answers[0].body, type=Clients)
+            assert told == Clients(
+                [PortTold(port=P0.id, since_utc_s=1.0)], {port_key(P0.id): "bad", "view/atlas": "no socket"}
+            )
+            host.responder.deaf = True
+            await host.agent.said(wire.Ask("q2", TellClients([P0.id])))
+            await host.link.until(lambda: len(host.link.answers) == 2)
+            assert host.link.answers[1].problem == "its responder does not answer: the responder is not connected"
 
     run(work())
 

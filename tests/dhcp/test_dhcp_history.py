@@ -11,7 +11,7 @@ from dhcp.reason import Reason
 
 
 def test_exchanges_are_counted_and_the_last_ones_kept() -> None:
-    history = History()
+    history = History(0.0)
     for second in range(EXCHANGES + 5):
         history.note(float(second), Act.OFFER, MAC_BYTES, a_request(MessageType.DISCOVER), ADDRESS)
     assert history.counts == {Act.OFFER: EXCHANGES + 5}
@@ -20,20 +20,20 @@ def test_exchanges_are_counted_and_the_last_ones_kept() -> None:
 
 
 def test_the_address_that_was_asked_for_is_kept_where_none_was_given() -> None:
-    history = History()
+    history = History(0.0)
     history.note(1.0, Act.NAK, MAC_BYTES, a_request(MessageType.REQUEST, {Code.REQUESTED_ADDRESS: OTHER}))
     assert history.exchanges[-1].address == OTHER
 
 
 def test_what_can_not_be_read_is_kept_with_its_reason() -> None:
-    history = History()
+    history = History(0.0)
     history.note(1.0, Reason.MALFORMED_OPTIONS, MAC_BYTES, None)
     assert history.exchanges[-1].outcome is Reason.MALFORMED_OPTIONS
     assert history.client is None
 
 
 def test_a_client_is_described_by_what_it_said_last_and_never_by_more_than_fits() -> None:
-    history = History()
+    history = History(0.0)
     said = {Code.CLIENT_ID: b"\1" * 255, Code.VENDOR_CLASS: b"udhcp 1.36", Code.HOSTNAME: b"\xffx"}
     history.note(1.0, Act.OFFER, MAC_BYTES, a_request(MessageType.DISCOVER, said))
     history.note(2.0, Reason.FOREIGN_MAC, OTHER, a_request(MessageType.DISCOVER))

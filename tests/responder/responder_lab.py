@@ -248,8 +248,18 @@ class Agent:
                 self.leased.append(leased)
             if problem := said.get("problem"):
                 self.problems[problem["key"]] = problem["cause"]
+            if told := said.get("told"):
+                self._told = told["ports"]
             self._acked = said.get("ack", self._acked)
         return found
+
+    def ask(self, *ports: str) -> list[dict[str, Any]]:
+        """What the responder says of ports."""
+        self._told: list[dict[str, Any]] | None = None
+        self._socket.sendall(msgspec.json.encode({"seq": 0, "ask": {"id": 1, "ports": ports}}) + b"\n")
+        self.hear(lambda: self._told is not None)
+        assert self._told is not None
+        return self._told
 
     def kinds(self, port: str) -> list[str]:
         """What was said of a port's lease, in order."""

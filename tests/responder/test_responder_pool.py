@@ -121,3 +121,27 @@ def test_a_declined_address_rests(agent: Agent, host: Host, a_guest: Callable[[]
         opened.send(said(own, 1))
         opened.send(said(own, 8))  # an INFORM is answered: what comes first is not the answer to the DISCOVER
         assert reply_to(opened, own).yiaddr == ANY
+
+
+def test_whoever_asks_is_told_what_happened_at_a_port(agent: Agent, host: Host, a_guest: Callable[[], Guest]) -> None:
+    guest = a_guest()
+    agent.tell({port_key(guest.port): with_pool(guest)}, whole=True)
+    guest.up()
+    own = frame.mac(guest.mac)
+    with guest.socket() as opened:
+        boot(opened, own)
+        boot(opened, ONE)
+        agent.hear(lambda: len(agent.kinds(guest.port)) == 3)
+    (told,) = agent.ask(guest.port, "0" * 12)
+    assert told["counts"] == {"OFFER": 2, "ACK": 2}
+    assert [(one["what"], one["mac"], one["outcome"]) for one in told["exchanges"]] == [
+        ("DISCOVER", guest.mac, "OFFER"),
+        ("REQUEST", guest.mac, "ACK"),
+        ("DISCOVER", ONE.hex(":"), "OFFER"),
+        ("REQUEST", ONE.hex(":"), "ACK"),
+    ]
+    assert (told["lease"]["address"], told["lease"]["kind"]) == (guest.address, "bound")
+    assert told["lease"]["since_utc_s"] == told["lease"]["at_utc_s"]
+    assert [(lease["address"], lease["mac"], lease["kind"]) for lease in told["pool"]] == [
+        ("10.20.0.200", ONE.hex(":"), "bound")
+    ]

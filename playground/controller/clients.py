@@ -1,0 +1,138 @@
+"""What is known of workspaces' DHCP clients: the records' side, and what the hosts' responders say when they are asked.
+
+Keeps nothing. A host that does not answer leaves its columns empty, and says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from playground.controller import status
+from playground.controller.asking import Asking
+from playground.controller.diagnosis import findings
+from playground.controller.execution import NotPossible
+from playground.controller.world import Grid, World
+from playground.questions import Clients, TellClients
+from playground.records import PortRecord
+from playground.responder.protocol import Exchange, Leased, PortTold
+
+Json = dict[str, Any]
+
+ASK_S = 3.0
+"""How long a host may take: its responder answers in milliseconds."""
+
+
+class ClientsAsked:
+    """One controller's."""
+
+    def __init__(self, world: World, asking: Asking) -> None:
+        self._world = world
+        self._asking = asking
+
+    async def leases(self, playground: str | None) -> list[Json]:
+        """Every IPv4 address that is offered to a port, and every lease of a pool: who, what, since, until, client."""
+        rows = status.leases(self._world, playground)
+        told, _ = await self._told({row["port"]: row["host"] for row in rows if row["host"] is not None})
+        found = []
+        for row in rows:
+            known = told.get(row["port"])
+            found.append(row | _columns(known, None if known is None else known.lease))
+            for lease in known.pool if known is not None else ():
+                more = {"address": lease.address, "mac": lease.mac, "state": lease.kind.value}
+                found.append(row | more | _columns(None, lease))
+        return found
+
+    async def why(self, ports: Iterable[tuple[Grid, PortRecord]]) -> list[Json]:
+        """What is to be said of ports: sentences, counts, the last exchanges."""
+        wanted = list(ports)
+        seen = {port.id: status.port_state(self._world, grid, port) for grid, port in wanted}
+        told, problems = await self._told({id: host for id, (host, _, _) in seen.items() if host is not None})
+        now_utc_s = time.time()
+        found = []
+        for _, port in wanted:
+            host, state, cause = seen[port.id]
+            known, hinders = told.get(port.id), problems.get(host or "", {})
+            if isinstance(hinders, NotPossible):
+                said = [f"its host can't be asked: {hinders}"]
+                said += findings(port, state, cause, None, {}, now_utc_s)[: 0 if state == "forwarding" else 1]
+            else:
+                said = findings(port, state, cause, known, hinders, now_utc_s)
+            found.append(
+                {
+                    "playground": port.playground,
+                    "workspace": port.workspace,
+                    "network": port.network,
+                    "host": host,
+                    "mac": port.mac,
+                    "addresses": list(port.addresses),
+                    "state": state,
+                    "findings": said,
+                    "counts": {} if known is None else known.counts,
+                    "exchanges": [] if known is None else [_exchange(one) for one in known.exchanges],
+                }
+                | _columns(known, None if known is None else known.lease)
+            )
+        return found
+
+    def ports_of(self, text: str) -> list[tuple[Grid, PortRecord]] | None:
+        """The ports that have an address, in whichever playground; None for what is no address."""
+        try:
+            wanted = str(ipaddress.ip_address(text))
+        except ValueError:
+            return None
+        return [
+            (grid, port)
+            for _, grid in sorted(self._world.grids.items())
+            for port in grid.ports.values()
+            if wanted in port.addresses
+        ]
+
+    async def _told(self, hosts: dict[str, str]) -> tuple[dict[str, PortTold], dict[str, dict[str, str] | NotPossible]]:
+        """What hosts say, by port; and what hinders answers there, by host. hosts: of each port."""
+        by_host: dict[str, list[str]] = {}
+        for port, host in hosts.items():
+            by_host.setdefault(host, []).append(port)
+        told: dict[str, PortTold] = {}
+        problems: dict[str, dict[str, str] | NotPossible] = {}
+
+        async def ask(host: str, ports: list[str]) -> None:
+            try:
+                answer = await self._asking.ask(host, TellClients(ports), Clients, ASK_S)
+            except NotPossible as error:
+                problems[host] = error
+                return
+            problems[host] = answer.problems
+            told.update((one.port, one) for one in answer.ports)
+
+        await asyncio.gather(*(ask(host, ports) for host, ports in by_host.items()))
+        return told, problems
+
+
+def _columns(told: PortTold | None, lease: Leased | None) -> Json:
+    """since and until: of the lease; seen: when the client was heard last. Seconds since the epoch, or None."""
+    since = until = None
+    if lease is not None and lease.since_utc_s:
+        since = lease.since_utc_s
+        until = lease.until_utc_s if told is None else lease.at_utc_s + told.lease_s
+    return {
+        "since": since,
+        "until": until,
+        "client_id": "" if told is None else told.client_id,
+        "vendor": "" if told is None else told.vendor,
+        "hostname": "" if told is None else told.hostname,
+        "seen": None if told is None else told.seen_utc_s,
+    }
+
+
+def _exchange(one: Exchange) -> Json:
+    return {
+        "at": one.at_utc_s,
+        "what": one.what,
+        "mac": one.mac,
+        "address": one.address,
+        "outcome": one.outcome.lower(),
+    }

@@ -1,0 +1,140 @@
+"""What hosts say of clients, put beside the records; and what is shown where they don't say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from dhcp.decide import LeaseKind
+from playground.controller.clients import ClientsAsked
+from playground.controller.execution import NotPossible
+from playground.controller.world import World
+from playground.questions import Clients, TellClients
+from playground.records import (
+    AliveRecord,
+    BindingRecord,
+    HostRecord,
+    NetworkRecord,
+    ObservedPort,
+    PlaygroundRecord,
+    PortRecord,
+    WorkspaceRecord,
+    encode,
+    key_of,
+)
+from playground.responder.protocol import Leased, PortTold
+from playground.store.api import Put
+from playground.store.memory import MemoryStore
+
+ID = "000000000001"
+RECORDS = (
+    HostRecord(name="n1", site="lab", underlay="192.0.2.1"),
+    AliveRecord(host="n1", session="s"),
+    PlaygroundRecord(name="lab", text="", file="lab.yaml", change="c"),
+    NetworkRecord(
+        playground="lab", name="grid", id="g", vni=1, mtu=1450, subnets=("10.0.0.0/24",), gateways=("10.0.0.1",)
+    ),
+    WorkspaceRecord(playground="lab", name="w", id="w", driver="netns", ports=(ID,), host="n1"),
+    PortRecord(
+        playground="lab", workspace="w", network="grid", network_id="g", id=ID, mac="02:00:00:00:00:01",
+        addresses=("10.0.0.5",),
+    ),
+    BindingRecord(port=ID, playground="lab", workspace="w", active="n1", source="n1"),
+    ObservedPort(port=ID, host="n1", generation=1, programmed="forwarding", leased=("10.0.0.5",)),
+)  # fmt: skip
+
+
+class FakeAsking:
+    """One host's answer, or why there is none."""
+
+    def __init__(self, answer: Clients | NotPossible) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, Any]] = []
+
+    async def ask(self, host: str, question: TellClients, kind: type, timeout_s: float) -> Clients:
+        self.asked.append((host, question))
+        if isinstance(self.answer, NotPossible):
+            raise self.answer
+        return self.answer
+
+
+def asked(answer: Clients | NotPossible, work: Callable[[ClientsAsked], Awaitable[Any]]) -> Any:
+    async def whole() -> Any:
+        store = MemoryStore()
+        await store.commit([], [Put(key_of(record), encode(record)) for record in RECORDS])
+        world = World(store)
+        await world.load()
+        try:
+            return await work(ClientsAsked(world, FakeAsking(answer)))  # type: ignore[arg-type]
+        finally:
+            await store.close()
+
+    return asyncio.run(whole())
+
+
+def a_lease(**changes: Any) -> Leased:
+    lease = Leased(
+        port=ID, address="10.0.0.5", mac="02:00:00:00:00:01", at_utc_s=100.0, kind=LeaseKind.BOUND, since_utc_s=50.0
+    )
+    return msgspec.structs.replace(lease, **changes)
+
+
+TOLD = PortTold(
+    port=ID,
+    since_utc_s=1.0,
+    counts={"ACK": 1},
+    lease=a_lease(),
+    lease_s=600,
+    seen_utc_s=100.0,
+    client_id="01",
+    vendor="v",
+)
+
+
+def test_a_lease_has_its_times_and_its_client() -> None:
+    (row,) = asked(Clients([TOLD], {}), lambda clients: clients.leases(None))
+    assert (row["address"], row["state"], row["since"], row["until"]) == ("10.0.0.5", "bound", 50.0, 700.0)
+    assert (row["client_id"], row["vendor"], row["seen"]) == ("01", "v", 100.0)
+
+
+def test_leases_of_clients_that_nobody_declared_stand_beside_their_ports() -> None:
+    stranger = a_lease(address="10.0.0.200", mac="02:00:00:00:99:99", until_utc_s=900.0, kind=LeaseKind.DECLINED)
+    told = msgspec.structs.replace(TOLD, pool=(stranger,))
+    own, other = asked(Clients([told], {}), lambda clients: clients.leases("lab"))
+    assert own["address"] == "10.0.0.5"
+    assert (other["address"], other["mac"], other["state"], other["until"]) == (
+        "10.0.0.200",
+        "02:00:00:00:99:99",
+        "declined",
+        900.0,
+    )
+
+
+def test_a_host_that_does_not_answer_leaves_its_columns_empty() -> None:
+    (row,) = asked(NotPossible("host n1 is gone"), lambda clients: clients.leases(None))
+    assert (row["state"], row["since"], row["seen"], row["vendor"]) == ("bound", None, None, "")
+
+
+def why(answer: Clients | NotPossible) -> Any:
+    return asked(answer, lambda clients: clients.why(clients.ports_of("10.0.0.5") or []))
+
+
+def test_why_says_what_its_host_has_seen() -> None:
+    (row,) = why(Clients([TOLD], {"view/lab": "no socket"}))
+    assert row["findings"][-1] == "names are not answered on its host: no socket"
+    assert (row["workspace"], row["counts"]) == ("w", {"ACK": 1})
+
+
+def test_why_says_that_its_host_can_not_be_asked() -> None:
+    (row,) = why(NotPossible("host n1 is gone"))
+    assert row["findings"] == ["its host can't be asked: host n1 is gone"]
+
+
+def test_what_is_no_address_is_none_and_nobodys_address_is_nobodys() -> None:
+    async def found(clients: ClientsAsked) -> Any:
+        return clients.ports_of("w"), clients.ports_of("10.0.0.6")
+
+    assert asked(NotPossible(""), found) == (None, [])
