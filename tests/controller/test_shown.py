@@ -33,7 +33,7 @@ from policies.codec import PackedPolicy
 
 HOSTS = ("n1", "n2", "n3")
 GRIDS = ("a", "b")
-NAMES = ("u", "v")
+NAMES = ("u", "v", "@wan")
 
 hosts = st.sampled_from(HOSTS)
 grids = st.sampled_from(GRIDS)

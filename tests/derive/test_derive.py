@@ -56,6 +56,25 @@ def a_port(index: int, network: NetworkRecord) -> PortRecord:
     )
 
 
+def a_leg(network: NetworkRecord) -> PortRecord:
+    """The gateway `wan` on a network."""
+    return PortRecord(
+        playground=network.playground,
+        workspace="@wan",
+        network=network.name,
+        network_id=network.id,
+        id=port_id(network.playground, "@wan", network.name),
+        mac="02:00:00:00:00:99",
+        addresses=("10.0.0.99", "fd00::99"),
+    )
+
+
+def a_gateway(leg: PortRecord, host: str) -> WorkspaceRecord:
+    """The gateway of one leg, as it is placed."""
+    id = workspace_id(leg.playground, "@wan")
+    return WorkspaceRecord(playground=leg.playground, name="@wan", id=id, driver="nat", ports=(leg.id,), host=host)
+
+
 def a_binding(port: PortRecord, host: str) -> BindingRecord:
     return BindingRecord(port=port.id, playground=port.playground, workspace=port.workspace, active=host, source=host)
 
@@ -256,7 +275,10 @@ EDITS = st.tuples(
     st.integers(0, 4),
     st.sampled_from(HOSTS),
     st.sampled_from(
-        ["port", "bind", "unbind", "move", "address", "workspace", "adopt", "leave", "network", "mtu", "host", "forget"]
+        (
+            *("port", "bind", "unbind", "move", "address", "workspace", "adopt", "leave", "network", "mtu", "host"),
+            *("forget", "gateway", "leg", "no leg", "routed"),
+        )
     ),
 )
 
@@ -298,6 +320,17 @@ def edit(view: View, network: NetworkRecord, index: int, host: str, kind: str) -
             view.take(Changed("site", 2, [HostRecord(name=host, site="lab", underlay=f"192.0.2.{50 + index}")], []))
         case "forget":
             view.take(Leave(scope))
+        case "gateway":
+            leg = a_leg(network)
+            view.take(Changed(scope, 2, [*entered, leg, a_binding(leg, host)], []))
+            view.take(Changed(own, 2, [a_gateway(leg, host)], []))
+        case "leg":
+            leg = msgspec.structs.replace(a_leg(network), mac=f"02:00:00:00:01:{index:02x}")
+            view.take(Changed(scope, 2, [*entered, leg], []))
+        case "no leg":
+            view.take(Changed(scope, 2, [], [f"port/{port.playground}/@wan/{port.network}"]))
+        case "routed":
+            view.take(Changed(scope, 2, [*entered, msgspec.structs.replace(port, router="wan")], []))
 
 
 @settings(max_examples=120, deadline=None)
