@@ -119,6 +119,15 @@ def _conntrack() -> None:
     _run(["nft", "-f", "-"], rules)
 
 
+def _translation() -> None:
+    rules = (
+        "table inet u { chain a { type nat hook postrouting priority srcnat; ip daddr 192.0.2.1 masquerade; }; "
+        "chain b { type filter hook prerouting priority 0; fib daddr type local drop; }; "
+        "chain c { type filter hook forward priority 0; reject with icmpx admin-prohibited; }; }"
+    )
+    _run(["nft", "-f", "-"], rules)
+
+
 def _br_netfilter() -> None:
     if not Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists():
         raise OSError(errno.ENOENT, "net.bridge.bridge-nf-call-iptables does not exist")
@@ -153,6 +162,12 @@ _ATTEMPTS: list[tuple[str, Callable[[], None], bool, str]] = [
     ("packet sockets", _packet_socket, True, "Load the module: modprobe af_packet."),
     ("nftables", _nft, True, "Install the package nftables, and load the module: modprobe nf_tables."),
     ("connection tracking", _conntrack, False, "Load the module: modprobe nf_conntrack; stateful policies need it."),
+    (
+        "address translation",
+        _translation,
+        False,
+        "Load the modules: modprobe -a nft_masq nft_fib_inet nft_reject_inet; gateways need them.",
+    ),
     ("br_netfilter", _br_netfilter, False, "Load the module: modprobe br_netfilter; stateful policies need it."),
     ("tap devices", _tun, False, "Load the module (modprobe tun) and allow access to /dev/net/tun; VMs need it."),
 ]

@@ -19,6 +19,11 @@ def is_open(version: int) -> bool:
     return _read(_ROOT / _ALL[version]) == "1"
 
 
+def has_switch(version: int) -> bool:
+    """Whether this kernel can forward for single devices in this IP version."""
+    return _switch(version, "lo").exists()
+
+
 def shut(version: int, devices: Collection[str]) -> set[str]:
     """Those of the devices that forward nothing that comes in by them."""
     if version == 6 and is_open(6):

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from playground.doctor import kernel, packages, underlay
+from playground.doctor import kernel, packages, underlay, world
 from playground.doctor.check import Check, FixFailed
 
 __all__ = ["Check", "FixFailed", "checks", "fix", "why_no_sandbox"]
@@ -19,7 +19,7 @@ OLDEST_PYTHON = (3, 11)
 
 def checks(*, for_tests: bool = False) -> list[Check]:
     """Everything that the software needs, tried rather than guessed. for_tests: what only the suite needs, too."""
-    return [_python(), *packages.checks(for_tests), *kernel.checks(), *underlay.checks()]
+    return [_python(), *packages.checks(for_tests), *kernel.checks(), *underlay.checks(), *world.checks()]
 
 
 def fix(*, for_tests: bool = False, say: Callable[[str], None] = print) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from overlay.kernel import namespaces
 from playground import doctor
-from playground.doctor import kernel, packages, underlay
+from playground.doctor import kernel, packages, underlay, world
 from playground.doctor.__main__ import main
 from playground.doctor.packages import Tool
 
@@ -50,6 +50,31 @@ def test_every_check_that_fails_says_what_to_do() -> None:
 def test_what_a_sandbox_needs_works_where_namespaces_do() -> None:
     found = {check.name: check.ok for check in kernel.checks()}
     assert all(found[name] for name in ("namespaces", "bridge", "veth", "vxlan", "packet sockets"))
+
+
+@pytest.mark.system
+def test_what_would_stop_a_gateway_is_said_with_its_remedy(tmp_path: Path) -> None:
+    def look(commands: str) -> doctor.Check:
+        for command in commands.splitlines():
+            subprocess.run(command, shell=True, check=True)
+        [check] = world.checks()
+        return check
+
+    way = "ip link add un0 type veth\nip link set un0 up\nip addr add 192.0.2.9/24 dev un0\n"
+    way += "ip route add default via 192.0.2.1"
+    strict = "nft add table ip t\nnft add chain ip t FORWARD '{ type filter hook forward priority 0; policy drop; }'"
+    accepts = "nft add rule ip t FORWARD iifname '\"gw*\"' accept"
+    fd = namespaces.create("doctored", lambda: None, tmp_path)
+    try:
+        seen = [namespaces.inside(fd, lambda commands=commands: look(commands)) for commands in (way, strict, accepts)]
+    finally:
+        os.close(fd)
+        namespaces.remove("doctored", tmp_path)
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
+    assert [check.ok for check in seen] == [True, False, True]
+    assert "IPv4 by un0, no default route for IPv6" in seen[0].detail
+    assert "ip t" in seen[1].detail and "gw*" in seen[1].remedy
+    assert all(check.is_optional for check in seen)
 
 
 @pytest.mark.system

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from overlay_lab import NET, Lab, a_port, eventually, mac, port_id
+from overlay_lab import NET, Lab, a_port, mac, port_id
 
 from overlay.gateways import UPLINK, Gateway, GatewayLeg, uplink_device
 from overlay.kernel.apply import DataPlane
 from overlay.kernel.gateways import GatewayPlane, GatewayStatus
 from overlay.mac import link_local
 from overlay.state import HostState, Network
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("permitted")]
 
@@ -100,7 +101,7 @@ def begun(outside: Outside) -> Outside:
 
 
 def test_a_guest_reaches_the_world_in_both_families(begun: Outside) -> None:
-    assert begun.reaches_the_world()
+    assert eventually(begun.reaches_the_world)
 
 
 def test_what_is_as_it_should_be_is_left_alone(begun: Outside) -> None:
@@ -183,7 +184,7 @@ def test_a_foreign_table_that_drops_is_named_and_left_alone(begun: Outside) -> N
         lab.run("h1", 'nft add rule ip strict FORWARD iifname "gw*" accept')
         lab.run("h1", 'nft add rule ip strict FORWARD oifname "gw*" accept')
         assert begun.begin() == GatewayStatus()
-        assert begun.reaches_the_world()
+        assert eventually(begun.reaches_the_world)
     finally:
         lab.run("h1", "nft delete table ip strict")
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from site_lab import CLIENT_PYTHON, MakeSite, Site, eventually
+from site_lab import CLIENT_PYTHON, MakeSite, Site
 
 from playground import sandbox
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 
