@@ -33,11 +33,14 @@ _NO_DHCP_4: Final = "@th,16,16 & 0xfff8 != 0x40"
 _NO_DHCP_6: Final = "@th,16,16 & 0xfffe != 0x0222"
 """Neither 546 nor 547."""
 
-_UDP_6, _TCP_6 = "@nh,48,8 17", "@nh,48,8 6"
-"""Directly behind an IPv6 header."""
-
 _TO_ONE: Final = "meta pkttype other"
 """Unicast on its way through the bridge; checked before the frame's bytes, since it costs least."""
+
+_IPV4: Final = f"@nh,0,8 0x45 {_TO_ONE} {_NO_DHCP_4}"
+"""Without options. What fails by the first byte, as IPv6 does, has cost little."""
+
+_UDP_6, _TCP_6 = f"@nh,48,8 17 {_TO_ONE} {_NO_DHCP_6}", f"@nh,48,8 6 {_TO_ONE} @th,0,16 != 0"
+"""Directly behind an IPv6 header; there are ports only where the packet's lengths fit."""
 
 
 def parts(ports: Iterable[GuardedPort], tunnels: Iterable[GuardedTunnel]) -> dict[Hashable, Part]:
@@ -58,12 +61,12 @@ def of_port(port: GuardedPort) -> Part:
     own = port.station.own()
     four = [_bits(address) for address in own if address.version == 4]
     six = [_bits(address) for address in own if address.version == 6 and not address.is_link_local]
-    # What most frames of another kind fail by comes first, what costs most last. That is reading the Ethernet header,
-    # so its source and type, 8 bytes side by side, are one look.
+    allowed = {first.version for first, _ in port.station.ranges()}
+    # What costs most comes last: reading the Ethernet header. Its source and type, 8 bytes side by side, are one look.
     says = [
-        *(f"@nh,0,8 0x45 {_TO_ONE} @nh,96,32 {bits} {_NO_DHCP_4} @ll,48,64 {mac}0800 accept" for bits in four),
-        *(f"{_UDP_6} {_TO_ONE} @nh,64,128 {bits} {_NO_DHCP_6} @ll,48,64 {mac}86dd accept" for bits in six),
-        *(f"{_TCP_6} {_TO_ONE} @th,0,16 != 0 @nh,64,128 {bits} @ll,48,64 {mac}86dd accept" for bits in six),
+        *(f"{_IPV4} @nh,96,32 {bits} @ll,48,64 {mac}0800 accept" for bits in four),
+        *(f"{kind} @nh,64,128 {bits} @ll,48,64 {mac}86dd accept" for kind in (_UDP_6, _TCP_6) for bits in six),
+        *(rule for version in sorted(allowed) for rule in _listed(version, rules.RANGES[version])),
         "jump check",
         f"{rules.GROUP} limit rate over {GROUP_PER_S}/second burst {GROUP_BURST} packets {rules.drop(Reason.FLOOD)}",
         "accept",
@@ -71,6 +74,7 @@ def of_port(port: GuardedPort) -> Part:
     hears = [
         *(f"@nh,0,8 0x45 @nh,128,32 {bits} @ll,0,48 {mac} accept" for bits in four),
         *(f"meta protocol ip6 @nh,192,128 {bits} @ll,0,48 {mac} accept" for bits in six),
+        *(f"{rules.DESTINED[version]} @{rules.RANGES[version]} accept" for version in sorted(allowed)),
         "goto towards",
     ]
     chains = {
@@ -82,14 +86,8 @@ def of_port(port: GuardedPort) -> Part:
 
 def of_tunnel(device: str, subnets: tuple[str, ...]) -> Part:
     """What a VXLAN device has besides the stations behind it."""
-    station = f"{rules.SOURCE} . @nh,64,128 @{rules.PAIRS[6]}"
-    says = (
-        f"@nh,0,8 0x45 {_TO_ONE} {_NO_DHCP_4} @ll,96,16 0x0800 {rules.SOURCE} . ip saddr @{rules.PAIRS[4]} accept",
-        f"{_UDP_6} {_TO_ONE} {_NO_DHCP_6} @ll,96,16 0x86dd {station} accept",
-        f"{_TCP_6} {_TO_ONE} @ll,96,16 0x86dd {station} accept",
-        "jump check",
-        "accept",
-    )
+    listed = [_listed(version, names[version]) for version in (4, 6) for names in (rules.PAIRS, rules.RANGES)]
+    says = (*(rule for some in listed for rule in some), "jump check", "accept")
     chains = {f"from_{device}": Chain(says, _HOOK.format("ingress", device))}
     return Part(chains, elements=_elements(device, None, subnets))
 
@@ -97,6 +95,14 @@ def of_tunnel(device: str, subnets: tuple[str, ...]) -> Part:
 def of_station(device: str, station: Station) -> Part:
     """A station behind a VXLAN device."""
     return Part(elements=_elements(device, station, ()))
+
+
+def _listed(version: int, name: str) -> tuple[str, ...]:
+    """The common cases of what comes from a MAC and an address that are in a set together."""
+    if version == 4:
+        return (f"{_IPV4} @ll,96,16 0x0800 {rules.SOURCE} . ip saddr @{name} accept",)
+    source = f"@ll,96,16 0x86dd {rules.SOURCE} . @nh,64,128 @{name}"
+    return f"{_UDP_6} {source} accept", f"{_TCP_6} {source} accept"
 
 
 def _elements(device: str, station: Station | None, subnets: tuple[str, ...]) -> dict[str, Mapping[str, str]]:

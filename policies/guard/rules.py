@@ -27,6 +27,9 @@ GROUP: Final = "@ll,7,1 1"
 SOURCE, DESTINATION = "iifname . @ll,48,48", "oifname . @ll,0,48"
 """What a frame is looked up by: the device that it came in by, or goes out by, and the station's MAC there."""
 
+DESTINED: Final = {4: f"{DESTINATION} . ip daddr", 6: f"meta protocol ip6 {DESTINATION} . @nh,192,128"}
+"""... and the address, by version."""
+
 MACS, BROADCASTS = "macs", "broadcasts"
 PAIRS: Final = {4: "pairs4", 6: "pairs6"}
 RANGES: Final = {4: "ranges4", 6: "ranges6"}
@@ -160,8 +163,7 @@ _CHAINS: Final = {
         f"{GROUP} accept",
         f"{DESTINATION} != @{MACS} {drop(Reason.OTHER_MAC)}",
         f"@ll,48,48 {_SERVICE} accept",  # answers of DHCP go to addresses that the client has not yet
-        *_known(f"{DESTINATION} . ip daddr", 4, "accept"),
-        *_known(f"meta protocol ip6 {DESTINATION} . @nh,192,128", 6, "accept"),
+        *(rule for version, destined in DESTINED.items() for rule in _known(destined, version, "accept")),
         "arp daddr ip 0.0.0.0 accept",  # the answer to a probe
         *_known(f"{DESTINATION} . arp daddr ip", 4, "accept"),
         drop(Reason.OTHER_ADDRESS),
