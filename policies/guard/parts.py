@@ -19,8 +19,8 @@ TABLE: Final = ("netdev", "playground_guard")
 
 GROUP_PER_S: Final = 256
 """Broadcasts and multicasts that a port may send, packets a second, in the long run. Each becomes a copy for every port
-of the network on every host: at 1000 ports 256000 copies a second, which takes a tenth of a core of each of 50 hosts.
-Voting, routing and time protocols send some tens; multicast media wants a network of its own, and no policy."""
+of the network, at 1.2 µs a copy (measured): a guest that never stops takes 3 % of a core where 100 ports are. What
+finds neighbours, names, services and routers stays far below; media by multicast does not, and would drown others."""
 
 GROUP_BURST: Final = 1024
 """... and at once, packets: a neighbour table holds that many (`gc_thresh3`, arp(7)), and one who fills it at once asks

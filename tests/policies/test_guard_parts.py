@@ -168,3 +168,10 @@ def _allowed(station: Station) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def test_what_is_no_mac_address_or_prefix_is_refused(station: Station) -> None:
     with pytest.raises(ValueError):
         of_port(GuardedPort("pg1", station))
+
+
+def test_the_docs_say_what_each_counter_counts() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "guard.md").read_text().splitlines()
+    rows = [f"| `{reason.counter}` | {reason.value} |" for reason in Reason]
+    first = told.index(rows[0])
+    assert told[first : first + len(rows) + 1] == [*rows, ""]
