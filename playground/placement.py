@@ -1,13 +1,13 @@
 """Pure. Which host a workspace goes to. Decides only for workspaces without a host; moves nobody.
 
-Order of reasons: the pin or selector, the driver, declared capacity; among the hosts that are left, the one with the
-fewest workspaces of the same playground, then with the fewest of all, then the first by name.
+Order of reasons: the pin or selector, the driver, policies, declared capacity; among the hosts that are left, the one
+with the fewest workspaces of the same playground, then with the fewest of all, then the first by name.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from playground.records import HostRecord, WorkspaceRecord
@@ -19,13 +19,15 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """A host and what is placed on it: placed counts workspaces by playground, used_* is what those declare in all."""
+    """A host and what is placed on it: placed counts workspaces by playground, used_* is what those declare in all.
+    cannot_police: why it enforces no policies, "" when it does."""
 
     record: HostRecord
     is_up: bool
     used_cpus: float = 0.0
     used_memory_mib: int = 0
     placed: Mapping[str, int] = field(default_factory=dict)
+    cannot_police: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,11 @@ def may_be_on(workspace: WorkspaceRecord, host: HostRecord) -> bool:
     return workspace.pin == workspace.overridden or allows(workspace.pin, host)
 
 
-def place(workspaces: Sequence[WorkspaceRecord], hosts: Sequence[HostView]) -> dict[tuple[str, str], str | Refusal]:
-    """A host's name or a Refusal for each workspace, by (playground, name).
+def place(
+    workspaces: Sequence[WorkspaceRecord], hosts: Sequence[HostView], policed: Container[str] = ()
+) -> dict[tuple[str, str], str | Refusal]:
+    """A host's name or a Refusal for each workspace, by (playground, name). policed: playgrounds whose policies a host
+    has to enforce.
 
     The result does not depend on the order of either argument. Those who may go to few hosts (pins, selectors) choose
     before those who may go anywhere, large ones before small ones, then by name.
@@ -87,7 +92,7 @@ def place(workspaces: Sequence[WorkspaceRecord], hosts: Sequence[HostView]) -> d
     }
     answers: dict[tuple[str, str], str | Refusal] = {}
     for workspace in sorted(workspaces, key=_urgency):
-        answers[workspace.playground, workspace.name] = _place_one(workspace, rooms)
+        answers[workspace.playground, workspace.name] = _place_one(workspace, rooms, workspace.playground in policed)
     return answers
 
 
@@ -107,7 +112,7 @@ def _natural(name: str) -> tuple[str, int, str]:
     return (stem, int(number), name) if stem and number.isdecimal() else (name, -1, name)
 
 
-def _place_one(workspace: WorkspaceRecord, rooms: Mapping[str, _Room]) -> str | Refusal:
+def _place_one(workspace: WorkspaceRecord, rooms: Mapping[str, _Room], is_policed: bool) -> str | Refusal:
     if not rooms:
         return Refusal("the site has no hosts; start an agent on one")
     pin: str | Selector | None = workspace.pin
@@ -125,7 +130,7 @@ def _place_one(workspace: WorkspaceRecord, rooms: Mapping[str, _Room]) -> str | 
             isinstance(pin, Selector) and not pin.matches(room.view.record.labels)
         ):
             causes.setdefault(f"not selected by {workspace.pin}", []).append(name)
-        elif cause := _misfit(workspace, room):
+        elif cause := _misfit(workspace, room, is_policed):
             causes.setdefault(cause, []).append(name)
         elif best is None or _load(room, workspace) < _load(best, workspace):
             best = room
@@ -143,7 +148,7 @@ def _load(room: _Room, workspace: WorkspaceRecord) -> tuple[int, int]:
     return room.of_playground[workspace.playground], room.total
 
 
-def _misfit(workspace: WorkspaceRecord, room: _Room) -> str | None:
+def _misfit(workspace: WorkspaceRecord, room: _Room, is_policed: bool) -> str | None:
     """Why a host can't take a workspace now, or None."""
     host = room.view.record
     if not room.view.is_up:
@@ -151,6 +156,8 @@ def _misfit(workspace: WorkspaceRecord, room: _Room) -> str | None:
     if all(driver.name != workspace.driver for driver in host.drivers):
         offered = ", ".join(driver.name for driver in host.drivers) or "none"
         return f"has no driver {workspace.driver} (offers {offered})"
+    if is_policed and room.view.cannot_police:
+        return f"can't enforce policies: {room.view.cannot_police}"
     if workspace.cpus and host.cpus is not None and room.cpus + workspace.cpus > host.cpus + _SLACK:
         return f"{max(0.0, host.cpus - room.cpus):g} of {host.cpus:g} cpus free, {workspace.cpus:g} wanted"
     if (

@@ -6,13 +6,14 @@ Decides nothing: `playground.admit` does, and shows its decision by these steps.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dhcp import catalogue
 from dhcp.scope import Boot
 from playground.gateways import DRIVER, gateway_name, object_name
-from playground.records import NetworkRecord, PortRecord, WorkspaceRecord
+from playground.policy_words import policy_change, policy_text
+from playground.records import NetworkRecord, PolicyRecord, PortRecord, WorkspaceRecord
 from playground.spec.names import BUILT_IN_LABELS
 from playground.spec.peers import DECLARED
 
@@ -30,15 +31,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """One playground's records at one time. networks and workspaces by name, ports by id."""
+    """One playground's records at one time. networks, workspaces and policies by name, ports by id."""
 
     networks: Mapping[str, NetworkRecord]
     workspaces: Mapping[str, WorkspaceRecord]
     ports: Mapping[str, PortRecord]
+    policies: Mapping[str, PolicyRecord] = field(default_factory=dict)
 
 
-def steps(before: Grid, after: Grid) -> tuple[Step, ...]:
-    """Networks, then workspaces, in the order of `after`; what is removed comes last."""
+def steps(before: Grid, after: Grid, called: Mapping[str, str] | None = None) -> tuple[Step, ...]:
+    """Networks, workspaces, then policies, in the order of `after`; what is removed comes last.
+
+    called: what people call policies, by the names of their records, where that is another name.
+    """
     found: list[Step] = []
     for name, network in after.networks.items():
         _add(found, f"network {name}", _network_facts(before.networks.get(name)), _network_facts(network))
@@ -47,6 +52,14 @@ def steps(before: Grid, after: Grid) -> tuple[Step, ...]:
             continue
         facts = _workspace_facts(before, name), _workspace_facts(after, workspace.name)
         _add(found, object_name(name), *facts, "restarts it" if _restarts(before, after, name) else "")
+    for name, policy in after.policies.items():
+        old = before.policies.get(name)
+        if old is None:
+            found.append(Step("create", f"policy {(called or {}).get(name, name)}", policy_text(policy.body)))
+        elif old.body != policy.body:
+            found.append(Step("change", f"policy {name}", policy_change(old.body, policy.body)))
+    for name in before.policies.keys() - after.policies.keys():
+        found.append(Step("remove", f"policy {name}", policy_text(before.policies[name].body)))
     for name in before.workspaces.keys() - after.workspaces.keys():
         host = before.workspaces[name].host
         found.append(Step("remove", object_name(name), f"on {host}" if host else "not placed"))

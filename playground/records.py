@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -21,6 +23,12 @@ SCHEMA = 2
 
 SITE_POLICIES = "@site"
 """Stands for the playground in records of the site's own policies; no playground's name begins so."""
+
+LARGEST = 1_000_000
+"""Most bytes of one record: with its key it fits a commit of every engine."""
+
+Files = Mapping[str, Sequence[tuple[str, str]]]
+"""Pattern → the files that it matched, as (name, text), in order."""
 
 
 class RecordTooNew(Exception):
@@ -171,6 +179,15 @@ class PolicyRecord(_Record, frozen=True, kw_only=True, tag="policy"):
     body: PackedPolicy
 
 
+class PoliciesRecord(_Record, frozen=True, kw_only=True, tag="policies"):
+    """The change that wrote or deleted policies last, committed with the last of them: a host that has converged to its
+    revision has them all, also those that are gone. playground: as in PolicyRecord."""
+
+    schema: int = 2
+    playground: str
+    change: str
+
+
 class BindingRecord(_Record, frozen=True, kw_only=True, tag="binding"):
     """Where a port is: the value of `claim/active/PORT`, so that only one host can ever be active.
 
@@ -203,14 +220,26 @@ class ClaimRecord(_Record, frozen=True, kw_only=True, tag="claim"):
 
 
 class PlaygroundRecord(_Record, frozen=True, kw_only=True, tag="playground"):
-    """The root pointer of one playground: the accepted file, whole. state "removing" is rolled forward to nothing."""
+    """The root pointer of one playground: the accepted file, whole, with those that it includes. state "removing" is
+    rolled forward to nothing.
 
+    more: the included files, as `pack_files` makes it; "" where there are none.
+    """
+
+    schema: int = 2
     name: str
     text: str
     file: str
+    more: bytes = b""
     change: str
     generation: int = 1
     state: Literal["present", "removing"] = "present"
+
+    @property
+    def included(self) -> Files:
+        """The included files, by the pattern that matched them. Raises zlib.error or msgspec.DecodeError for what
+        `pack_files` never made."""
+        return _files.decode(zlib.decompress(self.more)) if self.more else {}
 
 
 class ChangeRecord(_Record, frozen=True, kw_only=True, tag="change"):
@@ -313,6 +342,7 @@ Record = (
     | WorkspaceRecord
     | PortRecord
     | PolicyRecord
+    | PoliciesRecord
     | BindingRecord
     | ClaimRecord
     | PlaygroundRecord
@@ -327,6 +357,14 @@ Record = (
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+
+
+_files: msgspec.json.Decoder[Files] = msgspec.json.Decoder(Files)
+
+
+def pack_files(files: Files) -> bytes:
+    """Compressed: policies say much alike, and a record has to fit one commit."""
+    return zlib.compress(_encoder.encode(files)) if files else b""
 
 
 class _Version(msgspec.Struct):
@@ -363,6 +401,8 @@ def key_of(record: Record) -> str:
             return f"port/{record.playground}/{record.workspace}/{record.network}"
         case PolicyRecord():
             return policy_key(record.playground, record.name)
+        case PoliciesRecord():
+            return f"policies/{record.playground}"
         case BindingRecord():
             return f"claim/active/{record.port}"
         case PlaygroundRecord():

@@ -30,7 +30,7 @@ from policies.model import (
     WorldPeer,
 )
 from policies.ports import EVERYTHING, LIMITS, Ports, Protocol
-from policies.selector import Operator, Selector, Term
+from policies.selector import Operator, Selector, Term, is_selector, selector_text
 
 
 class Unreadable(msgspec.ValidationError):
@@ -55,9 +55,9 @@ class PackedTerm(_Listed, frozen=True):
 
 
 class PackedSelector(_Listed, frozen=True):
-    """A conjunction; text as written, which a group's or a workspace's name is, too."""
+    """A conjunction. word: the name by which a file says it, as a workspace's; "" where it is spelt out."""
 
-    text: str
+    word: str
     terms: tuple[PackedTerm, ...] = ()
 
 
@@ -204,7 +204,8 @@ def _pack_peer(peer: Peer) -> PackedPeer:
 def _pack_endpoints(peer: EndpointPeer) -> PackedEndpoints:
     terms = tuple(PackedTerm(term.key, term.operator, tuple(sorted(term.values))) for term in peer.selector.terms)
     playgrounds = None if peer.playgrounds is None else tuple(sorted(peer.playgrounds))
-    return PackedEndpoints(PackedSelector(peer.selector.text, terms), playgrounds)
+    word = "" if is_selector(peer.selector.text) else peer.selector.text
+    return PackedEndpoints(PackedSelector(word, terms), playgrounds)
 
 
 def _unpack_rules(rules: tuple[PackedRule, ...] | None, origin: Origin) -> tuple[Rule, ...] | None:
@@ -253,7 +254,8 @@ def _unpack_peer(packed: PackedPeer) -> Peer:
 
 def _unpack_endpoints(packed: PackedEndpoints) -> EndpointPeer:
     playgrounds = None if packed.playgrounds is None else frozenset(packed.playgrounds)
-    return EndpointPeer(Selector(packed.selector.text, tuple(map(_unpack_term, packed.selector.terms))), playgrounds)
+    terms = tuple(map(_unpack_term, packed.selector.terms))
+    return EndpointPeer(Selector(packed.selector.word or selector_text(terms), terms), playgrounds)
 
 
 def _unpack_term(packed: PackedTerm) -> Term:

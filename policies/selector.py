@@ -11,7 +11,7 @@ in Kubernetes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -62,6 +62,24 @@ class Selector:
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether labels meet all terms."""
         return all(term.matches(labels) for term in self.terms)
+
+
+def selector_text(terms: Iterable[Term]) -> str:
+    """The grammar's one text for these terms, values sorted."""
+    return ",".join(map(_term_text, terms)) or "*"
+
+
+def _term_text(term: Term) -> str:
+    values = ",".join(sorted(term.values))
+    match term.operator:
+        case Operator.IN if len(term.values) == 1:
+            return f"{term.key}={values}"
+        case Operator.NOT_IN if len(term.values) == 1:
+            return f"{term.key}!={values}"
+        case Operator.IN | Operator.NOT_IN:
+            return f"{term.key} {term.operator.value} ({values})"
+        case Operator.HAS | Operator.HAS_NOT:
+            return f"{term.operator.value}({term.key})"
 
 
 class SelectorError(ValueError):

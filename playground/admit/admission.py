@@ -16,6 +16,7 @@ from playground import records
 from playground.admit.assign import Assigned, Held, Wanted, assign_ports, assign_vni, held_by_network, keeping
 from playground.admit.gateways import check_gateways, router_of, routers_of, with_gateways
 from playground.admit.known import Admission, Known
+from playground.admit.policies import policy_records
 from playground.admit.standing import Standing, rest, standing
 from playground.plan import Grid, Step, steps
 from playground.records import (
@@ -30,6 +31,7 @@ from playground.spec import NetworkSpec, PlaygroundSpec, Problem, SpecErrors, Wo
 from playground.spec.delivery import DEFAULT_LEASE_S
 from playground.spec.problem import suggestion
 from playground.spec.scene import endpoint_labels
+from policies.model import Policy
 
 
 def admit(spec: PlaygroundSpec, known: Known, change: str) -> Admission:
@@ -67,6 +69,8 @@ def _admit(spec: PlaygroundSpec, known: Known, change: str, stands: Standing) ->
         held = claimed.get(networks[name].id, Held())
         held = keeping(held, stands.macs.get(name, ()), stands.addresses.get(name, ()))
         assigned.update(assign_ports(network, members[name], held, problems))
+    policies, as_written = policy_records(spec.name, spec.connectivity.policies, spec.connectivity.places, problems)
+    _check_size(spec, problems)
     if problems:
         raise SpecErrors(problems)
     ports = {port.id: port for port in _ports(spec, assigned)}
@@ -74,7 +78,7 @@ def _admit(spec: PlaygroundSpec, known: Known, change: str, stands: Standing) ->
     workspaces = {
         name: _workspace(spec, workspace, known, ports, written) for name, workspace in spec.workspaces.items()
     }
-    return _difference(spec, known, Grid(networks, workspaces, ports), change)
+    return _difference(spec, known, Grid(networks, workspaces, ports, policies), change, as_written)
 
 
 def remove(known: Known) -> Admission:
@@ -108,9 +112,11 @@ def claims_of(grid: Grid) -> dict[str, str]:
     return needed
 
 
-def _difference(spec: PlaygroundSpec, known: Known, wanted: Grid, change: str) -> Admission:
+def _difference(
+    spec: PlaygroundSpec, known: Known, wanted: Grid, change: str, written: Mapping[str, Policy]
+) -> Admission:
     needed = claims_of(wanted)
-    found = steps(known.grid, wanted)
+    found = steps(known.grid, wanted, {name: policy.name for name, policy in written.items()})
     if known.root is None or known.root.state == "removing":
         found = (Step("create", f"playground {spec.name}", ""), *found)
     return Admission(
@@ -128,28 +134,44 @@ def _difference(spec: PlaygroundSpec, known: Known, wanted: Grid, change: str) -
         ),
         deletes=(*_obsolete_records(known, wanted), *sorted(known.claims.keys() - needed.keys())),
         steps=found,
+        written=written,
     )
 
 
 def _root(spec: PlaygroundSpec, known: Known, change: str, is_material: bool) -> PlaygroundRecord | None:
     """The root pointer, or None when it already says this. Comments move the text: the change that counts, and the
     generation, stay."""
-    old = known.root
+    old, new = known.root, _accepted(spec, change)
     if old is None:
-        return PlaygroundRecord(name=spec.name, text=spec.text, file=spec.file, change=change)
-    if (old.text, old.file, old.state) == (spec.text, spec.file, "present"):
+        return new
+    if (old.text, old.file, old.more, old.state) == (new.text, new.file, new.more, "present"):
         return None
     if not is_material:
-        return replace(old, text=spec.text, file=spec.file, state="present")
-    return replace(old, text=spec.text, file=spec.file, change=change, generation=old.generation + 1, state="present")
+        return replace(new, change=old.change, generation=old.generation)
+    return replace(new, generation=old.generation + 1)
+
+
+def _accepted(spec: PlaygroundSpec, change: str) -> PlaygroundRecord:
+    more = records.pack_files(spec.connectivity.included)
+    return PlaygroundRecord(name=spec.name, text=spec.text, file=spec.file, more=more, change=change)
+
+
+def _check_size(spec: PlaygroundSpec, problems: list[Problem]) -> None:
+    if not spec.connectivity.included:
+        return
+    size = len(records.encode(_accepted(spec, "")))
+    if size > records.LARGEST:
+        message = f"the file and those that it includes take {size} bytes together, compressed; {records.LARGEST} are "
+        problems.append(Problem.at(spec.place, f"{message}allowed: name fewer, or several playgrounds"))
 
 
 def _changed(old: Grid, new: Grid) -> Iterator[Record]:
-    """New and changed records: networks, then each workspace followed by its ports.
+    """New and changed records: policies, networks, then each workspace followed by its ports.
 
     The workspace comes first: its generation may then grow once more when a crash falls between the two, but is never
     left behind.
     """
+    yield from (policy for name, policy in new.policies.items() if old.policies.get(name) != policy)
     yield from (network for name, network in new.networks.items() if old.networks.get(name) != network)
     for name, workspace in new.workspaces.items():
         if old.workspaces.get(name) != workspace:
@@ -162,6 +184,7 @@ def _obsolete_records(known: Known, wanted: Grid) -> Iterator[str]:
     yield from (records.key_of(port) for port in known.ports.values() if port.id not in wanted.ports)
     yield from (records.key_of(old) for name, old in known.workspaces.items() if name not in wanted.workspaces)
     yield from (records.key_of(old) for name, old in known.networks.items() if name not in wanted.networks)
+    yield from (records.key_of(old) for name, old in known.policies.items() if name not in wanted.policies)
 
 
 def _check_pins(spec: PlaygroundSpec, known: Known, problems: list[Problem]) -> None:

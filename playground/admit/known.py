@@ -12,24 +12,27 @@ from playground.records import (
     HostRecord,
     NetworkRecord,
     PlaygroundRecord,
+    PolicyRecord,
     PortRecord,
     Record,
     WorkspaceRecord,
 )
+from policies.model import Policy
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """One playground as it stands, and what it shares with others.
 
-    networks and workspaces by name, ports by (workspace, network), claims by key (only this playground's). vnis: all
-    that are claimed in the site, this playground's included or not. hosts: all of the site, by name.
+    networks, workspaces and policies by name, ports by (workspace, network), claims by key (only this playground's).
+    vnis: all that are claimed in the site, this playground's included or not. hosts: all of the site, by name.
     """
 
     root: PlaygroundRecord | None = None
     networks: Mapping[str, NetworkRecord] = field(default_factory=dict)
     workspaces: Mapping[str, WorkspaceRecord] = field(default_factory=dict)
     ports: Mapping[tuple[str, str], PortRecord] = field(default_factory=dict)
+    policies: Mapping[str, PolicyRecord] = field(default_factory=dict)
     claims: Mapping[str, ClaimRecord] = field(default_factory=dict)
     vnis: frozenset[int] = frozenset()
     hosts: Mapping[str, HostRecord] = field(default_factory=dict)
@@ -42,7 +45,7 @@ class Known:
     @property
     def grid(self) -> Grid:
         """This playground's records."""
-        return Grid(self.networks, self.workspaces, {port.id: port for port in self.ports.values()})
+        return Grid(self.networks, self.workspaces, {port.id: port for port in self.ports.values()}, self.policies)
 
     @property
     def underlay_mtu(self) -> int:
@@ -66,6 +69,7 @@ class Admission:
     new one, after the flip (a fixed address taken from a port that gets another one).
     deletes: keys, last: records, then claims that nothing needs any more.
     steps: the same for people. Unlike the rest, empty for a change of comments only.
+    written: the policies as the files have them, with their places, by the names of their records; nothing to write.
     """
 
     claims: tuple[tuple[str, ClaimRecord], ...] = ()
@@ -74,6 +78,7 @@ class Admission:
     transfers: tuple[tuple[str, ClaimRecord], ...] = ()
     deletes: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
+    written: Mapping[str, Policy] = field(default_factory=dict, compare=False)
 
     @property
     def is_empty(self) -> bool:

@@ -57,10 +57,12 @@ class _Body(BaseModel):
 
 
 class FileBody(_Body):
-    """A playground file. file: its name, for places in errors."""
+    """A playground file. file: its name, for places in errors. included: pattern → the files that it matches, as
+    [name, text]; the controller reads none itself."""
 
     file: Text
     text: Text
+    included: dict[Text, list[tuple[Text, Text]]] | None = None
 
 
 class WorkspaceBody(_Body):
@@ -135,11 +137,11 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
 
     @app.post("/v1/plan")
     async def plan(body: FileBody) -> Json:
-        return await controller.plan(body.file, body.text)
+        return await controller.plan(body.file, body.text, body.included)
 
     @app.put("/v1/playgrounds")
     async def up(body: FileBody) -> Json:
-        return await controller.up(body.file, body.text)
+        return await controller.up(body.file, body.text, body.included)
 
     @app.delete("/v1/playgrounds/{name}")
     async def down(name: str) -> Json:

@@ -13,7 +13,7 @@ from playground.cli.failure import DONE, Failure, NotConverged, UsageFailure
 from playground.client import Client, Refused, Unreachable, segment
 
 if TYPE_CHECKING:
-    from playground.spec import PlaygroundSpec
+    from playground.spec import PlaygroundSpec, SiteSpec
 
 SHOWN_CHANGES = 25
 """More than so many changes are told as counts."""
@@ -25,19 +25,14 @@ Change = dict[str, str]
 
 def plan(args: argparse.Namespace) -> int:
     """What `up` would change: by the site's controller, or without one against an empty site."""
-    file, text = sources.read(args.file)
-    spec = checked(file, text)
-    admitted = admit_alone(spec)
+    spec = sources.playground(*sources.read(args.file))
     client = site.client_of(args)
-    answer = admitted
-    if spec.connectivity.included:
-        print(
-            "playground: included files can't be sent to a controller yet; planned against an empty site",
-            file=sys.stderr,
-        )
-    elif site.is_remote(args) or site.answering(client) is not None:
-        answer = client.post("plan", {"file": file, "text": text})
+    if site.is_remote(args) or site.answering(client) is not None:
+        if args.site_file is not None:
+            raise UsageFailure("the site's controller has the site's policies; leave --site-file out")
+        answer = client.post("plan", _sent(spec))
     else:
+        answer = admit_alone(spec, sources.site(args.site_file))
         print("playground: no controller answers here; planned against an empty site", file=sys.stderr)
     if args.json:
         print(render.json_text(answer))
@@ -50,18 +45,24 @@ def plan(args: argparse.Namespace) -> int:
 
 
 def up(args: argparse.Namespace) -> int:
-    """Checked here before anything is made; then the controller's word counts."""
+    """Checked here before anything is made; then the controller's word counts, which knows the site's policies."""
     if args.emulate is not None and args.emulate < 1:
         raise UsageFailure("--emulate takes a number of hosts, 1 or more")
     if args.emulate is not None and site.is_remote(args):
         raise UsageFailure("--emulate makes hosts on this machine, --server names a controller elsewhere: use one")
-    file, text = sources.read(args.file)
-    name = admit_alone(_enforceable(file, text))["name"]
-    started = time.monotonic()
+    if args.emulate is None and args.site_file is not None:
+        raise UsageFailure(
+            "--site-file is for --emulate; a controller has its own (`playground controller --site-file`)"
+        )
+    spec = sources.playground(*sources.read(args.file))
+    name = spec.name
+    tiers = sources.site(args.site_file)
     was_there = site.is_emulated(site.name_of(args))
-    client = _site_for(args)
+    check_alone(spec, tiers, are_known=args.emulate is not None and not was_there)
+    started = time.monotonic()
+    client = _site_for(args, tiers)
     try:
-        answer = client.put("playgrounds", {"file": file, "text": text})
+        answer = client.put("playgrounds", _sent(spec))
     except Refused:
         if args.emulate is not None and not was_there:
             site.end(site.name_of(args))  # made for a file that its controller refuses: nothing is to stay
@@ -124,41 +125,43 @@ def _down_all(args: argparse.Namespace) -> int:
     return DONE
 
 
-def admit_alone(spec: PlaygroundSpec) -> dict[str, Any]:
-    """What the file would make of an empty site: `{name, changes, connections}`. Raises BadFile."""
+def admit_alone(spec: PlaygroundSpec, tiers: SiteSpec | None) -> dict[str, Any]:
+    """What the file would make of an empty site with these tiers: `{name, changes, connections}`, its tests passed.
+    Raises BadFile."""
     from playground.admit import Known, admit
-    from playground.spec import SpecErrors, connections_changed
+    from playground.spec import SpecErrors, check_tests, connections_changed, scene
 
+    sources.checked(scene(spec, site=tiers))
     try:
+        check_tests(spec, tiers)
         steps = admit(spec, Known.empty(), "plan").steps
     except SpecErrors as error:
         raise sources.bad_file(error) from error
     changes = [{"action": step.action, "object": step.object, "detail": step.detail} for step in steps]
-    return {"name": spec.name, "changes": changes, "connections": connections_changed(None, spec)}
+    return {"name": spec.name, "changes": changes, "connections": connections_changed(None, spec, tiers)}
 
 
-def checked(file: str, text: str) -> PlaygroundSpec:
-    """The file's spec, if all that its `tests:` say holds. Raises BadFile."""
-    from playground.spec import SpecErrors, check_tests
+def check_alone(spec: PlaygroundSpec, tiers: SiteSpec | None, *, are_known: bool) -> None:
+    """Refuses what no site would take: what would be ignored, or can't be placed. are_known: no other policies of the
+    site than tiers count, so that the file's own tests can be held. Raises BadFile."""
+    from playground.admit import Known, admit
+    from playground.spec import SpecErrors, check_enforced, check_tests, scene
 
-    spec = sources.playground(file, text)
-    try:
-        check_tests(spec)
-    except SpecErrors as error:
-        raise sources.bad_file(error) from error
-    return spec
-
-
-def _enforceable(file: str, text: str) -> PlaygroundSpec:
-    """The same, if nothing of it would be ignored. Raises BadFile."""
-    from playground.spec import SpecErrors, check_enforced
-
-    spec = checked(file, text)
+    if are_known:
+        sources.checked(scene(spec, site=tiers))
     try:
         check_enforced(spec)
+        if are_known:
+            check_tests(spec, tiers)
+        admit(spec, Known.empty(), "plan")
     except SpecErrors as error:
         raise sources.bad_file(error) from error
-    return spec
+
+
+def _sent(spec: PlaygroundSpec) -> dict[str, Any]:
+    """A file as the API takes it, with those that it includes."""
+    included = spec.connectivity.included
+    return {"file": spec.file, "text": spec.text} | ({"included": included} if included else {})
 
 
 def remove(client: Client, name: str) -> None:
@@ -284,13 +287,13 @@ def _late(head: str, state: progress.Progress | None) -> str:
     )
 
 
-def _site_for(args: argparse.Namespace) -> Client:
+def _site_for(args: argparse.Namespace, tiers: SiteSpec | None) -> Client:
     """The client of a site that has a controller; `--emulate` makes it, or joins it."""
     if args.emulate is not None:
         line = progress.Line()
         line.show(f"site {site.name_of(args)}: starting {render.count(args.emulate, 'emulated host')}")
         try:
-            site.emulate(site.name_of(args), args.emulate)
+            site.emulate(site.name_of(args), args.emulate, tiers=(tiers.file, tiers.text) if tiers else None)
         finally:
             line.clear()
         return site.client_of(args)

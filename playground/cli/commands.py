@@ -61,9 +61,11 @@ run to it, and takes all down. Each line that it prints was measured. Ctrl-C at 
         """\
 Reads and checks FILE, tells the controller, and waits until every workspace runs, has its addresses and
 can be reached. A second run changes nothing and says so; after an edit only what differs is changed.
-With --emulate N the site is N emulated hosts on this machine, made if they are not there yet.""",
+With --emulate N the site is N emulated hosts on this machine, made if they are not there yet; the policies
+of the site are those of --site-file then (its hosts are not used).""",
         (
             ("playground up examples/atlas.yaml --emulate 3", "on three emulated hosts of this machine"),
+            ("playground up lab.yaml --emulate 3 --site-file campus.yaml", "under the policies of a site"),
             ("playground up lab.yaml", "on the hosts of the site's controller"),
             ("playground --site campus up lab.yaml --no-wait", "say it, and don't wait"),
         ),
@@ -71,6 +73,7 @@ With --emulate N the site is N emulated hosts on this machine, made if they are 
         (
             option("file", metavar="FILE", complete="file", help="the playground's file; - is standard input"),
             option("--emulate", metavar="N", type=int, help="run the site on N emulated hosts of this machine"),
+            option("--site-file", metavar="F", complete="file", help="with --emulate: whose policies the site has"),
             TIMEOUT,
             option("--no-wait", action="store_true", help="return once it is accepted"),
             JSON,
@@ -83,7 +86,7 @@ With --emulate N the site is N emulated hosts on this machine, made if they are 
         "change:plan",
         """\
 Checks FILE and lists what would be created, changed and removed, and which connections are opened and cut,
-against the site's controller; without one, against an empty site. Changes nothing.""",
+against the site's controller, under the site's policies; without one, against an empty site. Changes nothing.""",
         (
             ("playground plan lab.yaml", "objects, a line each"),
             ("playground plan lab.yaml --json | jq '.changes | length'", "how many"),
@@ -92,7 +95,11 @@ against the site's controller; without one, against an empty site. Changes nothi
             (0, "the file is good, with or without changes"),
             (1, "the file is refused, with every problem and its place, or one of its tests fails"),
         ),
-        (option("file", metavar="FILE", complete="file", help="the playground's file; - is standard input"), JSON),
+        (
+            option("file", metavar="FILE", complete="file", help="the playground's file; - is standard input"),
+            option("--site-file", metavar="F", complete="file", help="without a controller: the site's policies"),
+            JSON,
+        ),
     ),
     Command(
         "down",
@@ -387,7 +394,7 @@ DAEMONS = frozenset({"controller", "agent"})
 """Commands whose options are parsed by their own programs."""
 
 NOT_YET = {
-    "policy promote": "policies are not enforced yet, so nothing is staged; `playground policy diff` compares files"
+    "policy promote": "it is not built yet; put the staged policy in the file in place of the one that it replaces"
 }
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {

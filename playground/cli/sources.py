@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 KUBERNETES = "kubernetes:"
 """What a source begins with that is no playground's file."""
 
-MAX_INCLUDED = 1000
-"""Files that one playground includes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -85,14 +82,12 @@ def source(path: str, site_file: str | None = None) -> Source:
 
 def checked(found: Scene) -> Scene:
     """The scene, unless two policies of the site have one priority on one workspace. Raises BadFile."""
-    from policies.lint import Severity, lint
-    from policies.model import Mode, Tier
+    from playground.spec import SpecErrors, check_tiers
 
-    ordered = [one for one in found.policies if one.tier is not Tier.OWNER and one.mode is not Mode.STAGE]
-    if len({(one.tier, one.priority) for one in ordered}) < len(ordered):
-        errors = [one for one in lint(found) if one.severity is Severity.ERROR]
-        if errors:
-            raise BadFile([_problem(one.origin.file, one.origin.line, one.message) for one in errors])
+    try:
+        check_tiers(found)
+    except SpecErrors as error:
+        raise bad_file(error) from error
     return found
 
 
@@ -146,6 +141,8 @@ def _problem(file: str, line: int, message: str) -> Problem:
 
 def _matched(pattern: str, file: str) -> list[tuple[str, bytes]]:
     """The files that a pattern of `file` matches, by name, without `file` itself. Raises Failure."""
+    from playground.spec import MAX_INCLUDED
+
     base = Path() if file == "<stdin>" else Path(file).parent
     found: list[tuple[str, bytes]] = []
     try:
@@ -155,8 +152,8 @@ def _matched(pattern: str, file: str) -> list[tuple[str, bytes]]:
     for path in matching:
         if not path.is_file() or path.resolve() == Path(file).resolve():
             continue
-        if len(found) == MAX_INCLUDED:
-            raise Failure(f"{file}: {pattern} matches more than {MAX_INCLUDED} files; name fewer")
+        if len(found) > MAX_INCLUDED:
+            break  # refused by whoever reads them
         try:
             found.append((str(path), path.read_bytes()))
         except OSError as error:

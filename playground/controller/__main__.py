@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from playground import paths
@@ -39,7 +40,10 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--site", default=os.environ.get("PLAYGROUND_SITE", "local"), help="the site's name")
-    made.add_argument("--site-file", type=Path, help="YAML: domain, resolvers, hosts (see docs/files.md)")
+    made.add_argument("--site-file", type=Path, help="YAML: domain, resolvers, hosts, policies (see docs/files.md)")
+    made.add_argument(
+        "--tiers", type=Path, help="JSON [name, text] of a site's file: take the site's policies from it instead"
+    )
     made.add_argument(
         "--listen", metavar="HOST:PORT", help="also serve on TCP (agents and remote commands; needs tokens)"
     )
@@ -88,7 +92,8 @@ async def _serve(options: argparse.Namespace) -> None:
     from playground.api.serving import Serving, tcp_socket, unix_socket
     from playground.controller.controller import Controller
     from playground.controller.hosts import admit_hosts
-    from playground.spec import SpecErrors, check_enforced, load_site
+    from playground.controller.tiers import admit_tiers
+    from playground.spec import SpecErrors, load_site
     from playground.store.api import Store
     from playground.store.memory import MemoryStore
     from playground.store.sqlite import SqliteStore
@@ -98,9 +103,12 @@ async def _serve(options: argparse.Namespace) -> None:
             site = load_site(options.site_file.read_bytes(), str(options.site_file))
         else:
             site = load_site(f"name: {options.site}\nhosts: {{}}\n", "no site file")
-        check_enforced(site)
+        if options.tiers is not None:
+            file, text = json.loads(options.tiers.read_text())
+            tiers = load_site(text, file)
+            site = replace(site, policies=tiers.policies, places=tiers.places)
     except SpecErrors as error:
-        raise ValueError("\n".join(str(problem) for problem in error.problems)) from None
+        raise ValueError(str(error)) from None
     tokens = json.loads(options.tokens.read_text()) if options.tokens else {}
     store: Store
     if options.store == "memory":
@@ -111,6 +119,11 @@ async def _serve(options: argparse.Namespace) -> None:
     controller = Controller(store, site, tokens)
     await controller.world.load()
     await admit_hosts(store, controller.world, site, tokens)
+    if options.site_file or options.tiers:  # without one, those that are in force stay so
+        try:
+            await admit_tiers(store, controller.world, site)
+        except SpecErrors as error:
+            raise ValueError(str(error)) from None
     await controller.world.load()
     admin_token = options.admin_token_file.read_text().strip() if options.admin_token_file else None
     if admin_token == "":
@@ -125,7 +138,11 @@ async def _serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    tasks = [asyncio.create_task(controller.run()), *(asyncio.create_task(s.run()) for s in serving)]
+    running = asyncio.create_task(controller.run())
+    recovering = asyncio.create_task(controller.changes.recover())
+    await asyncio.wait([running, recovering], return_when=asyncio.FIRST_COMPLETED)
+    recovering.cancel()  # done, unless the controller is
+    tasks = [running, *(asyncio.create_task(s.run()) for s in serving)]
     stopping = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
     for server in serving:

@@ -9,17 +9,19 @@ places.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from overlay.pools import address_hex, parse_address
 from playground.admit import Admission, Known, admit, remove
+from playground.controller.batches import BATCH, Work, batches
 from playground.controller.events import EventLog
 from playground.controller.world import Grid, World
 from playground.records import (
@@ -27,19 +29,19 @@ from playground.records import (
     ClaimRecord,
     NetworkRecord,
     PlaygroundRecord,
+    PoliciesRecord,
+    PolicyRecord,
     PortRecord,
     Record,
     WorkspaceRecord,
     encode,
     key_of,
 )
-from playground.spec import PlaygroundSpec, load_playground
-from playground.store.api import Change, Compare, Conflict, Delete, Put, Store
+from playground.spec import PlaygroundSpec, SpecErrors, load_playground
+from playground.store.api import Compare, Conflict, Delete, Put, Store
+from policies.model import Policy
 
 log = logging.getLogger("controller")
-
-BATCH = 50
-"""Operations in a commit; with as many compares it stays below every engine's limit."""
 
 ABANDONED_S = 30.0
 """A change record that nobody has finished for so long was left by a controller that died."""
@@ -61,6 +63,8 @@ class Changes:
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._mine: set[str] = set()
         self._settled: dict[str, tuple[str, int]] = {}
+        self.written: dict[str, Mapping[str, Policy]] = {}
+        """By playground, the policies of its accepted files with their places, by the names of their records."""
         self._loose: set[str] = {key for grid in world.grids.values() for key in grid.claims}
         """Claims that no record may need; whoever has looked takes out what one does."""
         world.listen(self._changed)
@@ -89,12 +93,14 @@ class Changes:
                 admission = admit(spec, known, change)
                 root = admission.root or known.root
                 counts = root.change if root is not None else change  # an edit that means nothing new keeps the old one
-                if admission.is_empty:
-                    return counts, []
                 try:
-                    await self._commit(spec.name, change, admission)
+                    if not admission.is_empty:
+                        await self._commit(spec.name, change, admission)
                 except Raced:
                     continue
+                self.written[spec.name] = admission.written
+                if admission.is_empty:
+                    return counts, []
                 self._settle(spec.name, counts)
                 steps = _steps(admission)
                 if steps:
@@ -124,6 +130,7 @@ class Changes:
             root=grid.root if grid else None,
             networks={n.name: n for n in grid.networks.values()} if grid else {},
             workspaces=dict(grid.workspaces) if grid else {},
+            policies=dict(grid.policies) if grid else {},
             ports={(p.workspace, p.network): p for p in grid.ports.values()} if grid else {},
             claims=dict(grid.claims) if grid else {},
             vnis=frozenset(self._world.vnis),
@@ -142,9 +149,11 @@ class Changes:
         marker = ChangeRecord(id=change, playground=name, started_utc_s=time.time())
         self._mine.add(change)
         try:
-            claims = [(Compare(key, 0), Put(key, encode(claim))) for key, claim in admission.claims]
-            taken = [(None, Put(key_of(marker), encode(marker)))] if len(claims) > BATCH // 2 else []
-            flip: list[tuple[Compare | None, Change]] = []
+            claims: list[Work] = [(Compare(key, 0), Put(key, encode(claim))) for key, claim in admission.claims]
+            first, together, rest = self._record_changes(name, change, admission)
+            is_long = len(claims) > BATCH // 2 or len(list(batches(together))) > 1
+            taken: list[Work] = [(None, Put(key_of(marker), encode(marker)))] if is_long else []
+            flip: list[Work] = []
             if admission.root is not None:
                 root = encode(admission.root)
                 flip.append((Compare(root_key, self._world.modified(root_key)), Put(root_key, root)))
@@ -154,17 +163,32 @@ class Changes:
             else:
                 await self._in_batches([*claims, *flip], change)
             stands = Compare(root_key, self._world.modified(root_key))
-            await self._in_batches(self._record_changes(admission), None, stands)
+            await self._in_batches(first, None, stands)
+            with self._world.withhold(name) if taken else contextlib.nullcontext():
+                await self._in_batches(together, None, stands)
+            await self._in_batches(rest, None, stands)
             if taken:
                 await self._in_batches([(None, Delete(key_of(marker)))], None)
         finally:
             self._mine.discard(change)
 
-    def _record_changes(self, admission: Admission) -> list[tuple[Compare | None, Change]]:
-        """Writes and removals of records. Claims of removed ones stay: `release` frees them when no host holds them."""
-        work: list[tuple[Compare | None, Change]] = []
+    def _record_changes(
+        self, name: str, change: str, admission: Admission
+    ) -> tuple[list[Work], list[Work], list[Work]]:
+        """Writes and removals of records, in three parts. Claims of removed ones stay: `release` frees them when no
+        host holds them.
+
+        The second part is shown to hosts together: policies, and the labels of ports that were there. So what was and
+        is allowed is never cut between, what is removed never outlives the policies about it, and what is new never
+        comes before them.
+        """
+        work: list[Work] = []
+        together: list[Work] = []
         for key in admission.deletes:
             if key.startswith("claim/"):
+                continue
+            if key.startswith("policy/"):
+                together.append((None, Delete(key)))
                 continue
             work.append((None, Delete(key)))
             held = self._world.items.get(key)
@@ -179,20 +203,31 @@ class Changes:
             had = self._world.claim(key)
             after = msgspec.structs.replace(claim, previous=had.owner if had else "")
             work.append((Compare(key, self._world.modified(key)), Put(key, encode(after))))
+        rest: list[Work] = []
         for record in admission.puts:
             compare = self._world.compare(record) if isinstance(record, WorkspaceRecord) else None
-            work.append((compare, Put(key_of(record), encode(record))))
-        return work
+            part = together if isinstance(record, PolicyRecord) or self._is_relabelled(record) else rest
+            part.append((compare, Put(key_of(record), encode(record))))
+        if any(work.key.startswith("policy/") for _, work in together):
+            done = PoliciesRecord(playground=name, change=change)
+            together.append((None, Put(key_of(done), encode(done))))
+        return work, together, rest
 
-    async def _in_batches(
-        self, work: Sequence[tuple[Compare | None, Change]], undo: str | None, stands: Compare | None = None
-    ) -> None:
-        """Commits in order, `BATCH` at a time. undo: the change whose claims to give back when a batch conflicts.
+    def _is_relabelled(self, record: Record) -> bool:
+        """Whether nothing of a port changes but what policies see of it."""
+        held = self._world.items.get(key_of(record)) if isinstance(record, PortRecord) else None
+        return (
+            held is not None
+            and isinstance(held[0], PortRecord)
+            and isinstance(record, PortRecord)
+            and msgspec.structs.replace(held[0], labels=record.labels, schema=record.schema) == record
+        )
 
-        stands: holds for every batch.
+    async def _in_batches(self, work: Sequence[Work], undo: str | None, stands: Compare | None = None) -> None:
+        """Commits in order, as many at a time as may be. undo: the change whose claims to give back when a batch
+        conflicts. stands: holds for every batch.
         """
-        for start in range(0, len(work), BATCH):
-            part = work[start : start + BATCH]
+        for part in batches(work):
             compares = [compare for compare in (stands, *(compare for compare, _ in part)) if compare is not None]
             result = await self._store.commit(compares, [change for _, change in part])
             if isinstance(result, Conflict):
@@ -218,8 +253,10 @@ class Changes:
                 await self._world.reached(result)
 
     async def _drop_root(self, name: str) -> None:
-        """Deletes the root pointer and the probe of a playground whose records are gone."""
-        result = await self._store.commit([], [Delete(f"playground/{name}"), Delete(f"probe/{name}")])
+        """Deletes the root pointer, and what else is said of a playground whose records are gone."""
+        keys = (f"playground/{name}", f"probe/{name}", f"policies/{name}")
+        result = await self._store.commit([], [Delete(key) for key in keys])
+        self.written.pop(name, None)
         if not isinstance(result, Conflict):
             await self._world.reached(result)
 
@@ -237,6 +274,17 @@ class Changes:
                 await asyncio.sleep(0.2)  # releasing may lag; many removals become one pass
             except TimeoutError:
                 continue
+
+    async def recover(self) -> None:
+        """Rolls forward what a writer left half written that had begun to write it: before hosts are shown it."""
+        for marker in list(self._world.changes.values()):
+            grid = self._world.grids.get(marker.playground)
+            if grid is not None and grid.root is not None and grid.root.change == marker.id:
+                try:
+                    async with self._locks[marker.playground]:
+                        await self._roll_forward(marker.playground, grid.root)
+                except SpecErrors as error:
+                    log.error("accepted file not understood playground=%s cause=%s", marker.playground, error)
 
     async def finish(self) -> None:
         """Rolls forward what was accepted and not written, sweeps what was claimed and not accepted."""
@@ -263,7 +311,12 @@ class Changes:
                 await self._commit(name, root.change, remove(self._known(name)))
                 await self._drop_root(name)
                 return
-            admission = admit(load_playground(root.text, root.file), self._known(name), root.change)
+            spec = await asyncio.to_thread(accepted, root)
+            grid = self._world.grids.get(name)
+            if grid is None or grid.root != root:
+                return
+            admission = admit(spec, self._known(name), root.change)
+            self.written[name] = admission.written
             if admission.claims or admission.puts or admission.deletes:
                 log.warning("accepted change rolled forward playground=%s change=%s", name, root.change)
                 await self._commit(name, root.change, admission)
@@ -310,6 +363,11 @@ class Changes:
             result = await self._store.commit(compares, [Delete(key) for key in keys])
             if not isinstance(result, Conflict):
                 await self._world.reached(result)
+
+
+def accepted(root: PlaygroundRecord) -> PlaygroundSpec:
+    """What an accepted file says. Raises SpecErrors only for one that another version accepted."""
+    return load_playground(root.text, root.file, root.included)
 
 
 def is_needed(grid: Grid, key: str, claim: ClaimRecord) -> bool:

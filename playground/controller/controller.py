@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
+from playground.admit.policies import policy_records
 from playground.controller.asking import Asking
 from playground.controller.carrying import Carrying
-from playground.controller.changes import Changes
+from playground.controller.changes import Changes, accepted
 from playground.controller.clients import ClientsAsked
 from playground.controller.events import EventLog
 from playground.controller.evidence import Evidence
@@ -26,10 +27,30 @@ from playground.controller.progress import Progress
 from playground.controller.sessions import Sessions
 from playground.controller.world import Unreadable, World
 from playground.gateways import gateway_name
-from playground.records import Desired, MigrationRecord, PlaygroundRecord, WorkspaceRecord, encode, key_of
-from playground.spec import PlaygroundSpec, SiteSpec, check_enforced, check_tests, connections_changed, load_playground
+from playground.records import (
+    SITE_POLICIES,
+    Desired,
+    MigrationRecord,
+    PlaygroundRecord,
+    WorkspaceRecord,
+    encode,
+    key_of,
+)
+from playground.spec import (
+    Included,
+    PlaygroundSpec,
+    SiteSpec,
+    check_enforced,
+    check_tests,
+    check_tiers,
+    connections_changed,
+    load_playground,
+    scene,
+)
 from playground.store.api import Conflict, Put, Store, StoreError
+from playground.view import policy_of
 from playground.workspaces.migration import ENDED, State
+from policies.model import Policy
 
 log = logging.getLogger("controller")
 
@@ -52,6 +73,7 @@ class Controller:
         self.store = store
         self._given = frozenset(given)
         self.site = site.name
+        _, self._site_written = policy_records(SITE_POLICIES, site.policies, site.places, [])
         self.world = World(store)
         self.events = EventLog(store, self.world)
         self.sessions = Sessions(
@@ -152,22 +174,36 @@ class Controller:
 
     # verbs
 
-    async def plan(self, file: str, text: str) -> dict[str, Any]:
-        """What `up` of this file would change."""
-        spec = await _loaded(file, text)
+    async def plan(self, file: str, text: str, included: Included | None = None) -> dict[str, Any]:
+        """What `up` of this file would change. included: the files that it includes, by pattern."""
+        tiers = self._tiers()
+        spec = await _loaded(file, text, included, tiers)
         steps = self.changes.plan(spec)
-        connections = await asyncio.to_thread(_connections, self._root(spec.name), spec)
+        connections = await asyncio.to_thread(_connections, self._root(spec.name), spec, tiers)
         return {"name": spec.name, "changes": steps, "connections": connections}
 
-    async def up(self, file: str, text: str) -> dict[str, Any]:
+    async def up(self, file: str, text: str, included: Included | None = None) -> dict[str, Any]:
         """Accepts a file: everything of it is claimed and recorded when this returns."""
-        spec = await _loaded(file, text)
+        tiers = self._tiers()
+        spec = await _loaded(file, text, included, tiers)
         check_enforced(spec)
         root = self._root(spec.name)
         change, steps = await self.changes.accept(spec)
         # after it was accepted: hosts follow meanwhile
-        connections = await asyncio.to_thread(_connections, root, spec) if steps else NO_CONNECTIONS
+        connections = await asyncio.to_thread(_connections, root, spec, tiers) if steps else NO_CONNECTIONS
         return {"name": spec.name, "change": change, "changes": steps, "connections": connections}
+
+    def written(self, playground: str, name: str) -> Policy | None:
+        """A policy by the name of its record as its file has it, with the places of its rules; playground: "" for the
+        site's. None where no file says it (any more), or it has not been read yet."""
+        found = self.changes.written.get(playground, {}) if playground else self._site_written
+        return found.get(name)
+
+    def _tiers(self) -> SiteSpec:
+        """The site's policies as they are in force, with their places where this controller has their file."""
+        stored = self.world.site_policies
+        policies = tuple(self._site_written.get(name) or policy_of(stored[name]) for name in sorted(stored))
+        return SiteSpec(self.site, policies=policies)
 
     def _root(self, name: str) -> PlaygroundRecord | None:
         """What is accepted of a playground so far."""
@@ -245,17 +281,23 @@ NO_CONNECTIONS: dict[str, Any] = {"changed": [], "complete": True}
 """What an edit that changes nothing opens and cuts."""
 
 
-def _connections(root: PlaygroundRecord | None, spec: PlaygroundSpec) -> dict[str, Any]:
+def _connections(root: PlaygroundRecord | None, spec: PlaygroundSpec, tiers: SiteSpec) -> dict[str, Any]:
     """The connections that a file opens and cuts beside what was accepted before."""
-    return connections_changed(None if root is None else load_playground(root.text, root.file), spec)
+    return connections_changed(None if root is None else accepted(root), spec, tiers)
 
 
-async def _loaded(file: str, text: str) -> PlaygroundSpec:
-    """The file's spec, its own tests passed. In a thread: a large file with many mistakes takes seconds, and hosts go
-    after a few. Raises SpecErrors."""
-    spec = await asyncio.to_thread(load_playground, text, file)
-    await asyncio.to_thread(check_tests, spec)
+async def _loaded(file: str, text: str, included: Included | None, tiers: SiteSpec) -> PlaygroundSpec:
+    """The file's spec, its own tests passed under the tiers of the site. In a thread: a large file with many mistakes
+    takes seconds, and hosts go after a few. Raises SpecErrors."""
+    spec = await asyncio.to_thread(load_playground, text, file, included)
+    await asyncio.to_thread(_check, spec, tiers)
     return spec
+
+
+def _check(spec: PlaygroundSpec, tiers: SiteSpec) -> None:
+    if tiers.policies:
+        check_tiers(scene(spec, site=tiers))
+    check_tests(spec, tiers)
 
 
 async def _again(loop: Callable[[], Awaitable[None]]) -> None:

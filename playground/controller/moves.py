@@ -148,6 +148,9 @@ class Moves:
         target_driver = next((d for d in hosts[target].drivers if d.name == workspace.driver), None)
         if target_driver is None or source_driver is None:
             raise Refused(f"host {target} does not offer the driver {workspace.driver}")
+        there = self._world.observed_hosts.get(target)
+        if there is not None and there.cannot_police and self._world.is_policed(workspace.playground):
+            raise Refused(f"host {target} can't enforce the policies about {name}: {there.cannot_police}")
         if source_driver.move == "same-kernel" and source_driver.domain != target_driver.domain:
             raise Refused(
                 f"{name} is a {workspace.driver} workspace, and one can't move between kernels: "

@@ -51,7 +51,7 @@ class Placing:
         updates: list[WorkspaceRecord] = []
         if unplaced := self._unplaced():
             version = self._rooms.version
-            for name, answer in place(list(unplaced.values()), self._rooms.views()).items():
+            for name, answer in self._placed(list(unplaced.values())).items():
                 workspace = unplaced[name]
                 if not isinstance(answer, Refusal):
                     updates.append(msgspec.structs.replace(workspace, host=answer, reason=""))
@@ -69,6 +69,10 @@ class Placing:
         if batch[1]:
             committed |= await self._commit(*batch)
         return await self._bind() or await self._obey_pins() or committed
+
+    def _placed(self, workspaces: list[WorkspaceRecord]) -> dict[Name, str | Refusal]:
+        policed = {workspace.playground for workspace in workspaces if self._world.is_policed(workspace.playground)}
+        return place(workspaces, self._rooms.views(), policed)
 
     def _unplaced(self) -> dict[Name, WorkspaceRecord]:
         """Workspaces to be placed now: those that have no host, unless nothing has changed since none would do."""
@@ -106,7 +110,7 @@ class Placing:
             if move and State(move.state) not in ENDED:
                 continue
             unplaced = msgspec.structs.replace(workspace, host=None)
-            answer = place([unplaced], self._rooms.views())[name]
+            answer = self._placed([unplaced])[name]
             if isinstance(answer, Refusal):
                 committed |= await self._explain(workspace, answer.reason)
             elif workspace.desired == "stopped":

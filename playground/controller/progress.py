@@ -15,6 +15,7 @@ from playground.controller.world import Grid, World
 from playground.gateways import DRIVER, gateway_name, object_name
 from playground.placement import may_be_on
 from playground.records import (
+    SITE_POLICIES,
     AliveRecord,
     BindingRecord,
     ClaimRecord,
@@ -23,6 +24,7 @@ from playground.records import (
     NetworkRecord,
     ObservedPort,
     ObservedWorkspace,
+    PoliciesRecord,
     PortRecord,
     Record,
     WorkspaceRecord,
@@ -99,8 +101,8 @@ def _is_served(world: World, grid: Grid, port: PortRecord, owner: WorkspaceRecor
 
 @dataclass(slots=True)
 class _Kept:
-    """One playground's standings, their sums, those that are not as asked, and the revision of its last network, port
-    or binding."""
+    """One playground's standings, their sums, those that are not as asked, and the revision of its last network, port,
+    binding or change of policies."""
 
     standings: dict[str, Standing] = field(default_factory=dict)
     running: int = 0
@@ -178,8 +180,9 @@ class Progress:
                         self._host(record.name)
                     case _:
                         pass
-            if isinstance(after, NetworkRecord | PortRecord | BindingRecord):
-                self._kept[after.playground].newest = self._world.modified(key)
+            if isinstance(after, NetworkRecord | PortRecord | BindingRecord | PoliciesRecord):
+                kept = self._kept[after.playground]
+                kept.newest = max(kept.newest, self._world.modified(key))
 
     def _port(self, id: str) -> None:
         """Something about a port has changed. Whoever waits for the address of one that is gone may go on."""
@@ -211,7 +214,8 @@ def whole(world: World, name: str, is_written: bool = True) -> Json:
     for workspace in grid.workspaces.keys() | left:
         kept.put(workspace, standing_of(world, name, workspace))
     records: list[Record] = [*grid.networks.values(), *grid.ports.values(), *grid.bindings.values()]
-    kept.newest = max((world.compare(record).modified for record in records), default=0)
+    modified = (world.compare(record).modified for record in records)
+    kept.newest = max((world.modified(f"policies/{name}"), *modified))
     return _progress(world, name, grid, kept, is_written)
 
 
@@ -231,10 +235,11 @@ def _progress(world: World, name: str, grid: Grid, kept: _Kept, is_written: bool
     behind = [kept.behind[workspace] for workspace in sorted(kept.behind, key=natural)]
     waiting = _objects(said for standing in behind for said in standing.waiting)
     failed = _objects(said for standing in behind for said in standing.failed)
+    newest = max(kept.newest, world.modified(f"policies/{SITE_POLICIES}"))
     if grid.root is not None and not waiting and not failed:
         for host in sorted(world.ties.hosts(name)):
             seen = world.observed_hosts.get(host)
-            if host in world.alive and (seen is None or seen.applied < kept.newest):
+            if host in world.alive and (seen is None or seen.applied < newest):
                 waiting.append({"object": f"host {host}", "cause": "has not converged to the last change yet"})
     under_way = not is_written or any(c.playground == name for c in world.changes.values())
     present = grid.root is not None and grid.root.state == "present" and not under_way

@@ -16,7 +16,9 @@ from playground.records import (
     BindingRecord,
     HostRecord,
     MigrationRecord,
+    ObservedHost,
     PlaygroundRecord,
+    PolicyRecord,
     PortRecord,
     Record,
     WorkspaceRecord,
@@ -68,7 +70,10 @@ class Rooms:
         for name, record in sorted(self._world.hosts.items()):
             used = self._used[name]
             is_up = name in self._world.alive
-            found.append(HostView(record, is_up, used.micro_cpus / _MICRO, used.memory_mib, dict(used.placed)))
+            seen = self._world.observed_hosts.get(name)
+            cannot_police = seen.cannot_police if seen is not None else ""
+            placed = dict(used.placed)
+            found.append(HostView(record, is_up, used.micro_cpus / _MICRO, used.memory_mib, placed, cannot_police))
         return found
 
     def _changed(self, changes: list[tuple[str, Record | None, Record | None]], revision: int) -> None:
@@ -88,6 +93,10 @@ class Rooms:
                 self._reconsider_pins(before, after)
             case AliveRecord():
                 self.version += 1
+            case ObservedHost() if _cannot_police(before) != _cannot_police(after):
+                self.version += 1
+            case PolicyRecord():
+                self.version += 1  # what had to be enforced may not have to be any more
             case PlaygroundRecord() as record if _state(before) != _state(after):
                 grid = self._world.grids.get(record.name)
                 self.unplaced.update((record.name, name) for name in (grid.workspaces if grid else ()))
@@ -113,6 +122,10 @@ class Rooms:
         if was != now:
             for playground, grid in self._world.grids.items():
                 self.unsettled.update((playground, name) for name in grid.workspaces)
+
+
+def _cannot_police(seen: Record | None) -> str:
+    return seen.cannot_police if isinstance(seen, ObservedHost) else ""
 
 
 def _state(root: Record | None) -> str | None:

@@ -257,19 +257,18 @@ class Sessions:
         """Keeps the agent's view equal to the world: the difference to what was sent is sent. Returns once the agent
         has dialled again; raises SessionRefused once its token is void."""
         said: Sequence[wire.FromController] = session.shown.whole(self._world)
-        revision = self._world.revision
-        is_whole = True
+        revision, told = session.shown.revision(self._world), -1
         while self.connected.get(session.host) is session:
             self._admitted(session)
             for message in said:
                 await session.send(wire.encode(message))
-            if said or is_whole:
+            if said or revision > told:  # also where what was touched is as it was: then it has that
                 await session.send(wire.encode(wire.Complete(revision)))
-            is_whole = False
+                told = revision
             await session.dirty.wait()
             session.dirty.clear()
             said = session.shown.difference(self._world)
-            revision = self._world.revision
+            revision = session.shown.revision(self._world)
 
     async def _listen(
         self, session: Session, receive: Callable[[], Awaitable[wire.FromAgent]], reports: asyncio.Queue[wire.Report]

@@ -46,7 +46,9 @@ def records_in(world: World, host: str, scope: str) -> list[Viewed]:
         grid = world.grids.get(scope.removeprefix("playground/"))
         if grid is None:
             return []
-        return [*grid.networks.values(), *grid.policies.values(), *grid.ports.values(), *grid.bindings.values()]
+        withheld = world.withheld.get(scope.removeprefix("playground/"))
+        shown = withheld.records.values() if withheld else (*grid.policies.values(), *grid.ports.values())
+        return [*grid.networks.values(), *shown, *grid.bindings.values()]
     found: list[Viewed] = []
     for playground, names in world.ties.concerned.get(host, {}).items():
         grid = world.grids[playground]
@@ -152,16 +154,24 @@ class Shown:
                     sent[key] = now
                     puts.append(now)
             if puts or deletes:
-                said.append(Changed(scope, world.revision, puts, deletes))
+                said.append(Changed(scope, self.revision(world), puts, deletes))
         return leaves + said
+
+    def revision(self, world: World) -> int:
+        """Up to which revision what was said is all that there is for this host."""
+        held = [one.revision for name, one in world.withheld.items() if world.ties.takes_part(self.host, name)]
+        return min((world.revision, *held))
 
     def _enter(self, world: World, scope: str) -> Enter:
         now = {key_of(record): record for record in records_in(world, self.host, scope)}
         self.sent[scope] = now
-        return Enter(scope, world.revision, list(now.values()))
+        return Enter(scope, self.revision(world), list(now.values()))
 
     def _visible(self, world: World, key: str) -> Viewed | None:
         """The record under a key of a scope that the host has, as it may see it."""
+        for withheld in world.withheld.values():
+            if key in withheld.records:
+                return withheld.records[key]
         found = world.items.get(key)
         match found[0] if found else None:
             case HostRecord() as record:
@@ -171,7 +181,9 @@ class Shown:
             case MigrationRecord() as record:
                 concerns = world.ties.does_concern(self.host, record.playground, record.workspace)
                 return record if concerns and self.host in (record.source, record.target) else None
-            case NetworkRecord() | PortRecord() | PolicyRecord() | BindingRecord() as record:
+            case NetworkRecord() | BindingRecord() as record:
                 return record
+            case PortRecord() | PolicyRecord() as record:
+                return None if record.playground in world.withheld else record
             case _:
                 return None

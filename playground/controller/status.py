@@ -14,6 +14,7 @@ from playground.gateways import gateway_name, object_name
 from playground.records import (
     BindingRecord,
     NetworkRecord,
+    ObservedHost,
     ObservedPort,
     PortRecord,
     ProbeRecord,
@@ -57,11 +58,16 @@ def hosts(world: World) -> list[Json]:
                 "labels": record.labels,
                 "drivers": [driver.name for driver in record.drivers],
                 "version": record.version,
-                "problems": list(seen.problems) if seen else [],
+                "problems": _problems(seen) if seen else [],
                 "repaired": dict(seen.repaired) if seen else {},
             }
         )
     return found
+
+
+def _problems(seen: ObservedHost) -> list[str]:
+    unpoliced = [f"can't enforce policies: {seen.cannot_police}"] if seen.cannot_police else []
+    return [*unpoliced, *seen.problems]
 
 
 def port_state(world: World, grid: Grid, port: PortRecord) -> tuple[str | None, str, str]:

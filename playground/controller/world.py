@@ -8,8 +8,10 @@ visible, so a decision after a commit sees it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,10 +43,20 @@ from playground.records import (
 )
 from playground.store.api import Compacted, Compare, Item, Revision, Store
 from playground.workspaces.migration import ENDED, State
+from policies.model import Mode
 
 
 class Unreadable(ValueError):
     """The store holds what this version can't read, and so must not act on: it would take the rest for the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """What hosts are shown of a playground's policies and ports, by key, while others are being written. revision: the
+    last of which hosts can say that they have all."""
+
+    records: Mapping[str, PolicyRecord | PortRecord]
+    revision: int
 
 
 @dataclass(slots=True)
@@ -90,6 +102,8 @@ class World:
         self.observed_hosts: dict[str, ObservedHost] = {}
         self.probes: dict[str, ProbeRecord] = {}
         self.events: dict[int, EventRecord] = {}
+        self.withheld: dict[str, Withheld] = {}
+        """By playground."""
         self.ties = Ties()
         self.homes: dict[str, str] = {}
         """The playground of each port."""
@@ -141,6 +155,34 @@ class World:
             if claim is not None and claim.previous and self.is_held(claim.previous, key):
                 return next(iter(self.observed_ports[claim.previous]))
         return None
+
+    @contextlib.contextmanager
+    def withhold(self, playground: str) -> Iterator[None]:
+        """Until it ends, hosts are shown a playground's policies and ports as they are now; then all that has become of
+        them at once. Between two sets of policies, none is in force that nobody wrote."""
+        before = self._policies_and_ports(playground)
+        self.withheld[playground] = Withheld(before, self.revision)
+        try:
+            yield
+        finally:
+            del self.withheld[playground]
+            after = self._policies_and_ports(playground)
+            keys = sorted(key for key in before.keys() | after.keys() if before.get(key) is not after.get(key))
+            changes: list[tuple[str, Record | None, Record | None]]
+            changes = [(key, before.get(key), after.get(key)) for key in keys]
+            for listener in list(self._listeners):
+                listener(changes, self.revision)
+
+    def _policies_and_ports(self, playground: str) -> dict[str, PolicyRecord | PortRecord]:
+        grid = self.grids.get(playground)
+        found: list[PolicyRecord | PortRecord] = [*grid.policies.values(), *grid.ports.values()] if grid else []
+        return {records.key_of(record): record for record in found}
+
+    def is_policed(self, playground: str) -> bool:
+        """Whether a host that carries anything of a playground has to enforce policies: its own or the site's."""
+        grid = self.grids.get(playground)
+        stored = itertools.chain(self.site_policies.values(), grid.policies.values() if grid else ())
+        return any(policy.body.mode is not Mode.STAGE for policy in stored)
 
     def workspace(self, playground: str, name: str) -> WorkspaceRecord | None:
         """A workspace by name."""

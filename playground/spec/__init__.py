@@ -1,8 +1,8 @@
 """Pure. The files that people write: reading, checking, and the specs that come of them. Knows no records."""
 
 from playground.spec.changed import connections_changed
-from playground.spec.expected import check_tests
-from playground.spec.load import Included, includes, load_playground, load_site
+from playground.spec.expected import check_tests, check_tiers
+from playground.spec.load import MAX_INCLUDED, Included, includes, load_playground, load_site
 from playground.spec.objects import (
     Connectivity,
     GatewaySpec,
@@ -22,6 +22,7 @@ from playground.spec.unenforced import check_enforced
 from policies.selector import Selector, SelectorError, parse_selector
 
 __all__ = [
+    "MAX_INCLUDED",
     "Connectivity",
     "GatewaySpec",
     "HostSpec",
@@ -40,6 +41,7 @@ __all__ = [
     "WorkspaceSpec",
     "check_enforced",
     "check_tests",
+    "check_tiers",
     "connections_changed",
     "includes",
     "json_schema",

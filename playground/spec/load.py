@@ -22,11 +22,15 @@ Included = Mapping[str, Sequence[tuple[str, str | bytes]]]
 """Pattern → the files that it matched, as (name for problems, text), in order."""
 
 
+MAX_INCLUDED = 1000
+"""Files that one playground includes."""
+
+
 def load_playground(text: str | bytes, file: str, included: Included | None = None) -> PlaygroundSpec:
     """A playground file. file: how problems name it. included: what its `include` patterns matched (see `includes`).
 
     Raises SpecErrors with every problem that can be told, each with line, column and path; also where the file includes
-    others and `included` is None: they can't be read here.
+    others and `included` is None: whoever reads files has to send them along.
     """
     document = read(text, file)
     problems: list[Problem] = []
@@ -39,14 +43,13 @@ def load_playground(text: str | bytes, file: str, included: Included | None = No
     found = networks(shape.networks, document, problems)
     members = workspaces(shape.workspaces, found, document, problems)
     sources = [Source(document, shape.groups, shape.policies, shape.tests)]
-    more = dict(_included(shape.include, included, document, problems))
-    sources += more.values()
+    sources += _included(shape.include, included, document, problems)
     rules = connectivity(shape.name, sources, shape.workspaces, found, shape.gateways, problems)
     members = with_names(shape.name, members, shape.workspaces, rules.words.groups, document, problems)
     found = with_records(shape.name, found, shape.networks, members, document, problems)
     if problems:
         raise SpecErrors(problems)
-    rules = replace(rules, included=tuple(more))
+    rules = replace(rules, included=dict(_given(shape.include, included or {})))
     return PlaygroundSpec(shape.name, found, members, file, _text(text), document.place(("name",)), rules)
 
 
@@ -69,13 +72,13 @@ def includes(text: str | bytes, file: str) -> tuple[str, ...]:
 
 def _included(
     patterns: Sequence[str], included: Included | None, document: Document, problems: list[Problem]
-) -> Iterator[tuple[str, Source]]:
-    """The files that are included, by name, each once however many patterns match it."""
-    seen = set()
+) -> Iterator[Source]:
+    """The files that are included, each once however many patterns match it."""
+    seen: set[str] = set()
     for index, pattern in enumerate(patterns):
         place = document.place(("include", index))
         if included is None:
-            message = "included files can't be sent to a controller yet; write what they say into this file"
+            message = "the files that it includes were not sent along with it (`playground up` does that)"
             problems.append(Problem.at(place, message))
             return
         files = included.get(pattern, ())
@@ -84,6 +87,9 @@ def _included(
         for name, text in files:
             if name in seen:
                 continue
+            if len(seen) == MAX_INCLUDED:
+                problems.append(Problem.at(place, f"more than {MAX_INCLUDED} files are included; name fewer"))
+                return
             seen.add(name)
             try:
                 one = read(text, name)
@@ -91,7 +97,16 @@ def _included(
                 problems.extend(error.problems)
                 continue
             if (shape := fit(IncludedShape, one, problems)) is not None:
-                yield name, Source.of(one, shape)
+                yield Source.of(one, shape)
+
+
+def _given(patterns: Sequence[str], included: Included) -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
+    """The files as text, by pattern; one that an earlier pattern matched has none: it is read once."""
+    seen: set[str] = set()
+    for pattern in dict.fromkeys(patterns):
+        files = [(name, "" if name in seen else _text(text)) for name, text in included[pattern]]
+        seen.update(name for name, _ in files)
+        yield pattern, files
 
 
 def load_site(text: str | bytes, file: str) -> SiteSpec:

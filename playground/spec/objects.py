@@ -5,7 +5,7 @@ Holds no defaults and no syntax: scales are expanded, gateways and pools are fil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from overlay.pools import Span, Version, address_text
@@ -145,8 +145,8 @@ class GatewaySpec:
 class Connectivity:
     """What a playground's files say of who may talk to whom; included files in their order after the file itself.
 
-    places: of each policy, rule and test by its origin. words: what words mean in these files. included: names of the
-    files that were included.
+    places: of each policy, rule and test by its origin. words: what words mean in these files. included: the files
+    that are included, as they were given.
     """
 
     policies: tuple[Policy, ...] = ()
@@ -154,7 +154,7 @@ class Connectivity:
     gateways: tuple[GatewaySpec, ...] = ()
     places: Mapping[Origin, Place] = field(default_factory=dict)
     words: Words = field(default_factory=Words, compare=False)
-    included: tuple[str, ...] = ()
+    included: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

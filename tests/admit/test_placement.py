@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,3 +147,11 @@ def would_fit(workspace: WorkspaceRecord, host: HostView, workspaces: list[Works
     room = host.record.labels["room"]
     is_selected = workspace.pin in (None, host.record.name, "room=a" if room == "a" else "room!=a")
     return host.is_up and is_selected and used + workspace.cpus <= (host.record.cpus or 0)
+
+
+def test_a_policed_workspace_goes_to_no_host_that_cannot_enforce_policies() -> None:
+    blind = replace(a_view("n1"), cannot_police="no nftables")
+    assert place([a_workspace("w")], [blind, a_view("n2")], {"lab"})["lab", "w"] == "n2"
+    assert place([a_workspace("w", "open")], [blind, a_view("n2")], {"lab"})["open", "w"] == "n1"
+    refused = place([a_workspace("w")], [blind], {"lab"})["lab", "w"]
+    assert refused == Refusal("no host fits; n1: can't enforce policies: no nftables")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -14,6 +15,7 @@ from playground.admit.admission import admit_whole, claims_of
 from playground.admit.gateways import with_gateways
 from playground.records import NetworkRecord, PlaygroundRecord, PortRecord, WorkspaceRecord
 from playground.spec import PlaygroundSpec, SpecErrors, load_playground
+from policies.codec import pack
 from tests.admit.grids import Site, a_host, writes
 
 
@@ -43,6 +45,12 @@ def files(draw: st.DrawFn) -> str:
     if draw(st.booleans()):
         routed = draw(st.lists(st.sampled_from(networks), min_size=1, unique=True))
         lines.append(f"gateways: {{wan: {{kind: nat, networks: [{', '.join(routed)}]}}}}")
+    lines.append(f"groups: {{g: v={draw(st.integers(0, 1))}}}")
+    lines.append("policies:")
+    for name in draw(st.permutations(["one", "two", None, None]))[: draw(st.integers(0, 4))]:
+        rules = draw(st.sampled_from(["ingress: []", "egress: [{to: g}]", "egress: [{to: '@world', ports: tcp/1}]"]))
+        named = f"name: {name}, " if name else ""
+        lines.append(f"  - {{{named}subject: {draw(st.sampled_from(['g', 'w', 'v=1']))}, {rules}}}")
     return "\n".join(lines) + "\n"
 
 
@@ -57,7 +65,8 @@ def objects(site: Site) -> set[object]:
     return {
         *((n.name, n.subnets, n.gateways, n.mtu) for n in networks.values()),
         *((w.name, w.ports, w.driver, tuple(w.labels.items())) for w in workspaces.values()),
-        *((p.workspace, p.network, p.index) for p in ports.values()),
+        *((p.workspace, p.network, p.index, tuple(p.labels.items())) for p in ports.values()),
+        *((p.name, msgspec.json.encode(p.body)) for p in site.known().policies.values()),
     }
 
 
@@ -67,6 +76,8 @@ def check(site: Site, spec: PlaygroundSpec) -> None:
     spec = with_gateways(spec)
     assert set(workspaces) == set(spec.workspaces)
     assert set(networks) == set(spec.networks)
+    bodies = sorted(msgspec.json.encode(pack(policy)) for policy in spec.connectivity.policies)
+    assert sorted(msgspec.json.encode(record.body) for record in site.known().policies.values()) == bodies
     needed = claims_of(site.known().grid)
     assert {key: claim.owner for key, claim in site.claims.items()} == needed
     # as many claims as there are unique things: nothing is given twice

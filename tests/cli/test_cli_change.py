@@ -183,7 +183,7 @@ def test_emulate_says_at_once_which_program_is_missing(play: Play, monkeypatch: 
 
 def test_emulate_makes_the_site_first(atlas_is_up: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[str, int]] = []
-    monkeypatch.setattr(site, "emulate", lambda name, hosts: made.append((name, hosts)))
+    monkeypatch.setattr(site, "emulate", lambda name, hosts, **options: made.append((name, hosts)))
     assert play("up", ATLAS, "--emulate", "3").code == 0
     assert made == [("local", 3)]
 
@@ -192,7 +192,7 @@ def test_a_site_made_for_a_refused_file_goes_again(
     atlas_is_up: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[str] = []
-    monkeypatch.setattr(site, "emulate", lambda name, hosts: None)
+    monkeypatch.setattr(site, "emulate", lambda name, hosts, **options: None)
     monkeypatch.setattr(site, "end", ended.append)
     atlas_is_up.answers["PUT playgrounds"] = (422, {"error": "no host n9"})
     assert play("up", ATLAS, "--emulate", "3").code == 1
@@ -200,7 +200,7 @@ def test_a_site_made_for_a_refused_file_goes_again(
 
 
 def test_a_sandbox_that_can_not_be_made_is_a_refusal(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(name: str, hosts: int) -> None:
+    def refuse(name: str, hosts: int, **options: object) -> None:
         raise Failure("this machine does not allow a sandbox; `playground doctor` says why")
 
     monkeypatch.setattr(site, "emulate", refuse)
@@ -336,33 +336,80 @@ def lab(tmp_path: Path) -> Path:
     return tmp_path / "lab.yaml"
 
 
-@pytest.mark.parametrize("command", ["plan", "up"])
-def test_a_failing_test_refuses_at_its_own_place(
-    command: str, lab: Path, controller: FakeController, play: Play
+@pytest.mark.parametrize("words", [["plan"], ["up", "--emulate", "3"]])
+def test_a_failing_test_refuses_at_its_own_place_before_a_site_is_made(
+    words: list[str], lab: Path, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(site, "emulate", lambda *args, **options: pytest.fail("a sandbox was started"))
     lab.write_text(CLOSED % ("deny", ""))
-    ran = play(command, str(lab))
-    assert (ran.code, controller.asked) == (1, [])
+    ran = play(*words, str(lab))
+    assert ran.code == 1
     assert ran.err.startswith(f"{lab}:4:9: tests[0]: expected deny, but everything from a to b is allowed by default")
 
 
-def test_policies_are_planned_and_refused_by_up_until_they_are_enforced(lab: Path, play: Play) -> None:
+def test_the_tests_of_a_file_are_held_by_the_controller_that_knows_the_sites_policies(
+    lab: Path, controller: FakeController, play: Play
+) -> None:
+    lab.write_text(CLOSED % ("deny", ""))
+    text = lab.read_text()
+    controller.answers["POST plan"] = {"name": "lab", "changes": [], "connections": {"changed": [], "complete": True}}
+    assert play("plan", str(lab)).code == 0
+    assert controller.asked[-1][2] == {"file": str(lab), "text": text}
+
+
+def test_a_file_is_planned_under_the_policies_of_a_site(lab: Path, play: Play) -> None:
+    (lab.parent / "site.yaml").write_text(
+        "name: s\npolicies: [{priority: 1, subject: workspace=b, ingress: [{action: deny}]}]\n"
+    )
+    lab.write_text(CLOSED % ("deny", ""))
+    assert play("plan", str(lab)).code == 1
+    assert play("plan", str(lab), "--site-file", str(lab.parent / "site.yaml")).code == 0
+
+
+def test_a_controller_has_the_policies_of_its_own_site(lab: Path, controller: FakeController, play: Play) -> None:
+    (lab.parent / "site.yaml").write_text("name: s\n")
+    lab.write_text(CLOSED % ("allow", ""))
+    for command in ("plan", "up"):
+        ran = play(command, str(lab), "--site-file", str(lab.parent / "site.yaml"))
+        assert ran.code == 2 and "--site-file" in ran.err
+
+
+def test_the_policies_of_a_site_go_to_the_emulated_hosts(
+    lab: Path, controller: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(site, "emulate", lambda *args, **options: made.append(options["tiers"]))
+    text = "name: s\npolicies: [{priority: 1, subject: workspace=b, ingress: [{action: deny}]}]\n"
+    (lab.parent / "site.yaml").write_text(text)
+    lab.write_text(CLOSED % ("deny", ""))
+    controller.answers["PUT playgrounds"] = {"name": "lab", "change": "c1", "changes": []}
+    words = ["up", str(lab), "--emulate", "1", "--no-wait", "--site-file", str(lab.parent / "site.yaml")]
+    assert play(*words).code == 0
+    assert made == [(str(lab.parent / "site.yaml"), text)]
+
+
+def test_policies_are_planned_with_what_they_open(lab: Path, play: Play) -> None:
     lab.write_text(CLOSED % ("deny", "policies: [{subject: b, ingress: []}]"))
     ran = play("plan", str(lab))
     assert ran.code == 0
     assert ran.out.splitlines()[-2:] == ["connections: 1 opened, 0 cut", "  + b  a  everything"]
+
+
+def test_up_refuses_what_is_not_built_yet(lab: Path, play: Play) -> None:
+    lab.write_text(CLOSED % ("allow", "gateways: {lan: {kind: bridge, networks: [grid]}}"))
     refused = play("up", str(lab))
     assert (refused.code, refused.out) == (1, "")
-    assert refused.err.startswith(f"{lab}:5:12: policies[0]: policies are not enforced yet")
+    assert refused.err.startswith(f"{lab}:5:12: gateways.lan: gateways of kind bridge are not built yet")
 
 
-def test_included_files_are_read_beside_the_file(lab: Path, controller: FakeController, play: Play) -> None:
+def test_included_files_are_sent_along(lab: Path, controller: FakeController, play: Play) -> None:
     lab.write_text(CLOSED % ("deny", "include: [more/*.yaml]"))
     (lab.parent / "more").mkdir()
     (lab.parent / "more" / "b.yaml").write_text("policies: [{subject: b, ingress: []}]\n")
-    ran = play("plan", str(lab))
-    assert (ran.code, controller.asked) == (0, [])
-    assert "included files can't be sent" in ran.err
+    controller.answers["POST plan"] = {"name": "lab", "changes": []}
+    assert play("plan", str(lab)).code == 0
+    included = {"more/*.yaml": [[f"{lab.parent}/more/b.yaml", "policies: [{subject: b, ingress: []}]\n"]]}
+    assert controller.asked[-1][2] == {"file": str(lab), "text": lab.read_text(), "included": included}
     (lab.parent / "more" / "b.yaml").write_text("policies: [{subject: c, ingress: []}]\n")
     ran = play("plan", str(lab))
     assert ran.err.startswith(f"{lab.parent}/more/b.yaml:1:22: policies[0].subject: 'c' is no group and no workspace")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from playground.controller.progress import Progress, whole
 from playground.controller.world import World
 from playground.records import (
+    SITE_POLICIES,
     AliveRecord,
     BindingRecord,
     ClaimRecord,
@@ -16,6 +17,7 @@ from playground.records import (
     ObservedPort,
     ObservedWorkspace,
     PlaygroundRecord,
+    PoliciesRecord,
     PortRecord,
     Record,
     WorkspaceRecord,
@@ -31,6 +33,11 @@ A_CLAIM = address_claim("net-a", "0a000002")
 
 more_records: st.SearchStrategy[Record] = st.one_of(
     st.builds(lambda h: AliveRecord(host=h, session="x"), hosts),
+    st.builds(
+        lambda p, c: PoliciesRecord(playground=p, change=c),
+        st.sampled_from((*GRIDS, SITE_POLICIES)),
+        st.sampled_from("cd"),
+    ),
     st.builds(lambda p: PlaygroundRecord(name=p, text="", file="f", change="c"), grids),
     st.builds(lambda h, a: ObservedHost(host=h, version="1", applied=a), hosts, st.sampled_from((0, 1_000_000))),
     st.builds(

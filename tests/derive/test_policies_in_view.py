@@ -21,7 +21,7 @@ ATLAS = "playground/atlas"
 
 
 def a_policy(name: str, playground: str = "atlas", role: str = "head", **fields: object) -> PolicyRecord:
-    selector = PackedSelector(f"role={role}", (PackedTerm("role", Operator.IN, (role,)),))
+    selector = PackedSelector("", (PackedTerm("role", Operator.IN, (role,)),))
     subject = PackedEndpoints(selector, (playground,) if playground != SITE_POLICIES else None)
     return PolicyRecord(playground=playground, name=name, body=PackedPolicy((subject,), (), **fields))  # type: ignore[arg-type]
 

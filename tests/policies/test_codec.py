@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from policies.codec import PackedPolicy, Unreadable, moved, pack, unpack
 from policies.model import BlockPeer, EndpointPeer, OnDeny, Origin, Policy, Rule, Tier
 from policies.ports import EVERYTHING, Ports, Protocol
-from policies.selector import parse_selector
-from tests.policies.scenes import policies
+from policies.selector import Selector, parse_selector, selector_text
+from tests.policies.scenes import SELECTORS, policies
 
 KEPT = Origin("policy/p/x", 0)
 
@@ -43,9 +43,21 @@ def test_all_that_decides_comes_back(policy: Policy, on_deny: OnDeny, keeps: boo
     assert stored(found) == stored(policy)
 
 
-def test_the_texts_of_selectors_come_back_as_people_wrote_them() -> None:
-    found = read(stored(a_policy()))
-    assert [subject.selector.text for subject in found.subjects] == ["role in (b,a)"]
+def test_a_selector_comes_back_in_one_spelling_however_it_was_written() -> None:
+    spellings = {stored(a_policy(subjects=(EndpointPeer(parse_selector(text), None),))) for text in ("a=b", " a  = b")}
+    assert len(spellings) == 1
+    assert read(spellings.pop()).subjects[0].selector.text == "a=b"
+
+
+def test_a_word_comes_back_as_people_wrote_it() -> None:
+    heads = EndpointPeer(replace(parse_selector("role=head"), text="heads"), frozenset({"p"}))
+    found = read(stored(a_policy(subjects=(heads,))))
+    assert (found.subjects[0].selector.text, found.subjects) == ("heads", (heads,))
+
+
+@given(st.sampled_from(SELECTORS).map(parse_selector))
+def test_the_text_of_terms_is_read_as_these_terms(selector: Selector) -> None:
+    assert parse_selector(selector_text(selector.terms)) == selector
 
 
 def test_where_a_policy_was_written_is_not_kept() -> None:

@@ -6,6 +6,7 @@ import pytest
 from test_refusals import marked, refusals
 
 from playground.spec import SpecErrors, load_playground, load_site
+from playground.spec import load as load_module
 
 HEAD = """\
 name: lab
@@ -274,7 +275,22 @@ def test_a_file_that_two_patterns_match_is_read_once() -> None:
     assert included("include: ['*.yaml', again.yaml]\n", one="groups: {a: b=c}\npolicies: []\n") == []
 
 
+def test_a_thousand_files_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_module, "MAX_INCLUDED", 1)
+    assert included("include: '*.yaml'\n", one="groups: {}\n", two="groups: {}\n") == [
+        "lab.yaml:6:10: include: more than 1 files are included; name fewer"
+    ]
+
+
+def test_what_is_included_is_kept_once_and_reads_the_same_again() -> None:
+    found = {"*.yaml": [("a.yaml", b"groups: {a: b=c}\n"), ("b.yaml", "tests: []\n")], "a*": [("a.yaml", b"")]}
+    spec = load_playground(HEAD + "include: ['*.yaml', a*]\n", "lab.yaml", found)
+    kept = spec.connectivity.included
+    assert kept == {"*.yaml": [("a.yaml", "groups: {a: b=c}\n"), ("b.yaml", "tests: []\n")], "a*": [("a.yaml", "")]}
+    assert load_playground(spec.text, spec.file, kept) == spec
+
+
 def test_files_can_not_be_included_where_none_can_be_read() -> None:
     assert refusals(HEAD + "include: [x.yaml]\n") == [
-        "6:11: include[0]: included files can't be sent to a controller yet; write what they say into this file"
+        "6:11: include[0]: the files that it includes were not sent along with it (`playground up` does that)"
     ]
