@@ -182,8 +182,10 @@ class View:
         self._entered: set[str] = set()
 
     def begin(self) -> None:
-        """A new connection starts: scopes that it does not enter before `Complete` are void."""
+        """A new connection starts: scopes that it does not enter before `Complete` are void, and so is any revision
+        that was told before, of a store that may have been set back since."""
         self._entered = set()
+        self.revision = 0
 
     def entered(self, scope: str) -> None:
         """A scope stays when the view is said to be complete."""

@@ -592,3 +592,19 @@ def test_a_bug_costs_a_pass_and_is_said(tmp_path: Path, monkeypatch: pytest.Monk
             assert host.is_said("running")
 
     run(work())
+
+
+def test_a_host_says_it_applied_what_the_present_controller_counts(tmp_path: Path) -> None:
+    """A store that was set back counts from less: whoever waits for its revisions must not be told of the old ones."""
+
+    async def work() -> None:
+        host = Host("n1", Machine(), tmp_path)
+        async with running(host):
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")], 10)
+            await host.link.until(lambda: host.is_said("running"))
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")], 9)
+            await host.agent._pass_done()
+            await host.agent._pass_done()
+            assert host.agent._applied == 9
+
+    run(work())
