@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from playground.gateways import gateway_name
 from playground.records import (
     SITE_POLICIES,
     BindingRecord,
@@ -27,7 +28,7 @@ from playground.records import (
 )
 from playground.wire import Changed, Complete, Enter, Leave, Viewed
 from policies.codec import unpack
-from policies.model import Endpoint, Origin, Policy
+from policies.model import Endpoint, Gateway, Origin, Policy
 
 SITE = "site"
 
@@ -45,6 +46,20 @@ def playground_scope(playground: str) -> str:
 def endpoint_of(port: PortRecord) -> Endpoint:
     """A port as policies see it: what `playground.spec.scene` makes of the file, and all its addresses."""
     return Endpoint(port.playground, port.workspace, port.network, port.labels, port.addresses)
+
+
+def endpoints_of(ports: Iterable[PortRecord]) -> tuple[Endpoint, ...]:
+    """Those of workspaces: a gateway's leg is an end of its own kind, and no selector means it."""
+    return tuple(endpoint_of(port) for port in ports if gateway_name(port.workspace) is None)
+
+
+def gateways_of(ports: Iterable[PortRecord]) -> tuple[Gateway, ...]:
+    """The gateways whose legs are among these ports. The world begins no connection by them: they translate."""
+    networks: dict[tuple[str, str], set[str]] = {}
+    for port in ports:
+        if (name := gateway_name(port.workspace)) is not None:
+            networks.setdefault((port.playground, name), set()).add(port.network)
+    return tuple(Gateway(*key, frozenset(found)) for key, found in sorted(networks.items()))
 
 
 def policy_of(record: PolicyRecord) -> Policy:

@@ -16,6 +16,7 @@ from playground.controller.asking import Asking
 from playground.controller.diagnosis import findings
 from playground.controller.execution import NotPossible
 from playground.controller.world import Grid, World
+from playground.gateways import gateway_name
 from playground.questions import Clients, TellClients
 from playground.records import PortRecord
 from playground.responder.protocol import Exchange, Leased, PortTold
@@ -88,7 +89,7 @@ class ClientsAsked:
             (grid, port)
             for _, grid in sorted(self._world.grids.items())
             for port in grid.ports.values()
-            if wanted in port.addresses
+            if wanted in port.addresses and gateway_name(port.workspace) is None
         ]
 
     async def _told(self, hosts: dict[str, str]) -> tuple[dict[str, PortTold], dict[str, dict[str, str] | NotPossible]]:

@@ -16,6 +16,7 @@ from playground.controller.asking import Asking
 from playground.controller.execution import NotPossible
 from playground.controller.sessions import Session, Sessions
 from playground.controller.world import Grid, World
+from playground.gateways import gateway_name
 from playground.questions import (
     Checked,
     CheckPolicies,
@@ -230,7 +231,10 @@ def _addresses(grid: Grid | None) -> dict[str, str]:
     if grid is None:
         return {}
     found = {gateway: "@services" for network in grid.networks.values() for gateway in network.gateways}
-    return found | {address: port.workspace for port in grid.ports.values() for address in port.addresses}
+    for port in grid.ports.values():
+        gateway = gateway_name(port.workspace)
+        found |= dict.fromkeys(port.addresses, port.workspace if gateway is None else f"@gateway/{gateway}")
+    return found
 
 
 def _port_text(row: Verdict) -> str:

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 
 from playground.controller.world import Grid
 from playground.records import PolicyRecord, PortRecord, WorkspaceRecord
-from playground.view import endpoint_of, policy_of
+from playground.view import endpoints_of, gateways_of, policy_of
 from policies.evaluate import allowed
 from policies.ir import FIRST_IDENTITY, IR
 from policies.model import Direction, Scene, Subnet
@@ -167,8 +167,9 @@ def boundaries(protocol: Protocol, sets: Iterable[Ports]) -> list[int]:
 
 def _scene(grid: Grid, records: Iterable[PolicyRecord]) -> Scene:
     return Scene(
-        endpoints=tuple(map(endpoint_of, grid.ports.values())),
+        endpoints=endpoints_of(grid.ports.values()),
         policies=tuple(map(policy_of, records)),
+        gateways=gateways_of(grid.ports.values()),
         subnets=tuple(
             Subnet(network.playground, network.name, ip_network(subnet))
             for network in grid.networks.values()

@@ -10,7 +10,8 @@ from overlay.state import NetworkId
 from playground.derive import Derived, derive_whole
 from playground.derive.gateways import owned_prefixes
 from playground.records import NetworkRecord, PortRecord
-from playground.view import View, playground_scope
+from playground.view import View, endpoints_of, gateways_of, playground_scope
+from policies.model import Gateway
 from tests.derive.test_derive import GRID, P0, P1, UNDERLAY, a_binding, a_gateway, a_leg, a_setting, a_view, a_workspace
 
 LEG = a_leg(GRID)
@@ -92,3 +93,10 @@ def test_a_gateway_has_no_name_and_is_told_nothing() -> None:
 
 def test_what_a_playground_owns_are_all_its_subnets() -> None:
     assert owned_prefixes(viewed("n1").scopes[playground_scope("atlas")]) == ("10.0.0.0/24", "fd00::/64")
+
+
+def test_to_policies_a_leg_is_a_way_to_the_world_and_no_endpoint() -> None:
+    second = msgspec.structs.replace(LEG, network="second", id="0" * 12)
+    ports = (P0, LEG, second, P1)
+    assert [endpoint.workspace for endpoint in endpoints_of(ports)] == [P0.workspace, P1.workspace]
+    assert gateways_of(ports) == (Gateway("atlas", "wan", frozenset({"grid", "second"})),)
