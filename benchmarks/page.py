@@ -175,6 +175,25 @@ def _cpu(part: str, peer: str) -> Callable[[Json], Cells]:
     return told
 
 
+def _queries(result: Json) -> Cells:
+    ratio = result["dns"]["ratio_to_dnsmasq"]
+    ours, peer = result["dns"]["ours"], result["dns"].get("dnsmasq", {}).get("queries_per_s")
+    text = f"{_number(ours['queries_per_s'])} a second, {_number(ours['cpu_us'])} µs of CPU each"
+    if ratio == NO_PEER:
+        return text, NO_PEER, "", None
+    return text, _beside("dnsmasq", peer, "a second"), f"{ratio:.2g}×", ratio >= 0.5
+
+
+def _forwarded(what: str) -> Callable[[Json], Cells]:
+    def told(result: Json) -> Cells:
+        found = result["forwarding"]
+        ratio, met = _ratio(found[f"{what}_ratio_to_dnsmasq"], 1.5)
+        peer = found.get("dnsmasq", {}).get(what)
+        return f"{_number(found['ours'][what])} µs", _beside("dnsmasq", peer, "µs"), ratio, met
+
+    return told
+
+
 ROWS = (
     Row("one port added → frames from the other host, 10 ports", "bench_ports", "", _one_port(10)),
     Row("the same, 100 ports", "bench_ports", "", _one_port(100)),
@@ -194,7 +213,10 @@ ROWS = (
     Row("`up examples/atlas.yaml --emulate 3`, cold", "bench_start", "≤ 8 s", _atlas),
     Row("`playground --help`", "bench_start", "≤ +100 ms", _help),
     Row("1000 workspaces under 1000 policies: who may talk to whom", "bench_policies", "", _policies),
-    Row("a DNS query answered", "bench_dns", "", _cpu("dns", "dnslib")),
+    Row("DNS queries answered", "bench_dns", "≥ 0.5× dnsmasq", _queries),
+    Row("the same, beside a loop of dnslib", "bench_dns", "", _cpu("dns", "dnslib")),
+    Row("a name of others, cached: asked and answered", "bench_dns", "≤ 1.5× dnsmasq", _forwarded("cached_us")),
+    Row("a name of others, not cached: beyond asking them", "bench_dns", "≤ 1.5× dnsmasq", _forwarded("added_us")),
     Row("a DHCP frame answered", "bench_dhcp", "", _cpu("dhcp", "scapy")),
 )
 

@@ -29,8 +29,10 @@ from overlay.dns.message import (
 from overlay.dns.record import Type
 from overlay.dns.zone import Lookup, Outcome, Zones
 
-KEPT: Final = 8192
-"""Replies kept, by the query's bytes."""
+KEPT: Final = 16384
+"""Replies that one view keeps, by the query's bytes."""
+KEPT_BY_ALL: Final = 65536
+"""Replies that all views of a process keep, some 30 MB of them at worst."""
 _LONGEST_KEPT: Final = 400
 _TRANSFER_MESSAGE: Final = 16 << 10
 """Bytes of records in one message of a transfer."""
@@ -59,14 +61,22 @@ class Transfer(NamedTuple):
     asked: Asked
 
 
+class Room:
+    """Room for replies that are kept, which several views may share."""
+
+    def __init__(self, replies: int = KEPT_BY_ALL) -> None:
+        self.left = replies
+
+
 class Answers:
     """Answers out of `zones`. Each reply is made once and kept by its query's bytes until the zones change.
 
     recursive: whether what is outside gets forwarded, which replies then say (RA).
     """
 
-    def __init__(self, zones: Zones, recursive: bool = False) -> None:
+    def __init__(self, zones: Zones, recursive: bool = False, room: Room | None = None) -> None:
         self.zones: Final = zones
+        self._room: Final = room or Room()
         self.available: Final = RA if recursive else 0
         self._kept: dict[bytes, tuple[bytes, int, int, int]] = {}
         self._version = zones.version
@@ -114,6 +124,11 @@ class Answers:
             return self.kept(query) or answered
         return answered
 
+    def forget(self) -> None:
+        """Gives back its room."""
+        self._room.left += len(self._kept)
+        self._kept.clear()
+
     def transfer(self, asked: Asked) -> Iterator[bytes]:
         """The messages of a whole zone, as it is now (RFC 5936 §2.2): its SOA, all records, its SOA."""
         soa = record(asked.name, Type.SOA, self.zones.ttl, self.zones.soa())
@@ -131,11 +146,12 @@ class Answers:
         yield reply(asked, Rcode.NOERROR, AA, (len(part), 0), b"".join(part))
 
     def _keep(self, query: bytes, asked: Asked, found: Lookup, answered: bytes) -> None:
-        if self._version != self.zones.version or len(self._kept) >= KEPT:
-            self._kept.clear()
+        if self._version != self.zones.version or len(self._kept) >= KEPT or not self._room.left:
+            self.forget()
             self._version = self.zones.version
-        if len(query) > _LONGEST_KEPT:
+        if len(query) > _LONGEST_KEPT or not self._room.left:
             return
+        self._room.left -= 1
         count = int.from_bytes(answered[6:8], "big")
         size = _FIXED.get(asked.type, 0) if count > 1 and not found.through else 0  # type: ignore[call-overload]
         self._kept[query[2:]] = (answered[2:], 10 + len(asked.question), size, count)

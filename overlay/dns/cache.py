@@ -59,8 +59,8 @@ class Cache:
         while len(self._kept) > self._entries or self.size > self._size:
             self._drop(next(iter(self._kept)))
 
-    def get(self, key: Key, now_s: float) -> Heard | None:
-        """What holds still, its TTLs less by its age."""
+    def get(self, key: Key, now_s: float) -> tuple[Heard, float] | None:
+        """What holds still, its TTLs less by its age, and until when it is just that."""
         entry = self._kept.get(key)
         if entry is None:
             return None
@@ -69,13 +69,14 @@ class Cache:
             return None
         self._kept[key] = self._kept.pop(key)
         heard, age = entry.heard, int(now_s - entry.from_s)
+        until_s = min(entry.until_s, entry.from_s + age + 1)
         if not age or not heard.ttls:
-            return heard
+            return heard, until_s
         records = bytearray(heard.records)
         for at in heard.ttls:
             ttl = _TTL.unpack_from(records, at)[0]
             _TTL.pack_into(records, at, max(0, ttl - age))
-        return heard._replace(records=bytes(records))
+        return heard._replace(records=bytes(records)), until_s
 
     def _drop(self, key: Key) -> None:
         entry = self._kept.pop(key, None)

@@ -12,6 +12,7 @@ import ipaddress
 import os
 import socket
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ IN_FLIGHT: Final = 256
 """Queries that wait for others' replies, of one view."""
 IN_FLIGHT_OF_ONE: Final = 32
 """Of these, of one client."""
+KEPT: Final = 1024
+"""Replies that are kept by their queries' bytes, for a second."""
 _PORT: Final = 53
 _USABLE: Final = (Rcode.NOERROR, Rcode.NXDOMAIN)
 _PLAINER: Final = (Rcode.FORMERR, Rcode.NOTIMP, Rcode.BADVERS)
@@ -89,14 +92,23 @@ class Forwarder:
         self.counters: Final[Counter[str]] = Counter()
         self.cache: Final = Cache()
         self._port: Final = port
+        self._kept: dict[bytes, tuple[bytes, float]] = {}
         self._first = 0
         self._asking: Final[dict[Key, _Question]] = {}
         self._waiting: Final[Counter[str]] = Counter()
 
-    def answer(self, outside: Outside, client: str, limit: int, told: Told) -> bytes | None:
+    def kept(self, query: bytes, client: str) -> bytes | None:
+        """The reply over UDP, if the same was asked within the second, in which no TTL changes."""
+        found = self._kept.get(query[2:])
+        if found is None or found[1] <= time.monotonic() or client not in self.clients:
+            return None
+        return query[:2] + found[0]
+
+    def answer(self, outside: Outside, client: str, limit: int, told: Told, query: bytes = b"") -> bytes | None:
         """The reply when it is known; else None, and `told` is called with it within `TOTAL_S`.
 
-        client: the address that asks; limit: the longest reply it takes, in bytes. REFUSED for who may not ask, or does
+        client: the address that asks; limit: the longest reply it takes, in bytes; query: its own, where the reply may
+        be kept for others that ask the same. REFUSED for who may not ask, or does
         not ask for recursion; SERVFAIL without a resolver that answers, or for who has too much under way.
         """
         asked = outside.asked
@@ -105,10 +117,17 @@ class Forwarder:
             return _refused(outside, RA if self.resolvers and client in self.clients else 0)
         key = outside.name + asked.question[-4:], asked.wants_dnssec, bool(asked.flags & CD)
         loop = asyncio.get_running_loop()
-        heard = self.cache.get(key, loop.time())
-        if heard is not None:
+        now_s = time.monotonic()
+        found = self.cache.get(key, now_s)
+        if found is not None:
             self.counters["cached"] += 1
-            return _put_under(outside, heard, limit)
+            heard, until_s = found
+            made = _put_under(outside, heard, limit)
+            if query and not outside.links:  # what is ours of it may change at once
+                if len(self._kept) >= KEPT:
+                    self._kept.clear()
+                self._kept[query[2:]] = made[2:], until_s
+            return made
         if self._waiting.total() >= IN_FLIGHT or self._waiting[client] >= IN_FLIGHT_OF_ONE:
             self.counters["crowded"] += 1
             return reply(asked, Rcode.SERVFAIL, RA)
@@ -226,7 +245,7 @@ class Forwarder:
         del self._asking[question.key]
         if heard is FAILED:
             self.counters["failed"] += 1
-        self.cache.put(question.key, heard, asyncio.get_running_loop().time())
+        self.cache.put(question.key, heard, time.monotonic())
         for waiter in question.waiters:
             self._waiting[waiter.client] -= 1
             if not self._waiting[waiter.client]:

@@ -26,9 +26,11 @@ CONNECTIONS: Final = 64
 can keep the others out by holding connections open, and nobody who asks and goes notices."""
 Address = tuple[Any, ...]
 """A socket address as recvfrom gives it: host, port, and two numbers more for IPv6."""
+EAGER: Final = 32
+"""Queries answered as they are read, before others have their turn."""
 DRAIN: Final = 256
-"""Queries read at once. When more wait, reading goes on before all are answered, or the kernel would drop others' for
-one client's; then nobody has more than `SHARE` of them answered."""
+"""Queries read beyond that, before any of them is answered: the kernel would drop others' for one client's. If there
+are so many, nobody has more than `SHARE` of them answered."""
 SHARE: Final = 32
 _IN_TURN: Final = 16
 """Queries of one TCP connection that are answered before others have their turn."""
@@ -117,8 +119,14 @@ class Listener:
             task.cancel()
 
     def _drain(self, udp: socket.socket) -> None:
+        kept, forwarder = self.answers.kept, self.forwarder
         waiting: list[tuple[bytes, Address]] = []
         try:
+            for _ in range(EAGER):
+                query, client = udp.recvfrom(4096)
+                reply = kept(query) or forwarder.kept(query, client[0]) or self._answer(udp, query, client)
+                if reply is not None:
+                    _send(udp, reply, client)
             while len(waiting) < DRAIN:
                 waiting.append(udp.recvfrom(4096))
         except OSError:  # nothing left, or an ICMP error about an earlier reply
@@ -127,15 +135,10 @@ class Listener:
             chosen = shared([(one, one[1][0]) for one in waiting], SHARE)
             self.shed += len(waiting) - len(chosen)
             waiting = [one for one, _ in chosen]
-        kept = self.answers.kept
         for query, client in waiting:
-            reply = kept(query)
-            if reply is None and (reply := self._answer(udp, query, client)) is None:
-                continue
-            try:
-                udp.sendto(reply, client)
-            except OSError:  # full, unreachable, or closed since: the client asks again
-                continue
+            reply = kept(query) or forwarder.kept(query, client[0]) or self._answer(udp, query, client)
+            if reply is not None:
+                _send(udp, reply, client)
 
     def _answer(self, udp: socket.socket, query: bytes, client: Address) -> bytes | None:
         answered = self.answers.answer(query)
@@ -145,10 +148,9 @@ class Listener:
 
         def send(data: bytes) -> None:
             if not self._is_closed:
-                with contextlib.suppress(OSError):
-                    udp.sendto(data, client)
+                _send(udp, data, client)
 
-        return self.forwarder.answer(answered, client[0], answered.asked.udp_limit(), send)
+        return self.forwarder.answer(answered, client[0], answered.asked.udp_limit(), send, query)
 
     def _accept(self, tcp: socket.socket) -> None:
         try:
@@ -216,6 +218,13 @@ class Listener:
             answered = reply(answered.asked, Rcode.REFUSED, self.answers.available)
         await _write(writer, answered)
         return True
+
+
+def _send(udp: socket.socket, data: bytes, client: Address) -> None:
+    try:
+        udp.sendto(data, client)
+    except OSError:  # full, unreachable, or closed since: the client asks again
+        return
 
 
 async def _write(writer: asyncio.StreamWriter, message: bytes) -> None:

@@ -6,6 +6,7 @@ answer puts it.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import struct
 from collections.abc import Iterable, Iterator
@@ -16,8 +17,11 @@ import dnslib
 from dnslib.buffer import BufferError
 from dnslib.label import DNSBuffer, DNSLabel, DNSLabelError
 
+REMEMBERED: Final = 1024
+"""Encodings kept: what is said of one port names the same few things again and again."""
 TEXT_LIMIT: Final = 255
 """Bytes of one string of a TXT record, RFC 1035 §3.3; longer texts are several strings."""
+_LENGTHS: Final = [bytes((length,)) for length in range(64)]
 
 
 class Type(IntEnum):
@@ -41,17 +45,18 @@ class Record(NamedTuple):
     data: str
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
 def encode_name(text: str) -> bytes:
     """Wire form in lower case; the last dot may be left out. Raises ValueError."""
     try:
-        labels = [label.encode("ascii").lower() for label in text.removesuffix(".").split(".")]
+        raw = text.removesuffix(".").encode("ascii").lower()
     except UnicodeEncodeError:
         raise ValueError(f"{text!r} is no domain name: it has letters beyond ASCII") from None
-    if text in ("", "."):
-        labels = []
-    if any(not 1 <= len(label) <= 63 for label in labels):
+    labels = raw.split(b".") if raw else []
+    lengths = [len(label) for label in labels]
+    if labels and not (min(lengths) > 0 and max(lengths) <= 63):
         raise ValueError(f"{text!r} is no domain name: a label has 1 to 63 bytes")
-    wire = b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
+    wire = b"".join([_LENGTHS[len(label)] + label for label in labels]) + b"\0"
     if len(wire) > 255:
         raise ValueError(f"{text!r} is no domain name: longer than 255 bytes")
     return wire
@@ -71,6 +76,7 @@ def reverse_name(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> byte
     return encode_name(address.reverse_pointer)
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
 def encode_data(kind: Type, text: str) -> bytes:
     """Record data in wire form, names in it in lower case and whole. Raises ValueError."""
     if kind in (Type.A, Type.AAAA):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from overlay.dns.answer import Answers
+from overlay.dns.answer import Answers, Room
 from overlay.dns.clients import Clients
 from overlay.dns.forward import Forwarder
 from overlay.dns.listener import Listener, Sockets, open_sockets
@@ -77,6 +77,7 @@ class Views:
         self._views: dict[str, _View] = {}
         self._on_problem = on_problem
         self._now_utc_s = now_utc_s
+        self._room = Room()
 
     def set(self, playground: str, view: View) -> None:
         """In effect after the next `check`; sockets that are right stay. Raises ValueError, changing nothing."""
@@ -92,7 +93,9 @@ class Views:
         if before is not None and (view.netns, view.listen) != (before.netns, before.listen):
             self._close(found)
         found.view, found.zones, found.forwarder, found.copiers = view, zones, forwarder, copiers
-        answers = found.answers = Answers(zones, recursive=bool(view.resolvers))
+        if found.answers is not None:
+            found.answers.forget()
+        answers = found.answers = Answers(zones, bool(view.resolvers), self._room)
         if found.listener is not None:
             found.listener.answers, found.listener.forwarder, found.listener.copiers = answers, forwarder, copiers
         self._views[playground] = found
@@ -102,6 +105,8 @@ class Views:
         found = self._views.get(playground)
         if found is not None:
             self._close(found)
+            if found.answers is not None:
+                found.answers.forget()
             found.view = found.zones = found.answers = found.forwarder = None
             self._forget(playground, found)
 

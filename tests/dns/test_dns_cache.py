@@ -71,7 +71,8 @@ def test_ttls_count_down_and_end() -> None:
     kept.put(KEY, heard(a_reply("300 A 192.0.2.7")), 1000.0)
     for age, ttl in ((0, 300), (0.9, 300), (1, 299), (299, 1)):
         found = kept.get(KEY, 1000.0 + age)
-        assert found is not None and int.from_bytes(found.records[6:10], "big") == ttl
+        assert found is not None and int.from_bytes(found[0].records[6:10], "big") == ttl
+        assert found[1] == 1000.0 + int(age) + 1
     assert kept.get(KEY, 1300.0) is None
     assert (len(kept), kept.size) == (0, 0)
 
@@ -79,7 +80,7 @@ def test_ttls_count_down_and_end() -> None:
 def test_a_failure_is_kept_for_a_moment() -> None:
     kept = Cache()
     kept.put(KEY, FAILED, 0.0)
-    assert kept.get(KEY, FAILURE_S - 0.1) is FAILED
+    assert kept.get(KEY, FAILURE_S - 0.1) == (FAILED, FAILURE_S)
     assert kept.get(KEY, FAILURE_S) is None
 
 
