@@ -42,9 +42,9 @@ ROUNDS = 4
 class Keeper(Protocol):
     """Keeps watch over ports: one that it holds joins no bridge, and leaves the one that it is in."""
 
-    def watch(self, devices: Mapping[str, int]) -> None:
+    def watch(self, devices: Mapping[str, int | None]) -> None:
         """Hears, before anything is done about them, which devices of ports and tunnels a look has found: their
-        interface indexes by name. Never raises."""
+        interface indexes by name; None for one that was looked for and is not there. Never raises."""
 
     def holds(self, port: PortId) -> str:
         """Why a port has to wait outside; empty when it need not."""
@@ -213,11 +213,13 @@ class Convergence(ABC):
         if self.keeper is None:
             return desired, {}
         indexes = self.indexes()
-        watched = (name for name in observed.links if is_port_device(name) or is_tunnel_device(name))
-        self.keeper.watch({name: indexes[name] for name in watched if name in indexes})
+        chosen = _chosen(desired, focus)
+        devices: dict[str, int | None] = dict.fromkeys(port_device(id) for network in chosen for id in network.ports)
+        found = (name for name in observed.links if is_port_device(name) or is_tunnel_device(name))
+        self.keeper.watch(devices | {name: indexes[name] for name in found if name in indexes})
         causes: dict[PortId, str] = {}
         networks = dict(desired.networks)
-        for network in _chosen(desired, focus):
+        for network in chosen:
             held = {id: cause for id in network.ports if (cause := self.keeper.holds(id))}
             if held:
                 waiting = {id: replace(network.ports[id], gate=Gate.HELD) for id in held}

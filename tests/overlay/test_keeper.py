@@ -23,8 +23,12 @@ class AKeeper:
     held: set[PortId] = field(default_factory=set)
     seen: dict[str, int] = field(default_factory=dict)
 
-    def watch(self, devices: Mapping[str, int]) -> None:
-        self.seen.update(devices)
+    def watch(self, devices: Mapping[str, int | None]) -> None:
+        for name, index in devices.items():
+            if index is None:
+                self.seen.pop(name, None)
+            else:
+                self.seen[name] = index
 
     def holds(self, port: PortId) -> str:
         is_known = {port_device(port), vxlan_device(NET)} <= self.seen.keys()
