@@ -8,12 +8,12 @@ keep out the ports that would be without them; what was in force before stays so
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Protocol
 
 from overlay.state import PortId, port_device
-from playground.derive.rules import GUARD, NO_RULES, POLICY, Rules, shut
-from policies.compile.tables import Part, Parts, Ruleset
+from playground.derive.rules import COMMON, GUARD, NO_RULES, POLICY, Rules, shut
+from policies.compile.tables import Part, Parts, Ruleset, Table
 from policies.kernel.enforcement import Outcome
 
 
@@ -22,19 +22,26 @@ class Door(Protocol):
 
     def fileno(self) -> int: ...
 
-    def converge(self, ruleset: Ruleset, policed: frozenset[str], *, is_whole: bool = False) -> Outcome: ...
+    def converge(self, ruleset: Ruleset, policed: frozenset[str], *, is_doubted: bool = False) -> Outcome: ...
 
-    def can_police(self) -> str: ...
+    def can_police(self) -> str | None: ...
 
     def touched(self) -> bool: ...
 
 
 class Enforcing:
-    """One host's rules. `want` and `settle` bracket a converge of the data plane, which asks `watch` and `holds`."""
+    """One host's rules. `want` and `settle` bracket a converge of the data plane, which asks `watch` and `holds`.
+
+    cause: why what is wanted is not all in force; cannot_police: why this host can enforce no policy; both empty when
+    all is well. repaired: what somebody else had changed since the agent started, by kind of object.
+    """
 
     def __init__(self, door: Door) -> None:
+        self.cause = ""
+        self.cannot_police = ""
+        self.repaired: Counter[str] = Counter()
         self._door = door
-        self._rules: Rules = NO_RULES
+        self._rules = NO_RULES
         self._leaving: dict[str, Parts] = {}
         """Shut, by device."""
         self._devices: dict[str, int] = {}
@@ -43,30 +50,27 @@ class Enforcing:
         """Devices whose rules the kernel holds, and the indexes that they had then."""
         self._policed: frozenset[str] = frozenset()
         """Playgrounds whose rules the kernel holds."""
-        self.cause = ""
-        """Why what is wanted is not all in force; empty when it is."""
-        self.cannot_police = ""
-        """Why this host can enforce no policy; empty when it can."""
-        self.repaired: Counter[str] = Counter()
-        """What somebody else had changed, by kind of object, since the agent started."""
+        self._unpoliced: frozenset[str] = frozenset()
+        """Bridges whose packets don't meet the rules that they should."""
 
-    def want(self, rules: Rules, is_whole: bool = False) -> set[str]:
+    def want(self, rules: Rules, is_doubted: bool = False) -> set[PortId]:
         """Puts rules in force, as far as their devices are known; those of devices that leave are shut, and stay until
-        `settle`. is_whole: read back all that the kernel holds. Returns playgrounds whose ports may be held now, or
-        held no more."""
-        if rules is self._rules and not is_whole and not self.cause:
+        `settle`. is_doubted: read back all that the kernel holds. Returns ports on which the hold may have changed."""
+        if rules is self._rules and not is_doubted and not self.cause:
             return set()
-        held = self._held()
-        if is_whole:
-            self.cannot_police = self._door.can_police()
-        for device, parts in self._rules.guards.items():
+        before = self._closed()
+        if is_doubted:
+            self.cannot_police = self._door.can_police() or ""
+        for device in self._rules.guards:
             if device not in rules.guards and device in self._devices:
-                self._leaving[device] = shut(device, parts)
+                self._leaving[device] = shut(device)
         for device in self._leaving.keys() & rules.guards.keys():
             del self._leaving[device]
         self._rules = rules
-        self._load(is_whole)
-        return held ^ self._held()
+        self._load(is_doubted)
+        if before == (after := self._closed()):
+            return set()
+        return {port for port, needs in rules.ports.items() if {needs.playground, needs.bridge} & (before ^ after)}
 
     def settle(self) -> None:
         """The ports that left are in no bridge any more."""
@@ -96,37 +100,50 @@ class Enforcing:
             return "no rules are made for it"
         for device in (port_device(port), needs.tunnel):
             if device not in self._guarded or self._guarded[device] != self._devices.get(device):
-                return self.cause or f"no rules of {device} are in force"
-        if needs.playground in self._held():
+                return self.cause or f"the rules of {device} are not in force"
+        if needs.playground in self._rules.policing and {needs.playground, needs.bridge} & self._closed():
             return self.cannot_police or self.cause or "its playground's policies are not in force"
         return ""
 
-    def _held(self) -> set[str]:
-        return self._rules.policing.keys() - self._policed
+    def _closed(self) -> set[str]:
+        """Playgrounds and bridges whose ports stay out, though their own rules may be in force."""
+        return {*(self._rules.policing.keys() - self._policed), *self._unpoliced}
 
-    def _load(self, is_whole: bool = False) -> None:
-        ruleset, policed = self._ruleset()
-        outcome = self._door.converge(ruleset, policed, is_whole=is_whole)
+    def _load(self, is_doubted: bool = False) -> None:
+        ruleset, bridges = self._ruleset()
+        outcome = self._door.converge(ruleset, bridges, is_doubted=is_doubted)
         self.repaired.update(outcome.repaired)
-        self.cause = outcome.cause
-        if outcome.is_in_force:
-            self._guarded = {name: i for name, i in self._devices.items() if name in self._rules.guards}
-            self._policed = frozenset() if self.cannot_police else frozenset(self._rules.policing)
-        elif outcome.is_lost:
+        self._unpoliced = outcome.unpoliced
+        self.cause = outcome.cause or next((f"rules refused: {said}" for said in outcome.refused.values()), "")
+        if outcome.cause:
             self._guarded, self._policed = {}, frozenset()
+            return
+        # what was in force of a refused part before still is
+        refused = {_subject(*key) for key in outcome.refused}
+        fresh = {name: i for name, i in self._devices.items() if name in self._rules.guards and name not in refused}
+        kept = {name: i for name, i in self._guarded.items() if name in refused and self._devices.get(name) == i}
+        self._guarded = fresh | kept
+        wanted = frozenset() if self.cannot_police else frozenset(self._rules.policing)
+        self._policed = (wanted - refused) | (self._policed & wanted & refused)
 
     def _ruleset(self) -> tuple[Ruleset, frozenset[str]]:
-        """What is wanted of devices that there are; and the bridges whose frames netfilter has to see."""
-        guard: dict[object, Part] = dict(self._rules.common[GUARD])
+        """What is wanted of devices that there are; and the bridges whose frames the rules of playgrounds have to
+        meet."""
+        guard: dict[Hashable, Part] = dict(self._rules.common[GUARD])
         for parts in (self._rules.guards, self._leaving):
             for device, found in parts.items():
                 if device in self._devices:
                     guard.update(found)
-        policy: dict[object, Part] = {}
+        if self.cannot_police or not self._rules.policing:
+            return {GUARD: guard}, frozenset()
+        policy: dict[Hashable, Part] = dict(self._rules.common[POLICY])
         bridges: set[str] = set()
-        if not self.cannot_police and self._rules.policing:
-            policy.update(self._rules.common[POLICY])
-            for policing in self._rules.policing.values():
-                policy.update(policing.parts)
-                bridges |= policing.bridges
-        return {GUARD: guard, POLICY: policy} if policy else {GUARD: guard}, frozenset(bridges)
+        for playground, policing in self._rules.policing.items():
+            policy[playground] = policing.part
+            bridges |= policing.bridges
+        return {GUARD: guard, POLICY: policy}, frozenset(bridges)
+
+
+def _subject(table: Table, key: Hashable) -> str:
+    """The device or playground that a part is of; COMMON for what all need."""
+    return str(key[0]) if isinstance(key, tuple) else str(key) or COMMON
