@@ -46,6 +46,9 @@ class Keeper(Protocol):
         """Hears, before anything is done about them, which devices of ports and tunnels a look has found: their
         interface indexes by name; None for one that was looked for and is not there. Never raises."""
 
+    def forget(self) -> None:
+        """Hears that the namespace may be another: what was found there counts no more."""
+
     def holds(self, port: PortId) -> str:
         """Why a port has to wait outside; empty when it need not."""
 
@@ -156,6 +159,8 @@ class Convergence(ABC):
         repaired: Counter[str] = Counter()
         if (focus is None or None in focus.values() or not self.is_open()) and (renewed := self.ensure()):
             repaired["namespace"] += renewed
+            if self.keeper is not None:
+                self.keeper.forget()
         focus = _closed(desired, focus)
         applied = took = 0
         errors: list[OpError] = []

@@ -136,7 +136,7 @@ async def _run(options: argparse.Namespace) -> int:
     from playground.workspaces.drivers.api import Driver
     from playground.workspaces.drivers.external import ExternalDriver
     from playground.workspaces.drivers.netns import NetnsDriver
-    from policies.kernel.watch import GuardWatch
+    from policies.kernel.enforcement import Enforcement
 
     refuse_hidden_names(namespaces.DIRECTORY)
     state = options.state_dir or paths.host_state_dir(options.site, options.name)
@@ -204,7 +204,7 @@ async def _run(options: argparse.Namespace) -> int:
         underlay=options.underlay,
         dataplane=dataplane,
         dataplane_name=options.dataplane,
-        guard=GuardWatch(dataplane.path),
+        door=Enforcement(dataplane.path),
         gateways=Gateways(gateways),
         drivers=drivers,
         responder=responder,

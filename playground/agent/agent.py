@@ -21,12 +21,13 @@ import msgspec
 
 from dhcp.decide import LeaseKind
 from dhcp.scope import PortScope
-from overlay.kernel.converge import ADOPTED_AT_ONCE, Outcome, PortState
+from overlay.kernel.converge import ADOPTED_AT_ONCE, Keeper, Outcome, PortState
 from overlay.kernel.monitor import Heard
-from overlay.parts import Focus, between
-from overlay.state import HostState, PortId
+from overlay.parts import Focus, Part, between
+from overlay.state import HostState, NetworkId, PortId
 from playground import __version__, wire
 from playground.agent.cache import Cache, Said
+from playground.agent.enforcing import Door, Enforcing
 from playground.agent.execute import execute
 from playground.agent.focus import differing, guests_in, widen
 from playground.agent.gateways import Gateways
@@ -46,7 +47,6 @@ from playground.responder.client import Client
 from playground.responder.protocol import Leased, Problem, port_key
 from playground.view import View, host_scope
 from playground.workspaces.drivers.api import Driver, GuestState
-from policies.kernel.nft import NftError
 
 log = logging.getLogger("agent")
 
@@ -58,8 +58,8 @@ RETRY_S = 1.0
 WATCH_S = 0.5
 """How long one wait for a kernel event is: an agent that is told to end waits it out."""
 
-GUARD_S = 10.0
-"""How often the rules that keep address delivery at the port are read back, though nothing told of a change."""
+DOUBT_S = 30.0
+"""How often all rules are read back, though nothing told of a change, and the kernel has counted none."""
 
 
 TOLD_S = 3.0
@@ -74,6 +74,8 @@ removed and given again while it ran on, and nobody who lived has seen it take w
 class Plane(Protocol):
     """The kernel's door as the agent uses it (`overlay.kernel.apply.DataPlane`, or its double)."""
 
+    keeper: Keeper | None
+
     def ensure(self) -> int: ...
 
     def converge(self, desired: HostState) -> Outcome: ...
@@ -85,20 +87,10 @@ class Plane(Protocol):
     def heard(self) -> Heard: ...
 
 
-class Guard(Protocol):
-    """The data plane's filter rules as the agent uses them (`policies.kernel.watch.GuardWatch`, or its double)."""
-
-    def fileno(self) -> int: ...
-
-    def ensure(self) -> bool: ...
-
-    def touched(self) -> bool: ...
-
-
 class Agent:
     """Composed by `playground.agent.__main__`; `run` never returns but by cancellation.
 
-    guard: nothing is forwarded, and no guest is started, while it can't be put in force.
+    door: of the rules that each port has to have in force before it joins its bridge.
     """
 
     def __init__(
@@ -108,7 +100,7 @@ class Agent:
         underlay: str,
         dataplane: Plane,
         dataplane_name: str,
-        guard: Guard,
+        door: Door,
         gateways: Gateways,
         drivers: Mapping[str, Driver],
         responder: Client,
@@ -121,10 +113,11 @@ class Agent:
         self._underlay = underlay
         self._dataplane = dataplane
         self._dataplane_name = dataplane_name
-        self._guard = guard
-        self._guarded_at = 0.0
-        self._guard_due = True
-        self._unguarded = ""
+        self._door = door
+        self._enforcing = dataplane.keeper = Enforcing(door)
+        self._rules_due = False
+        self._doubted_s = 0.0
+        """When the rules were read back last (monotonic)."""
         self._gateways = gateways
         self._carried: set[str] = set()
         """Keys of what has been said of gateways."""
@@ -295,7 +288,7 @@ class Agent:
         watcher = asyncio.create_task(self._watch_kernel())
         link = asyncio.create_task(self._link.run())
         answers = asyncio.create_task(self._responder.run())
-        asyncio.get_running_loop().add_reader(self._guard.fileno(), self._hear_guard)
+        asyncio.get_running_loop().add_reader(self._door.fileno(), self._hear_rules)
         looked_s = time.monotonic()
         try:
             while True:
@@ -310,7 +303,7 @@ class Agent:
                     async with asyncio.timeout(PERIOD_S):
                         await self._wake.wait()
         finally:
-            asyncio.get_running_loop().remove_reader(self._guard.fileno())
+            asyncio.get_running_loop().remove_reader(self._door.fileno())
             for task in (watcher, link, answers):
                 task.cancel()
             await asyncio.gather(watcher, link, answers, return_exceptions=True)
@@ -321,9 +314,9 @@ class Agent:
             if await asyncio.to_thread(self._dataplane.wait_event, WATCH_S):
                 self._again()
 
-    def _hear_guard(self) -> None:
-        if self._guard.touched():
-            self._guard_due = True
+    def _hear_rules(self) -> None:
+        if self._door.touched():
+            self._rules_due = True
             self._again()
 
     async def _pass_done(self) -> None:
@@ -367,7 +360,6 @@ class Agent:
             await self._guests.observe(None if is_whole else look_at)
         if self._view.complete:
             self._remember()  # first: an agent that dies now goes on from what it has begun, never from what was before
-            await self._ensure_guard()
             await self._follow(is_whole)
         await self._converged()
         await self._report()
@@ -398,10 +390,10 @@ class Agent:
         # after the data plane: the responder finds the namespaces and ports that it is told of
         if before is None or derived.services is not before.services:
             self._responder.replace(derived.services)
-        if self._outcome is not None and not self._outcome.errors:
+        if self._outcome is not None and not self._outcome.errors and not self._enforcing.cause:
             self._applied = revision
         changed = self._changed_guests(before, derived, ports, is_whole)
-        guests = self._guests.step(derived.wants, changed, self._may_open() and not self._unguarded)
+        guests = self._guests.step(derived.wants, changed, self._may_open())
         self._note(derived, ports, guests, is_whole)
 
     async def _converge(self, before: Derived | None, derived: Derived, is_whole: bool) -> set[PortId]:
@@ -409,16 +401,14 @@ class Agent:
         told of something. Returns the ports of which something is to be said."""
         heard = self._dataplane.heard()
         if is_whole or before is None or self._outcome is None or self._outcome.errors or heard.everything:
-            outcome = await asyncio.to_thread(self._dataplane.converge, derived.state)
+            outcome = await asyncio.to_thread(self._bring, derived, None)
             ports = {*derived.bound, *(before.bound if before is not None else ())}
         else:
             focus = between(before.state, derived.state)
             adopted, postponed = self._outcome.postponed[:ADOPTED_AT_ONCE], self._outcome.postponed[ADOPTED_AT_ONCE:]
             widen(focus, heard | Heard(ports=frozenset(adopted)), derived.state)
             ports = {id for id, _ in differing(before.bound, derived.bound)}
-            outcome = Outcome()
-            if focus:
-                outcome = await asyncio.to_thread(self._dataplane.converge_changes, derived.state, focus)
+            outcome = await asyncio.to_thread(self._bring, derived, focus)
             ports |= {id for id, status in outcome.ports.items() if self._outcome.ports.get(id) != status}
             known = {**self._outcome.ports, **outcome.ports}
             outcome = replace(
@@ -433,11 +423,31 @@ class Agent:
         if outcome.repaired:
             log.warning("drift repaired %s", " ".join(f"{k}={n}" for k, n in outcome.repaired.items()))
             self._repaired.update(outcome.repaired)
-            self._guard_due = True
             self._again()
         if outcome.postponed:
             self._again()
         return ports
+
+    def _bring(self, derived: Derived, focus: dict[NetworkId, Part | None] | None) -> Outcome:
+        """Rules first, for what is to be let in by them; those of what has left go last. focus: None for everything."""
+        said, counted = self._enforcing.cause, self._enforcing.repaired.copy()
+        is_doubted = focus is None and time.monotonic() - self._doubted_s >= DOUBT_S
+        if is_doubted:
+            self._doubted_s = time.monotonic()
+        is_due, self._rules_due = self._rules_due or focus is None, False
+        held = self._enforcing.want(derived.rules, is_due, is_doubted)
+        if focus is None:
+            outcome = self._dataplane.converge(derived.state)
+        else:
+            widen(focus, Heard(ports=frozenset(held)), derived.state)
+            outcome = self._dataplane.converge_changes(derived.state, focus) if focus else Outcome()
+        if not outcome.errors:
+            self._enforcing.settle()
+        if self._enforcing.cause != said:
+            log.error("rules not in force cause=%s", self._enforcing.cause or "they are now")
+        if repaired := self._enforcing.repaired - counted:
+            log.warning("rules repaired %s", " ".join(f"{k}={n}" for k, n in repaired.items()))
+        return outcome
 
     def _changed_guests(
         self, before: Derived | None, derived: Derived, ports: Iterable[PortId], is_whole: bool
@@ -449,24 +459,6 @@ class Agent:
         told = (key.removeprefix("port/") for key, _ in differing(before.services, derived.services))
         bindings = (derived.bound.get(port) for port in {*ports, *map(PortId, told)})
         return found | {workspace_id(b.playground, b.workspace) for b in bindings if b is not None}
-
-    async def _ensure_guard(self) -> None:
-        now = time.monotonic()
-        if not self._guard_due and now - self._guarded_at < GUARD_S:
-            return
-        self._guard_due = False
-        try:
-            loaded = await asyncio.to_thread(self._guard.ensure)
-        except NftError as error:
-            self._guard_due = True
-            if self._unguarded != str(error):
-                log.error("guard not in force, nothing is started error=%s", error)
-            self._unguarded = str(error)
-            return
-        if loaded and self._guarded_at:
-            self._repaired["guard"] += 1
-            log.warning("guard loaded again")
-        self._guarded_at, self._unguarded = now, ""
 
     def _is_ready(self, want: Want) -> bool:
         """Whether every port of a guest is programmed and answered for."""
@@ -560,14 +552,15 @@ class Agent:
 
     def _observed_host(self) -> ObservedHost:
         errors = self._outcome.errors if self._outcome is not None else ()
-        unguarded = f"guard: {self._unguarded}" if self._unguarded else ""
-        own = [unguarded, self._broken, self._forgetful, self._gateways.cause]
+        rules = f"rules: {self._enforcing.cause}" if self._enforcing.cause else ""
+        own = [rules, self._broken, self._forgetful, self._gateways.cause]
         problems = [f"{key}: {cause}" for key, cause in sorted(self._problems.items()) if not key.startswith("port/")]
         return ObservedHost(
             host=self._host,
             version=__version__,
             applied=self._applied,
-            repaired=dict(self._repaired),
+            cannot_police=self._enforcing.cannot_police,
+            repaired=dict(self._repaired + self._enforcing.repaired),
             problems=tuple([*filter(None, own), *(str(error) for error in errors), *problems][:20]),
         )
 

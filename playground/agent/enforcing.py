@@ -12,8 +12,9 @@ from collections.abc import Hashable, Mapping
 from typing import Protocol
 
 from overlay.state import PortId, port_device
-from playground.derive.rules import COMMON, GUARD, NO_RULES, POLICY, Rules, shut
-from policies.compile.tables import Part, Parts, Ruleset, Table
+from playground.derive.guarding import shut
+from playground.derive.rules import GUARD, NO_RULES, POLICY, Rules
+from policies.compile.tables import Part, Parts, Ruleset
 from policies.kernel.enforcement import Outcome
 
 
@@ -46,6 +47,8 @@ class Enforcing:
         """Shut, by device."""
         self._devices: dict[str, int] = {}
         """Indexes by name, as they were found last."""
+        self._is_blind = True
+        """No device has been looked for yet in this namespace: what its ports have now must not be taken away."""
         self._guarded: dict[str, int] = {}
         """Devices whose rules the kernel holds, and the indexes that they had then."""
         self._policed: frozenset[str] = frozenset()
@@ -53,24 +56,26 @@ class Enforcing:
         self._unpoliced: frozenset[str] = frozenset()
         """Bridges whose packets don't meet the rules that they should."""
 
-    def want(self, rules: Rules, is_doubted: bool = False) -> set[PortId]:
+    def want(self, rules: Rules, is_due: bool = False, is_doubted: bool = False) -> set[PortId]:
         """Puts rules in force, as far as their devices are known; those of devices that leave are shut, and stay until
-        `settle`. is_doubted: read back all that the kernel holds. Returns ports on which the hold may have changed."""
-        if rules is self._rules and not is_doubted and not self.cause:
+        `settle`. is_due: look whether somebody else has changed anything; is_doubted: read all back. Returns ports on
+        which the hold may have changed."""
+        if rules is self._rules and not is_due and not is_doubted:
             return set()
         before = self._closed()
         if is_doubted:
             self.cannot_police = self._door.can_police() or ""
-        for device in self._rules.guards:
+        for device, parts in self._rules.guards.items():
             if device not in rules.guards and device in self._devices:
-                self._leaving[device] = shut(device)
+                self._leaving[device] = shut(parts)
         for device in self._leaving.keys() & rules.guards.keys():
             del self._leaving[device]
         self._rules = rules
-        self._load(is_doubted)
+        if not self._is_blind:
+            self._load(is_doubted)
         if before == (after := self._closed()):
             return set()
-        return {port for port, needs in rules.ports.items() if {needs.playground, needs.bridge} & (before ^ after)}
+        return {port for port, needs in rules.needs.items() if {needs.playground, needs.bridge} & (before ^ after)}
 
     def settle(self) -> None:
         """The ports that left are in no bridge any more."""
@@ -83,19 +88,22 @@ class Enforcing:
     def watch(self, devices: Mapping[str, int | None]) -> None:
         """Hears which devices there are, before their ports are let in; None: it was looked for and is not there."""
         news = {name: index for name, index in devices.items() if self._devices.get(name) != index}
-        if not news:
-            return
+        was_blind, self._is_blind = self._is_blind, False
         for name in news:
             self._devices.pop(name, None)  # with a device its chains may have gone: it begins from nothing
         if self._guarded.keys() & news.keys():
             self._load()
         self._devices.update((name, index) for name, index in news.items() if index is not None)
-        if self._rules.guards.keys() & self._devices.keys() & news.keys():
+        if was_blind or self._rules.guards.keys() & self._devices.keys() & news.keys():
             self._load()
+
+    def forget(self) -> None:
+        """What was found before counts no more; it is looked for, and put in force, again."""
+        self._guarded, self._policed, self._is_blind = {}, frozenset(), True
 
     def holds(self, port: PortId) -> str:
         """Why a port must not be in its bridge; empty when it may."""
-        needs = self._rules.ports.get(port)
+        needs = self._rules.needs.get(port)
         if needs is None:
             return "no rules are made for it"
         for device in (port_device(port), needs.tunnel):
@@ -119,7 +127,7 @@ class Enforcing:
             self._guarded, self._policed = {}, frozenset()
             return
         # what was in force of a refused part before still is
-        refused = {_subject(*key) for key in outcome.refused}
+        refused = {str(key[0] if isinstance(key, tuple) else key) for _, key in outcome.refused}
         fresh = {name: i for name, i in self._devices.items() if name in self._rules.guards and name not in refused}
         kept = {name: i for name, i in self._guarded.items() if name in refused and self._devices.get(name) == i}
         self._guarded = fresh | kept
@@ -142,8 +150,3 @@ class Enforcing:
             policy[playground] = policing.part
             bridges |= policing.bridges
         return {GUARD: guard, POLICY: policy}, frozenset(bridges)
-
-
-def _subject(table: Table, key: Hashable) -> str:
-    """The device or playground that a part is of; COMMON for what all need."""
-    return str(key[0]) if isinstance(key, tuple) else str(key) or COMMON

@@ -14,6 +14,7 @@ from playground.derive.gateways import Carried, carried, carried_of
 from playground.derive.guests import Role, Want, want_of, wants
 from playground.derive.networks import Place
 from playground.derive.playground import Section, Surroundings, section_of
+from playground.derive.rules import Rules, rules_of
 from playground.derive.services import Service
 from playground.gateways import gateway_name
 from playground.records import BindingRecord
@@ -38,7 +39,7 @@ class Setting:
 @dataclass(frozen=True, slots=True)
 class Derived:
     """All that a host should hold. services: the responder's map. bound: the bindings of the ports in `state`.
-    gateways: those to the world, by id.
+    gateways: those to the world, by id. rules: what has to be in force before frames pass there.
 
     What did not change is the same object as the time before, so two of them are compared at the cost of a look-up a
     record.
@@ -49,6 +50,7 @@ class Derived:
     services: Mapping[str, Service]
     bound: Mapping[PortId, BindingRecord]
     gateways: Mapping[str, Carried]
+    rules: Rules
 
 
 class Derivation:
@@ -120,7 +122,9 @@ class Derivation:
             networks.update(section.networks)
             services.update(section.services)
             bound.update(section.bound)
-        return Derived(HostState(setting.underlay, networks), self._wants, services, bound, self._gateways)
+        rules = rules_of(self._sections, {})
+        state = HostState(setting.underlay, networks)
+        return Derived(state, self._wants, services, bound, self._gateways, rules)
 
     def _has_site_changed(self, view: View) -> bool:
         """Whether a host's tunnel address has."""
@@ -223,12 +227,14 @@ def derive_whole(view: View, setting: Setting) -> Derived:
     networks: dict[NetworkId, Network] = {}
     services: dict[str, Service] = {}
     bound: dict[PortId, BindingRecord] = {}
+    sections: dict[str, Section] = {}
     for playground, scope in view.playgrounds().items():
         arrived = setting.arrived & guests.keys()
         place = Place(setting.host, vteps, arrived, adopted, f"{setting.dataplane}-{playground}")
         section = section_of(scope, Surroundings(playground, place, setting.domain, setting.resolvers))
+        sections[playground] = section
         networks.update(section.networks)
         services.update(section.services)
         bound.update(section.bound)
-    gateways = carried(view, setting.host, setting.dataplane)
-    return Derived(HostState(setting.underlay, networks), guests, services, bound, gateways)
+    gateways, rules = carried(view, setting.host, setting.dataplane), rules_of(sections, {})
+    return Derived(HostState(setting.underlay, networks), guests, services, bound, gateways, rules)

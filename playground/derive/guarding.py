@@ -1,8 +1,12 @@
-"""Pure. From the ports of a playground to the guard of its devices on one host: who may be behind which device."""
+"""Pure. From the ports of a playground to the guard of its devices on one host: who may be behind which device.
+
+As with networks, what one port adds depends on no other, so a guard can be patched where a port has changed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from overlay.state import Gate, NetworkId, PortId, bridge_device, port_device, vxlan_device
@@ -10,7 +14,11 @@ from playground.derive.networks import Entry
 from playground.gateways import gateway_name
 from playground.records import BindingRecord, NetworkRecord, PortRecord
 from policies.compile.tables import Chain, Part
-from policies.guard import GuardedPort, Station, of_port, of_station, of_tunnel
+from policies.guard.parts import of_port, of_station, of_tunnel
+from policies.guard.station import GuardedPort, Station
+
+Devices = dict[str, dict[Hashable, Part]]
+"""By device the parts of its guard, by key."""
 
 
 class Needs(NamedTuple):
@@ -22,46 +30,98 @@ class Needs(NamedTuple):
     playground: str
 
 
-def needs_of(network: str, playground: str) -> Needs:
-    """What each port of a network needs."""
-    id = NetworkId(network)
-    return Needs(vxlan_device(id), bridge_device(id), playground)
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A port with where it is, and what that means here."""
+
+    port: PortRecord
+    binding: BindingRecord
+    entry: Entry
 
 
-def tunnel_guard(network: NetworkRecord) -> tuple[str, Part]:
-    """A network's VXLAN device, and what it has whoever is behind it."""
-    device = vxlan_device(NetworkId(network.id))
-    return device, of_tunnel(device, network.subnets)
+@dataclass(slots=True)
+class Guards:
+    """The guard of a playground's devices on one host, and what each of its ports here needs."""
+
+    devices: Devices = field(default_factory=dict)
+    needs: dict[PortId, Needs] = field(default_factory=dict)
+
+    def patched(
+        self, gone: Mapping[str, Entry], come: Iterable[Bound], networks: Mapping[str, NetworkRecord]
+    ) -> Guards | None:
+        """The guard with some ports in place of others (one port may be in both). None when two ports of a network have
+        one MAC: then only the whole tells which counts. gone: by port id."""
+        devices, needs = self.devices.copy(), self.needs.copy()
+        own: set[str] = set()
+
+        def of(device: str) -> dict[Hashable, Part]:
+            if device not in own:
+                own.add(device)
+                devices[device] = devices.get(device, {}).copy()
+            return devices[device]
+
+        for id, entry in gone.items():
+            if needs.pop(PortId(id), None) is not None:
+                del devices[port_device(PortId(id))]
+            tunnel = vxlan_device(entry.network)
+            of(tunnel).pop((tunnel, entry.mac), None)
+        for bound in come:
+            for device, key, part in _parts(bound, networks):
+                if key in devices.get(device, ()):
+                    return None
+                of(device)[key] = part
+            if bound.entry.port is not None:
+                needs[PortId(bound.port.id)] = _needs(bound.port)
+        return Guards(devices, needs)
 
 
-def port_guards(
-    port: PortRecord, binding: BindingRecord, entry: Entry, networks: Mapping[str, NetworkRecord]
-) -> dict[str, tuple[Hashable, Part]]:
-    """What a bound port adds to the guard of a host that has its network: device → (key, part).
+def guards_of(ports: Iterable[Bound], here: Iterable[NetworkId], networks: Mapping[str, NetworkRecord]) -> Guards:
+    """The guard from nothing but its arguments. here: the networks that the host has, whose ports these are."""
+    guards = Guards()
+    for id in here:
+        device = vxlan_device(id)
+        guards.devices[device] = {device: of_tunnel(device, networks[id].subnets)}
+    for bound in ports:
+        for device, key, part in _parts(bound, networks):
+            guards.devices.setdefault(device, {})[key] = part
+        if bound.entry.port is not None:
+            guards.needs[PortId(bound.port.id)] = _needs(bound.port)
+    return guards
+
+
+def shut(parts: Mapping[Hashable, Part]) -> dict[Hashable, Part]:
+    """What a device has, made to pass nothing: chains that have no rule drop."""
+    return {
+        key: Part({name: Chain((), chain.hook) for name, chain in part.chains.items()})
+        for key, part in parts.items()
+        if part.chains
+    }
+
+
+def _parts(bound: Bound, networks: Mapping[str, NetworkRecord]) -> Iterable[tuple[str, Hashable, Part]]:
+    """(device, key, part) of all that one port adds.
 
     A port that moves counts on both sides of the tunnel, from before it leaves until it is settled: what it sent from
     the one host may still be on its way to the other.
     """
-    owned = None
-    if gateway_name(port.workspace) is not None:
-        owned = tuple(subnet for network in networks.values() for subnet in network.subnets)
-    station = Station(port.mac, port.addresses, owned=owned)
-    found: dict[str, tuple[Hashable, Part]] = {}
+    port, entry = bound.port, bound.entry
+    station = Station(port.mac, port.addresses, owned=_owned(port, networks))
     if entry.port is not None:
         device = port_device(PortId(port.id))
         part = of_port(GuardedPort(device, station, networks[port.network_id].subnets))
-        found[device] = device, part if entry.port.gate is Gate.OPEN else shut(part)
-    if entry.remote is not None or binding.target is not None:
+        yield device, device, part if entry.port.gate is Gate.OPEN else shut({device: part})[device]
+    if entry.remote is not None or bound.binding.target is not None:
         device = vxlan_device(entry.network)
-        found[device] = (device, port.mac), of_station(device, station)
-    return found
+        yield device, (device, port.mac), of_station(device, station)
 
 
-def shut(part: Part) -> Part:
-    """A device's guard that passes nothing: chains that have no rule drop."""
-    return Part({name: Chain((), chain.hook) for name, chain in part.chains.items()})
+def _owned(port: PortRecord, networks: Mapping[str, NetworkRecord]) -> tuple[str, ...] | None:
+    """Of a gateway's leg, the prefixes that nothing behind it has."""
+    if gateway_name(port.workspace) is None:
+        return None
+    return tuple(subnet for network in networks.values() for subnet in network.subnets)
 
 
-def shut_all(parts: Iterable[tuple[Hashable, Part]]) -> dict[Hashable, Part]:
-    """The same of all that a device has."""
-    return {key: shut(part) for key, part in parts if part.chains}
+def _needs(port: PortRecord) -> Needs:
+    network = NetworkId(port.network_id)
+    return Needs(vxlan_device(network), bridge_device(network), port.playground)

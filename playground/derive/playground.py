@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from overlay.state import Network, NetworkId, PortId
 from playground.derive.gateways import router_of
+from playground.derive.guarding import Bound, Guards, guards_of
 from playground.derive.networks import Entry, Members, Place, entry_of, members_of
 from playground.derive.services import Service, records_of, services_of, view_of
 from playground.gateways import gateway_name
@@ -32,7 +33,7 @@ class Surroundings:
 class Section:
     """One playground on one host. networks: those that the host has a port of. bound: the bindings of its own ports.
 
-    members: its networks that any host has a port of, of which `networks` are the host's own.
+    members: its networks that any host has a port of, of which `networks` are the host's own. guards: of these.
     """
 
     scope: Scope
@@ -45,6 +46,7 @@ class Section:
     bound: dict[PortId, BindingRecord] = field(default_factory=dict)
     legs: Mapping[str, PortRecord] = field(default_factory=dict)
     """Of gateways, by id: what the clients of other ports are told of."""
+    guards: Guards = field(default_factory=Guards)
 
     def patched(self, changed: Collection[str], surroundings: Surroundings) -> Section | None:
         """The section after some ports have changed, in their records or in what `surroundings` say of them; None when
@@ -55,24 +57,29 @@ class Section:
         if any(self.legs.get(id) is not _leg(scope, id) for id in changed):
             return None
         entries, members = self.entries.copy(), self.members.copy()
-        gone: dict[NetworkId, list[Entry]] = {}
+        gone: dict[NetworkId, dict[str, Entry]] = {}
         come: dict[NetworkId, dict[str, Entry]] = {}
         for id in changed:
             if (old := entries.pop(id, None)) is not None:
-                gone.setdefault(old.network, []).append(old)
-            if (new := _entry(scope, id, place)) is not None:
-                come.setdefault(new.network, {})[id] = entries[id] = new
+                gone.setdefault(old.network, {})[id] = old
+            if (fresh := _entry(scope, id, place)) is not None:
+                come.setdefault(fresh.network, {})[id] = entries[id] = fresh
         for network in gone.keys() | come.keys():
             known = members.get(network)
             if known is None:
                 found: Members | None = members_of(scope.networks[network], come[network].values(), place)
             else:
-                found = known.patched(gone.get(network, ()), come.get(network, {}), place)
+                found = known.patched(gone.get(network, {}).values(), come.get(network, {}), place)
             if found is None:
                 return None
             members[network] = found
         networks = _own(members, place)
         if networks.keys() != self.networks.keys():
+            return None
+        left = {id: entry for network in networks for id, entry in gone.get(network, {}).items()}
+        new = (_bound(scope, id, entry) for network in networks for id, entry in come.get(network, {}).items())
+        guards = self.guards.patched(left, new, scope.networks)
+        if guards is None:
             return None
         services, bound = self.services.copy(), self.bound.copy()
         for id in changed if networks else ():
@@ -82,7 +89,9 @@ class Section:
             services.update(_services(scope, id, networks, surroundings))
             if _is_here(networks, scope, id):
                 bound[PortId(id)] = scope.bindings[id]
-        return Section(scope, scope.version, surroundings, entries, members, networks, services, bound, self.legs)
+        return Section(
+            scope, scope.version, surroundings, entries, members, networks, services, bound, self.legs, guards
+        )
 
 
 def section_of(scope: Scope, surroundings: Surroundings) -> Section:
@@ -107,7 +116,9 @@ def section_of(scope: Scope, surroundings: Surroundings) -> Section:
             services.update(_services(scope, id, networks, surroundings))
     bound = {PortId(id): scope.bindings[id] for id in entries if _is_here(networks, scope, id)}
     legs = {id: leg for id in scope.ports if (leg := _leg(scope, id)) is not None}
-    return Section(scope, scope.version, surroundings, entries, members, networks, services, bound, legs)
+    here = (_bound(scope, id, entry) for id, entry in entries.items() if entry.network in networks)
+    guards = guards_of(here, networks, scope.networks)
+    return Section(scope, scope.version, surroundings, entries, members, networks, services, bound, legs, guards)
 
 
 def _leg(scope: Scope, id: str) -> PortRecord | None:
@@ -120,6 +131,10 @@ def _entry(scope: Scope, id: str, place: Place) -> Entry | None:
     if port is None or binding is None or port.network_id not in scope.networks:
         return None
     return entry_of(port, binding, place)
+
+
+def _bound(scope: Scope, id: str, entry: Entry) -> Bound:
+    return Bound(scope.ports[id], scope.bindings[id], entry)
 
 
 def _own(members: Mapping[NetworkId, Members], place: Place) -> dict[NetworkId, Network]:

@@ -1,45 +1,19 @@
-"""Pure. From a host's derived networks, and the policies that it was shown, to the rules that it should have in force.
-
-What a port, a tunnel's remote or a playground needs is made once and kept while all that it reads is the same object; a
-new `RuleBook` is the oracle of one that has kept something.
-"""
+"""Pure. All rules that a host should have in force, put together from what its playgrounds need."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from overlay.state import (
-    Gate,
-    LocalPort,
-    Network,
-    NetworkId,
-    PortId,
-    RemotePort,
-    bridge_device,
-    port_device,
-    vxlan_device,
-)
+from overlay.state import PortId
+from playground.derive.guarding import Needs
 from playground.derive.playground import Section
-from playground.gateways import gateway_name
-from playground.records import NetworkRecord
 from policies.compile.tables import Part, Parts, Table
-from policies.guard import GUARD, GuardedPort, GuardedTunnel, Station, common_part, port_part, shut_part, tunnel_part
+from policies.guard import parts as guard
+from policies.guard.rules import SHARED
 
+GUARD: Table = guard.TABLE
 POLICY: Table = ("inet", "playground_policy")
-
-COMMON = ""
-"""Stands for what all ports need where the subject of a part is named."""
-
-
-class Needs(NamedTuple):
-    """What a port needs in force beside the rules of its own device: those of its network's tunnel device, and, where
-    somebody polices it, those of its playground, met by the packets of its bridge."""
-
-    tunnel: str
-    bridge: str
-    playground: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +26,23 @@ class Policing:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """All that should be in force on one host. common: by table, what needs no device. guards: by device; policing: by
-    playground."""
+    """common: by table, what needs no device. guards: by device the parts of its guard, by key. policing: by
+    playground. needs: of each port."""
 
-    common: Mapping[Table, Parts] = field(default_factory=lambda: {GUARD: {}, POLICY: {}})
-    guards: Mapping[str, Part] = field(default_factory=dict)
+    common: Mapping[Table, Parts] = field(default_factory=lambda: {GUARD: {"shared": SHARED}, POLICY: {}})
+    guards: Mapping[str, Mapping[Hashable, Part]] = field(default_factory=dict)
     policing: Mapping[str, Policing] = field(default_factory=dict)
-    ports: Mapping[PortId, Needs] = field(default_factory=dict)
+    needs: Mapping[PortId, Needs] = field(default_factory=dict)
 
 
 NO_RULES = Rules()
+
+
+def rules_of(sections: Mapping[str, Section], policing: Mapping[str, Policing]) -> Rules:
+    """Those of a host whose playgrounds these are."""
+    guards: dict[str, Mapping[Hashable, Part]] = {}
+    needs: dict[PortId, Needs] = {}
+    for section in sections.values():
+        guards.update(section.guards.devices)
+        needs.update(section.guards.needs)
+    return Rules(guards=guards, policing=policing, needs=needs)

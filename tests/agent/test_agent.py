@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +26,7 @@ from playground.responder.protocol import Leased, PortTold, Problem, Value, port
 from playground.view import freeze, host_scope, playground_scope
 from playground.workspaces.drivers.api import Guest
 from playground.workspaces.drivers.memory import Machine, MemoryDriver
+from policies.kernel.memory import MemoryEnforcement
 from tests.agent.gateway_double import MemoryGateways
 from tests.derive.test_derive import GRID, P0, P1, UNDERLAY, a_binding, a_move, a_workspace, in_move
 
@@ -131,29 +131,6 @@ class FakeLink:
             await self.said.wait_for(claim)
 
 
-class FakeGuard:
-    """The rules as a stranger may remove them. loads: how often they had to be loaded."""
-
-    def __init__(self) -> None:
-        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.is_loaded, self.loads = False, 0
-
-    def fileno(self) -> int:
-        return self._event
-
-    def ensure(self) -> bool:
-        had_to, self.is_loaded = not self.is_loaded, True
-        self.loads += had_to
-        return had_to
-
-    def touched(self) -> bool:
-        return os.eventfd_read(self._event) > 0
-
-    def remove(self) -> None:
-        self.is_loaded = False
-        os.eventfd_write(self._event, 1)
-
-
 class Host:
     """One agent and its doubles."""
 
@@ -162,14 +139,14 @@ class Host:
         self.plane = Plane()
         self.link = FakeLink()
         self.responder = FakeResponder()
-        self.guard = FakeGuard()
+        self.rules = MemoryEnforcement()
         self.gateways = MemoryGateways()
         self.agent = Agent(
             host=name,
             underlay=UNDERLAY[name],
             dataplane=self.plane,
             dataplane_name="playground",
-            guard=self.guard,
+            door=self.rules,
             gateways=Gateways(self.gateways),
             drivers={"netns": PluggingDriver(name, machine, self.plane)},
             responder=self.responder,  # type: ignore[arg-type]
@@ -452,7 +429,7 @@ def test_a_guest_that_cannot_be_made_is_reported_with_its_cause(tmp_path: Path) 
     run(work())
 
 
-def test_a_guard_that_somebody_removes_is_put_back_at_once_and_counted_each_time(
+def test_rules_that_somebody_changes_are_put_back_at_once_and_counted_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent_module, "PERIOD_S", 60.0)
@@ -462,11 +439,10 @@ def test_a_guard_that_somebody_removes_is_put_back_at_once_and_counted_each_time
         async with running(host):
             await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
             await host.link.until(lambda: host.is_said("running"))
-            assert (host.guard.loads, "guard" in host.link.repaired) == (1, False)
+            assert not host.link.repaired
             for count in (1, 2, 3):
-                host.guard.remove()
-                await host.link.until(lambda n=count: host.link.repaired.get("guard") == n)
-            assert host.guard.loads == 4
+                host.rules.tamper(chain=1)
+                await host.link.until(lambda n=count: host.link.repaired.get("chain") == n)
 
     run(work())
 

@@ -41,6 +41,7 @@ from playground.controller import progress
 from playground.controller import sessions as sessions_module
 from playground.controller.controller import Controller
 from playground.controller.hosts import admit_hosts
+from playground.derive.rules import GUARD
 from playground.records import Driver, Record, decode
 from playground.responder.protocol import Leased, port_key
 from playground.spec import load_site
@@ -49,6 +50,9 @@ from playground.store.memory import MemoryStore
 from playground.workspaces.drivers.api import Guest, Observed
 from playground.workspaces.drivers.memory import Machine, MemoryDriver
 from playground.workspaces.migration import ENDED, State
+from policies.compile.tables import Ruleset
+from policies.kernel.enforcement import Outcome
+from policies.kernel.memory import MemoryEnforcement
 from tests.agent.gateway_double import MemoryGateways
 
 T = TypeVar("T")
@@ -171,32 +175,34 @@ class GuestDriver(MemoryDriver):
         await self._effects.wait(self._process, "stop", lambda: verb(guest_id, grace_s))
 
 
-class Guard:
-    """An agent's hold on the rules in the kernel that outlives it; nobody else touches them."""
+class Rules:
+    """An agent's hold on the rules in the kernel, which outlive it; nobody else touches them."""
 
     def __init__(self, host: HostDouble, process: Process, effects: Effects) -> None:
         self._host = host
         self._process = process
         self._effects = effects
-        self._never, self._said = os.pipe2(os.O_CLOEXEC)
-        weakref.finalize(self, _close, self._never, self._said)
 
     def fileno(self) -> int:
-        return self._never
+        return self._host.rules.fileno()
 
     def touched(self) -> bool:
-        return False
+        return self._host.rules.touched()
 
-    def ensure(self) -> bool:
-        had_to = not self._host.is_guarded
-        if had_to:
-            self._effects.take(self._process, "guard", lambda: setattr(self._host, "is_guarded", True))
-        return had_to
+    def can_police(self) -> str | None:
+        return self._host.rules.can_police()
+
+    def converge(self, ruleset: Ruleset, policed: frozenset[str], *, is_doubted: bool = False) -> Outcome:
+        rules = self._host.rules
+        if (rules.in_force, rules.policed) == (ruleset, policed):
+            return Outcome()
+        return self._effects.take(self._process, "rules", lambda: rules.converge(ruleset, policed))
 
 
-def _close(*descriptors: int) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
+def _rules() -> MemoryEnforcement:
+    made = MemoryEnforcement()
+    weakref.finalize(made, os.close, made.fileno())
+    return made
 
 
 class _CacheFile(type(Path())):  # type: ignore[misc]
@@ -290,7 +296,7 @@ class HostDouble:
     machine: Machine
     site: Site
     kernel: MemoryDataPlane = field(default_factory=MemoryDataPlane)
-    is_guarded: bool = False
+    rules: MemoryEnforcement = field(default_factory=lambda: _rules())
     process: Process | None = None
     answering: Answering = field(init=False)
 
@@ -332,6 +338,11 @@ class HostDouble:
         for entry in list(self.machine.guests.values()):
             if entry.host == self.name and entry.running and entry.alive:
                 self.ask(entry.guest)
+
+    def bare_ports(self) -> set[str]:
+        """Devices in a bridge without rules of their own."""
+        guarded = self.rules.in_force.get(GUARD, {})
+        return {name for name, link in self.kernel.links.items() if name[:2] == "pg" and link.master} - guarded.keys()
 
     def open_ports(self) -> set[str]:
         """Devices of ports that frames are delivered to."""
@@ -465,7 +476,7 @@ class Site:
             underlay=HOSTS[host.name],
             dataplane=plane,
             dataplane_name="playground",
-            guard=Guard(host, process, self.effects),
+            door=Rules(host, process, self.effects),
             gateways=Gateways(MemoryGateways()),
             drivers={"netns": GuestDriver(host, process, self.effects)},
             responder=responder,  # type: ignore[arg-type]
@@ -514,7 +525,8 @@ class Site:
         host.answering.lose_file()
         if host.answering.process is not None:
             host.answering.process.kill()
-        host.kernel, host.is_guarded = MemoryDataPlane(), False
+        host.kernel = MemoryDataPlane()
+        host.rules.in_force, host.rules.policed = {}, frozenset()
         for id, guest in list(self.machine.guests.items()):
             guest.ends.discard(name)
             if guest.host == name:
@@ -655,6 +667,11 @@ def play(folder: Path, patch: pytest.MonkeyPatch, scene: Callable[[Site], Corout
     patch.setattr(asyncio, "to_thread", _in_loop)
     loop.set_task_factory(task_factory)
     loop.set_exception_handler(lambda _, said: _note(site, said))
+
+    def note_bare() -> None:
+        site.broken += [f"{host.name}: {bare} unguarded" for host in site.hosts.values() if (bare := host.bare_ports())]
+
+    site.effects.on_effect.append(note_bare)
 
     async def whole() -> T:
         await site.start()

@@ -30,6 +30,9 @@ class AKeeper:
             else:
                 self.seen[name] = index
 
+    def forget(self) -> None:
+        self.seen.clear()
+
     def holds(self, port: PortId) -> str:
         is_known = {port_device(port), vxlan_device(NET)} <= self.seen.keys()
         return "" if is_known and port not in self.held else "not yet"
