@@ -12,9 +12,9 @@ from collections.abc import Hashable, Mapping
 from typing import Protocol
 
 from overlay.state import PortId, port_device
-from playground.derive.guarding import shut
+from playground.derive.guarding import shut_device
 from playground.derive.rules import GUARD, NO_RULES, POLICY, Rules
-from policies.compile.tables import Part, Parts, Ruleset
+from policies.compile.tables import Part, Ruleset
 from policies.kernel.enforcement import Outcome
 
 
@@ -43,8 +43,6 @@ class Enforcing:
         self.repaired: Counter[str] = Counter()
         self._door = door
         self._rules = NO_RULES
-        self._leaving: dict[str, Parts] = {}
-        """Shut, by device."""
         self._devices: dict[str, int] = {}
         """Indexes by name, as they were found last."""
         self._is_blind = True
@@ -57,19 +55,14 @@ class Enforcing:
         """Bridges whose packets don't meet the rules that they should."""
 
     def want(self, rules: Rules, is_due: bool = False, is_doubted: bool = False) -> set[PortId]:
-        """Puts rules in force, as far as their devices are known; those of devices that leave are shut, and stay until
-        `settle`. is_due: look whether somebody else has changed anything; is_doubted: read all back. Returns ports on
+        """Puts rules in force, as far as their devices are known; devices that nobody wants are shut until `settle`.
+        is_due: look whether somebody else has changed anything; is_doubted: read all back. Returns ports on
         which the hold may have changed."""
         if rules is self._rules and not is_due and not is_doubted:
             return set()
         before = self._closed()
         if is_doubted:
             self.cannot_police = self._door.can_police() or ""
-        for device, parts in self._rules.guards.items():
-            if device not in rules.guards and device in self._devices:
-                self._leaving[device] = shut(parts)
-        for device in self._leaving.keys() & rules.guards.keys():
-            del self._leaving[device]
         self._rules = rules
         if not self._is_blind:
             self._load(is_doubted)
@@ -78,11 +71,11 @@ class Enforcing:
         return {port for port, needs in rules.needs.items() if {needs.playground, needs.bridge} & (before ^ after)}
 
     def settle(self) -> None:
-        """The ports that left are in no bridge any more."""
-        if self._leaving:
-            for device in self._leaving:
-                self._devices.pop(device, None)
-            self._leaving = {}
+        """What nobody wants is in no bridge any more."""
+        unwanted = self._devices.keys() - self._rules.guards.keys()
+        if unwanted:
+            for device in unwanted:
+                del self._devices[device]
             self._load()
 
     def watch(self, devices: Mapping[str, int | None]) -> None:
@@ -94,7 +87,7 @@ class Enforcing:
         if self._guarded.keys() & news.keys():
             self._load()
         self._devices.update((name, index) for name, index in news.items() if index is not None)
-        if was_blind or self._rules.guards.keys() & self._devices.keys() & news.keys():
+        if was_blind or self._devices.keys() & news.keys():
             self._load()
 
     def forget(self) -> None:
@@ -138,10 +131,8 @@ class Enforcing:
         """What is wanted of devices that there are; and the bridges whose frames the rules of playgrounds have to
         meet."""
         guard: dict[Hashable, Part] = dict(self._rules.common[GUARD])
-        for parts in (self._rules.guards, self._leaving):
-            for device, found in parts.items():
-                if device in self._devices:
-                    guard.update(found)
+        for device in self._devices:
+            guard.update(self._rules.guards.get(device) or {device: shut_device(device)})
         if self.cannot_police or not self._rules.policing:
             return {GUARD: guard}, frozenset()
         policy: dict[Hashable, Part] = dict(self._rules.common[POLICY])

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
+from overlay.diff import is_port_device
 from overlay.state import Gate, NetworkId, PortId, bridge_device, port_device, vxlan_device
 from playground.derive.networks import Entry
 from playground.gateways import gateway_name
@@ -89,13 +91,17 @@ def guards_of(ports: Iterable[Bound], here: Iterable[NetworkId], networks: Mappi
     return guards
 
 
-def shut(parts: Mapping[Hashable, Part]) -> dict[Hashable, Part]:
-    """What a device has, made to pass nothing: chains that have no rule drop."""
-    return {
-        key: Part({name: Chain((), chain.hook) for name, chain in part.chains.items()})
-        for key, part in parts.items()
-        if part.chains
-    }
+def shut(part: Part) -> Part:
+    """A device's chains, made to pass nothing: one that has no rule drops."""
+    return Part({name: Chain((), chain.hook) for name, chain in part.chains.items()})
+
+
+@lru_cache(maxsize=4096)
+def shut_device(device: str) -> Part:
+    """The same of a port's or a tunnel's device of which nothing else is known."""
+    if is_port_device(device):
+        return shut(of_port(GuardedPort(device, Station("00:00:00:00:00:00", ()))))
+    return shut(of_tunnel(device, ()))
 
 
 def _parts(bound: Bound, networks: Mapping[str, NetworkRecord]) -> Iterable[tuple[str, Hashable, Part]]:
@@ -109,7 +115,7 @@ def _parts(bound: Bound, networks: Mapping[str, NetworkRecord]) -> Iterable[tupl
     if entry.port is not None:
         device = port_device(PortId(port.id))
         part = of_port(GuardedPort(device, station, networks[port.network_id].subnets))
-        yield device, device, part if entry.port.gate is Gate.OPEN else shut({device: part})[device]
+        yield device, device, part if entry.port.gate is Gate.OPEN else shut(part)
     if entry.remote is not None or bound.binding.target is not None:
         device = vxlan_device(entry.network)
         yield device, (device, port.mac), of_station(device, station)
