@@ -92,7 +92,7 @@ class Derivation:
         arrived = setting.arrived & self._wants.keys()
         for guest in arrived ^ self._arrived & self._wants.keys():
             want = self._wants[guest]
-            changed.setdefault(want.playground, set()).update(want.ports)
+            changed.setdefault(want.playground, set()).update(_ports_of(view, want))
         self._arrived = arrived
         before = self._sections
         self._sections = {}
@@ -196,7 +196,7 @@ class Derivation:
             self._names[name] = after.id
             self._owners.update(dict.fromkeys(after.ports, name))
         if before is not None and before.id in self._arrived:
-            changed.setdefault(name[0], set()).update(before.ports)
+            changed.setdefault(name[0], set()).update(_ports_of(view, before))
         for want, note in ((before, self._adopted.discard), (after, self._adopted.add)):
             if want is not None and want.adopt:
                 changed.setdefault(name[0], set()).update(want.ports)
@@ -217,6 +217,13 @@ class Derivation:
             self._gateways[after.id] = after
             self._names[name] = after.id
             self._owners.update(dict.fromkeys(after.ports, name))
+
+
+def _ports_of(view: View, want: Want) -> set[str]:
+    """Ids of all ports that have a guest's name: in the midst of an edit these may be more than its record says."""
+    scope = view.scopes.get(playground_scope(want.playground))
+    named = (id for id, port in scope.ports.items() if port.workspace == want.name) if scope is not None else ()
+    return {*want.ports, *named}
 
 
 def derive_whole(view: View, setting: Setting) -> Derived:

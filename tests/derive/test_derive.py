@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from overlay.state import Gate, PortId
@@ -337,6 +337,8 @@ def edit(view: View, network: NetworkRecord, index: int, host: str, kind: str) -
 @given(
     st.lists(st.tuples(EDITS, st.sets(st.tuples(st.sampled_from(["atlas", "other"]), st.integers(0, 4)))), max_size=15)
 )
+@example([((SECOND, 3, "n3", "move"), {("atlas", 3)}), ((GRID, 3, "n1", "move"), set())])
+@example([((SECOND, 3, "n3", "move"), set()), ((GRID, 3, "n1", "move"), {("atlas", 3)})])
 def test_whatever_changes_what_is_kept_equals_what_is_derived_from_nothing(history: list) -> None:
     derivation = Derivation()
     view = a_view("n1", [GRID, SECOND], [])
