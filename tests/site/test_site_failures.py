@@ -135,13 +135,16 @@ def test_what_somebody_takes_away_is_put_back_and_counted(lab: Site) -> None:
         "VXLAN device": ("ip", "link", "del", tunnel),
         "bridge": ("ip", "link", "del", bridge),
     }
-    rules = ("nft", "--stateless", "list", "ruleset")
-    guard = lab.on("n1", *rules, dataplane=True)
+
+    def rules() -> list[str]:
+        return sorted(lab.on("n1", "nft", "--stateless", "list", "ruleset", dataplane=True).splitlines())
+
+    guard = rules()
     assert guard
     for _ in range(3):
         count = total()
         broken(lab, "nft", "flush", "ruleset")
-        eventually(lambda: lab.on("n1", *rules, dataplane=True) == guard, 2.0, "guard again")
+        eventually(lambda: rules() == guard, 2.0, "guard again")
         eventually(lambda n=count: total() > n, 2.0, "the guard's repair counted")
     for what, cut in cuts.items():
         count = total()
