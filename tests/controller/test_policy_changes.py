@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 
+import msgspec
 import pytest
 
 from playground.controller import batches as batches_module
@@ -265,5 +266,24 @@ def test_a_host_that_says_it_can_enforce_now_is_given_what_waited() -> None:
             while await placing.once():
                 pass
             assert world.grids["lab"].workspaces["w-0"].host == "n1"
+
+    run(work())
+
+
+def test_ports_of_a_store_of_before_there_were_policies_get_all_their_labels() -> None:
+    async def work() -> None:
+        store = MemoryStore()
+        async with Writer(store) as writer:
+            await writer.changes.accept(a_file([]))
+            labels = {id: port.labels for id, port in writer.world.grids["lab"].ports.items()}
+            for port in writer.world.grids["lab"].ports.values():
+                old = msgspec.structs.replace(port, schema=1, labels={})
+                await store.commit([], [Put(key_of(old), encode(old))])
+        async with Writer(store) as heir:
+            await heir.clean()
+            grid = heir.world.grids["lab"]
+            assert {id: port.labels for id, port in grid.ports.items()} == labels
+            assert {port.schema for port in grid.ports.values()} == {2}
+            assert {workspace.generation for workspace in grid.workspaces.values()} == {1}
 
     run(work())
