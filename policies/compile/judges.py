@@ -6,7 +6,7 @@ goes back to the caller if this side consents; else it ends here. What decides i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, summarize_address_range
 
@@ -18,14 +18,18 @@ from policies.compile.tables import Part, fingerprint
 from policies.evaluate import Decision, Way, judge
 from policies.ir import SERVICES, Chain, ResolvedRule
 from policies.model import Direction, Mode, OnDeny, Tier
-from policies.ports import EVERYTHING, Ports
+from policies.ports import EVERYTHING, Ports, Protocol
 from policies.verdicts import LOG_GROUP, Judgement, log_prefix
 from policies.world import Span
 
 _LOG_LIMIT = "limit rate 20/second burst 40 packets"
 """Of each rule: enough to see what happens, too little to hurt (10 000 a second cost a tenth of a core)."""
 
+ACCEPTED = 0x80000000
+"""A bit of the mark of every connection that was accepted, by whichever version of the policies."""
+
 _CONSENT = ("return",)
+_TCP = Ports.of(Protocol.TCP)
 
 _Body = tuple[str, ...]
 
@@ -35,7 +39,8 @@ class Judges:
     """What a chain became. entry: the chain to jump to, "" if it would never say no, count or log.
 
     parts: by subject, to be put into the policy table; those of equal rules are the same for all. judgements: what the
-    counters and logs mean. is_closed: a policy of the owner's selects the subjects. digest: tells all that is said.
+    counters and logs mean. is_closed: a policy of the owner's selects the subjects. digest: tells all that is said, but
+    for backwards: the chain to jump to, if made for it, with a TCP flow that may be known the wrong way round.
     """
 
     entry: str
@@ -43,6 +48,7 @@ class Judges:
     judgements: Mapping[str, Judgement]
     is_closed: bool = False
     digest: str = ""
+    backwards: str = ""
 
 
 def counter_name(judgement: Judgement) -> str:
@@ -50,13 +56,24 @@ def counter_name(judgement: Judgement) -> str:
     return f"j{judgement.id}"
 
 
+def forwards_name(table_id: str) -> str:
+    """The chain in which a playground's flows are judged by the direction in which they are known."""
+    return f"f_{table_id}"
+
+
 def has_nothing_to_say(chain: Chain) -> bool:
     """Whether it allows everything to everyone, as nothing speaks of its subjects."""
     return not chain.rules and not chain.closed_by
 
 
-def compile_judges(chain: Chain, staged: Chain, ends: EndNumbers, table_id: str, name: str) -> Judges:
-    """name: of the entry, unique for the two chains in a direction. staged: the same object where nothing is staged."""
+def compile_judges(
+    chain: Chain, staged: Chain, ends: EndNumbers, table_id: str, name: str, is_lenient: bool = False
+) -> Judges:
+    """name: of the entry, unique for the two chains in a direction. staged: the same object where nothing is staged.
+
+    is_lenient: makes `backwards`, too, which goes back to the caller if this side would have consented to the flow the
+    other way round, and else on to `forwards_name`.
+    """
     made = _Making(ends, table_id)
     rules: list[str] = []
     if staged is not chain:
@@ -68,8 +85,12 @@ def compile_judges(chain: Chain, staged: Chain, ends: EndNumbers, table_id: str,
     if not rules:
         return Judges("", {}, {})
     made.parts["chain", name] = Part({name: KernelChain(tuple(rules))})
-    said = repr(sorted((key, part.chains) for key, part in made.parts.items() if part.chains))
-    return Judges(name, made.parts, made.judgements, bool(chain.closed_by), fingerprint(said))
+    digest = fingerprint(repr(sorted((key, part.chains) for key, part in made.parts.items() if part.chains)))
+    backwards = ""
+    if is_lenient and (rules := made.backwards(chain)):
+        backwards = f"b{name}"
+        made.parts["chain", backwards] = Part({backwards: KernelChain(tuple(rules))})
+    return Judges(name, made.parts, made.judgements, bool(chain.closed_by), digest, backwards)
 
 
 class _Making:
@@ -79,17 +100,24 @@ class _Making:
         self._ends, self._table_id = ends, table_id
 
     def dispatch(self, chain: Chain, *, is_rehearsal: bool) -> list[str]:
-        """Rules that lead each end to what is said of it; what is said of most stands at the end, without a jump."""
+        """Rules that lead each end to what is said of it."""
+        say = self._rehearsed if is_rehearsal else self._judged
+        return self._dispatched(chain, say, "daddr" if chain.direction is Direction.EGRESS else "saddr")
+
+    def backwards(self, chain: Chain) -> list[str]:
+        """The same for flows that are known the wrong way round."""
+        return self._dispatched(chain, self._reversed, "saddr" if chain.direction is Direction.EGRESS else "daddr")
+
+    def _dispatched(self, chain: Chain, say: Callable[[Chain, list[Decision]], _Body], side: str) -> list[str]:
+        """What is said of most stands at the end, without a jump. side: where the other end's address is."""
         bodies: dict[_Body, int] = {}
         for ends in _alike(chain, self._ends.ends):
             decisions = _merged(judge(chain, numbers(ends & -ends)[0], EVERYTHING))
-            body = self._rehearsed(chain, decisions) if is_rehearsal else self._judged(chain, decisions)
+            body = say(chain, decisions)
             bodies[body] = bodies.get(body, 0) | ends
         most = max(bodies, key=lambda body: (bodies[body].bit_count(), body))
-        side = "daddr" if chain.direction is Direction.EGRESS else "saddr"
-        world = {
-            body: cells for body, ends in bodies.items() if (cells := [c for c in self._ends.cells if ends >> c & 1])
-        }
+        cells_of = {body: [cell for cell in self._ends.cells if ends >> cell & 1] for body, ends in bodies.items()}
+        world = {body: cells for body, cells in cells_of.items() if cells}
         rest = max(world, key=lambda body: (len(world[body]), body), default=most)
         rules = []
         for body, cells in sorted(world.items()):
@@ -132,7 +160,7 @@ class _Making:
             return
         counted = f'counter name "{self._counted(judgement)}"'
         if not decision.is_allowed and _is_kept(decision):
-            yield f"{match} ct mark != 0 return"
+            yield f"{match} ct mark and {ACCEPTED} == {ACCEPTED} return"
         if _is_logged(decision, Mode.LOG):
             yield from _logs(match, judgement)
         if decision.is_allowed:
@@ -142,6 +170,11 @@ class _Making:
             yield f"{match} {counted} ct mark set 0 reject with icmpx admin-prohibited"
         else:
             yield f"{match} {counted} ct mark set 0 drop"
+
+    def _reversed(self, chain: Chain, decisions: list[Decision]) -> _Body:
+        """Of TCP alone: consent, or else the other way round."""
+        denied = Ports.union(decision.ports for decision in decisions if not decision.is_allowed) & _TCP
+        return tuple(f"{match} goto {forwards_name(self._table_id)}" for match in matches(denied, "proto-src"))
 
     def _rehearsed(self, chain: Chain, decisions: list[Decision]) -> _Body:
         """What would have been said, counted and logged; only what staged policies say."""

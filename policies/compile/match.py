@@ -24,8 +24,10 @@ def icmp_type(icmp6_type: int) -> int:
     return _BY_MEANING.get(icmp6_type, _NO_MEANING)
 
 
-def matches(ports: Ports) -> tuple[str, ...]:
+def matches(ports: Ports, key: str = "proto-dst") -> tuple[str, ...]:
     """Texts of which just one matches each flow whose protocol and port are in the set; ("",) for everything.
+
+    key: "proto-src" for flows that began before they were known, and are known the wrong way round; not for ICMP.
 
     A port 0, which the set can't hold, goes with port 1. ICMP's type and code are what connection tracking has for
     a destination port, type × 256 + code; so ICMP is told by its type in the original direction, an echo reply by 8.
@@ -49,7 +51,7 @@ def matches(ports: Ports) -> tuple[str, ...]:
             partial.setdefault(ranges, []).extend(_NAMES[protocol])
     for ranges, names in partial.items():
         listed = [_range(first if first > 1 else 0, last) for first, last in ranges]
-        found.append(f"meta l4proto {_one_of(names)} ct original proto-dst {_one_of(listed)}")
+        found.append(f"meta l4proto {_one_of(names)} ct original {key} {_one_of(listed)}")
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from ipaddress import IPv4Network, ip_network
 
-from policies.compile.judges import Judges, compile_judges, has_nothing_to_say, span_text
+from policies.compile.judges import ACCEPTED, Judges, compile_judges, forwards_name, has_nothing_to_say, span_text
 from policies.compile.numbers import SERVICES_NUMBER, EndNumbers, number_ends
 from policies.compile.tables import Chain as KernelChain
 from policies.compile.tables import Part, SetShape
@@ -28,6 +28,17 @@ hundred workspaces that all go as far fit into what a kernel tracks (nf_conntrac
 
 OVERFLOW = "connections_refused"
 """Counter of the packets that a source's bounds refused."""
+
+_EPHEMERAL = 32768
+"""Ports from here on are those of clients (Linux: ip_local_port_range; RFC 6056 §3.2), those below of servers."""
+
+REVERSED = 0x40000000
+"""A bit of the mark of a connection that is known the wrong way round, as its first packet seen here was an answer."""
+
+_QUESTION = f"proto-src {_EPHEMERAL}-65535 ct original proto-dst 0-{_EPHEMERAL - 1}"
+_ANSWER = f"proto-src 0-{_EPHEMERAL - 1} ct original proto-dst {_EPHEMERAL}-65535"
+"""What began a connection that was not seen to begin is guessed by its ports, where they tell; else both ways are
+tried."""
 
 _DIRECTIONS = {Direction.EGRESS: ("e", "egress"), Direction.INGRESS: ("i", "ingress")}
 _FAMILIES = {4: "ip", 6: "ip6"}
@@ -75,10 +86,20 @@ class Compiled:
     generation: int
 
 
+_MAPS = (
+    ("ends", "daddr"),
+    ("egress", "saddr"),
+    ("ingress", "daddr"),
+    ("back_egress", "daddr"),
+    ("back_ingress", "saddr"),
+)
+"""Maps that all playgrounds share, of each IP version, and where their key is in the direction of the flow."""
+
+
 def _static() -> Part:
     sets = {}
     for family in _FAMILIES.values():
-        for side, key in (("ends", "daddr"), ("egress", "saddr"), ("ingress", "daddr")):
+        for side, key in _MAPS:
             value = "meta mark" if side == "ends" else "verdict"
             sets[f"{side}_{family}"] = SetShape("map", f"typeof iifname . ct original {family} {key} : {value};")
         sets[f"silent_{family}"] = SetShape("set", f"typeof iifname . {family} saddr;")
@@ -93,7 +114,7 @@ def _static() -> Part:
     chains = {
         # Before defragmentation (-400): fragments of two playgrounds may have equal addresses and numbers.
         "enter": KernelChain(
-            ("ct zone set iifname map @zones", *(f"{match} notrack" for match in _TO_MANY)),
+            (*(f"{match} notrack accept" for match in _TO_MANY), "ct zone set iifname map @zones"),
             "type filter hook prerouting priority -450; policy accept;",
         ),
         "pass": KernelChain(("iifname vmap @policed",), "type filter hook forward priority 0; policy accept;"),
@@ -145,9 +166,18 @@ def compile_playground(
     networks: tuple[PolicedNetwork, ...],
     ends: tuple[PolicedEnd, ...],
     gateways: tuple[PolicedGateway, ...] = (),
+    *,
+    is_lenient: bool = False,
 ) -> Compiled | None:
-    """From nothing; None where nothing polices the playground. id: 12 hex digits, of the playground."""
-    return PlaygroundCompiler(playground, id).compile(ir, networks, ends, gateways)
+    """From nothing; None where nothing polices the playground. id: 12 hex digits, of the playground.
+
+    is_lenient: for the first seconds in which a network is policed. A TCP connection that runs already may be seen
+    first by an answer, and so be known the wrong way round. If its two ends would have allowed it the other way, it
+    is accepted, and REVERSED set in its connection's mark. Before the form that is not lenient takes over, these
+    connections are to be turned round in the kernel, without that bit; what is left of them is judged as it is known.
+    The generation is the same in both forms.
+    """
+    return PlaygroundCompiler(playground, id).compile(ir, networks, ends, gateways, is_lenient=is_lenient)
 
 
 class PlaygroundCompiler:
@@ -159,6 +189,7 @@ class PlaygroundCompiler:
         self._numbered: tuple[object, EndNumbers] | None = None
         self._judges: dict[tuple[int, int, str], tuple[Chain, Chain, Judges]] = {}
         self._elements: dict[str, dict[str, str]] = {}
+        self._is_lenient = False
 
     def compile(
         self,
@@ -166,9 +197,13 @@ class PlaygroundCompiler:
         networks: tuple[PolicedNetwork, ...],
         ends: tuple[PolicedEnd, ...],
         gateways: tuple[PolicedGateway, ...] = (),
+        *,
+        is_lenient: bool = False,
     ) -> Compiled | None:
         """The same as `compile_playground`, for less."""
         numbers = self._numbers(ir)
+        if is_lenient != self._is_lenient:
+            self._is_lenient, self._judges = is_lenient, {}
         entries = self._entries(ir, numbers, ends)
         if entries is None:
             return None
@@ -180,7 +215,10 @@ class PlaygroundCompiler:
         blocks = _Blocks(bridges, ends, numbers, entries)
         generation = self._generation(elements, blocks, used)
         parts: dict[Hashable, Part] = {(self._id, "elements"): Part({}, {}, elements)}
-        parts[self._id, "playground"] = Part({f"p_{self._id}": KernelChain(_rules(generation, blocks))})
+        chains = {f"p_{self._id}": KernelChain(_rules(generation, blocks))}
+        if is_lenient:
+            chains = _lenient_chains(self._id, generation, blocks)
+        parts[self._id, "playground"] = Part(chains)
         judgements: dict[str, Judgement] = {}
         for one in used:
             for key, part in one.parts.items():
@@ -221,7 +259,7 @@ class PlaygroundCompiler:
                 key = (*pair, name)
                 kept[key] = known = self._judges.get(key) or (
                     *pairs[pair],
-                    compile_judges(*pairs[pair], numbers, self._id, name),
+                    compile_judges(*pairs[pair], numbers, self._id, name, self._is_lenient),
                 )
                 for end in mine:
                     found[direction, end] = known[2]
@@ -276,6 +314,8 @@ class PlaygroundCompiler:
                     continue
                 for address in one.addresses:
                     _put(elements, side, bridges[one.network], address, f"jump {judges.entry}")
+                    if judges.backwards:
+                        _put(elements, f"back_{side}", bridges[one.network], address, f"jump {judges.backwards}")
                     if direction is Direction.EGRESS and judges.is_closed:
                         _put(elements, "silent", bridges[one.network], address, "")
 
@@ -287,12 +327,14 @@ class PlaygroundCompiler:
         return self._elements
 
     def _generation(self, elements: Mapping[str, Mapping[str, str]], blocks: _Blocks, judges: Iterable[Judges]) -> int:
-        """31 bits that tell all of it, and the highest bit, so it is never nought."""
+        """30 bits that tell all of it, and the highest, so it is never nought."""
         digest = blake2b(self._id.encode(), digest_size=4)
         for name, found in sorted(elements.items()):
+            if name.startswith("back_"):
+                continue
             digest.update(repr((name, sorted(found.items()))).encode())
         digest.update(repr((blocks.marks, blocks.jumps, sorted(one.digest for one in judges))).encode())
-        return int.from_bytes(digest.digest(), "big") | 0x80000000
+        return int.from_bytes(digest.digest(), "big") & ~REVERSED | ACCEPTED
 
 
 def _put(elements: dict[str, dict[str, str]], name: str, network: PolicedNetwork, address: str, value: str) -> None:
@@ -340,15 +382,61 @@ class _Blocks:
 
 def _rules(generation: int, blocks: _Blocks) -> tuple[str, ...]:
     """A playground's chain: no packet is accepted before both sides spoke, if they are here."""
-    rules = [
+    return (*_known(generation), *_judging(generation, blocks))
+
+
+def _lenient_chains(id: str, generation: int, blocks: _Blocks) -> dict[str, KernelChain]:
+    """The same, for flows that may be known the wrong way round."""
+    turned, keys = generation | REVERSED, _FAMILIES.values()
+    backwards: list[str] = []
+    for side, own, other in (("egress", "daddr", "saddr"), ("ingress", "saddr", "daddr")):
+        backwards.append("meta mark set 0")
+        backwards += [
+            f"meta mark set iifname . ct original {key} {other} map @ends_{key}" for key in _FAMILIES.values()
+        ]
+        backwards += blocks.marks[other]
+        backwards += [f"iifname . ct original {key} {own} vmap @back_{side}_{key}" for key in keys]
+    return {
+        f"p_{id}": KernelChain(
+            (
+                *_known(generation),
+                f"ct mark {turned} meta mark set 0 accept",
+                f"ct mark and {REVERSED} == {REVERSED} goto b_{id}",
+                f"ct state new tcp flags & (syn | rst) == 0 ct original {_QUESTION} goto {forwards_name(id)}",
+                f"ct state new tcp flags & (syn | rst) == 0 goto b_{id}",
+                f"goto {forwards_name(id)}",
+            )
+        ),
+        f"b_{id}": KernelChain(
+            (*backwards, "ct state new jump bounds", f"ct mark set {turned} meta mark set 0 accept")
+        ),
+        forwards_name(id): KernelChain(
+            (
+                f"ct mark and {REVERSED} == {REVERSED} ct mark set {REVERSED} drop",
+                f"ct state new tcp flags & (syn | rst) == 0 ct original {_ANSWER} drop",
+                *_judging(generation, blocks),
+            )
+        ),
+    }
+
+
+def _known(generation: int) -> tuple[str, ...]:
+    return (
         f"ct mark {generation} meta mark set 0 accept",
         "ct state vmap { invalid : drop, related : accept, untracked : goto stateless }",
-    ]
+    )
+
+
+def _judging(generation: int, blocks: _Blocks) -> tuple[str, ...]:
+    rules: list[str] = []
     for side, own, other in (("egress", "saddr", "daddr"), ("ingress", "daddr", "saddr")):
         rules.append("meta mark set 0")
         rules += [f"meta mark set iifname . ct original {key} {other} map @ends_{key}" for key in _FAMILIES.values()]
         rules += blocks.marks[other]
         rules += [f"iifname . ct original {key} {own} vmap @{side}_{key}" for key in _FAMILIES.values()]
         rules += blocks.jumps[side]
-    rules += ["ct state new jump bounds", f"ct mark set {generation} meta mark set 0 accept"]
-    return tuple(rules)
+    return (*rules, *_accepting(generation))
+
+
+def _accepting(mark: int) -> tuple[str, ...]:
+    return ("ct state new jump bounds", f"ct mark set {mark} meta mark set 0 accept")

@@ -1,4 +1,4 @@
-"""Owns the switches that send bridged packets through the inet hooks: per bridge, and none for all. Knows no rule.
+"""Owns what sends bridged packets through the inet hooks, and resets back: switches and routes. Knows no rule.
 
 Bridges are asked and told by raw route netlink (linux/if_link.h), sysctls by /proc/sys of the calling thread, which
 shows the namespace of who opens it.
@@ -6,6 +6,7 @@ shows the namespace of who opens it.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections import Counter
@@ -14,11 +15,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from policies.kernel.listing import text_of
-from policies.kernel.netlink import attribute, error_of, framed, nest, parse, split
+from policies.kernel.netlink import CREATE, EXCL, attribute, error_of, framed, nest, parse, split
 
 _NETLINK_ROUTE = 0
 _DUMP, _ERROR, _DONE = 0x300, 2, 3
 _NEWLINK, _GETLINK = 16, 18
+_NEWROUTE, _OIF = 24, 4
+_TABLE_MAIN, _STATIC, _SCOPE_LINK, _UNICAST = 254, 4, 253, 1
+_LOOPBACK, _IFF_UP = 1, 1
 _GROUP_LINK = 1
 _IFNAME, _LINKINFO, _KIND, _DATA = 3, 18, 1, 2
 _NF_CALL_IPTABLES, _NF_CALL_IP6TABLES = 36, 37
@@ -87,6 +91,8 @@ class Switches:
         wrong = _wrong_sysctls()
         for name, value in wrong.items():
             Path("/proc/sys", name).write_text(value)
+        if policed:
+            self._make_way_back()
         in_force: dict[str, int] = {}
         can_police = not why_no_netfilter()
         for name, index, v4, v6 in self._states():
@@ -121,10 +127,22 @@ class Switches:
         content = _IFINFO.pack(0, 0, 0, number, 0, 0) + nest(_LINKINFO, _A_BRIDGE, nest(_DATA, *switches))
         self._ask(_NEWLINK, 0, content)
 
+    def _make_way_back(self) -> None:
+        """Routes towards every source: a reset is sent by the bridge that its cause came in by, but only where there is
+        some route (net/ipv4/netfilter/nf_reject_ipv4.c, nf_send_reset)."""
+        self._ask(_NEWLINK, 0, _IFINFO.pack(0, 0, 0, _LOOPBACK, _IFF_UP, _IFF_UP))
+        for family, scope in ((socket.AF_INET, _SCOPE_LINK), (socket.AF_INET6, 0)):
+            route = struct.pack("=BBBBBBBBI", family, 0, 0, 0, _TABLE_MAIN, _STATIC, scope, _UNICAST, 0)
+            try:
+                self._ask(_NEWROUTE, CREATE | EXCL, route + attribute(_OIF, struct.pack("=I", _LOOPBACK)))
+            except OSError as error:
+                if error.errno != errno.EEXIST:
+                    raise
+
     def _ask(self, kind: int, flags: int, content: bytes) -> list[bytes]:
         """What follows the headers of all that is answered. Raises OSError."""
         self._sequence += 1
-        self._socket.send(framed((kind, flags, content), self._sequence, is_acknowledged=not flags))
+        self._socket.send(framed((kind, flags, content), self._sequence, is_acknowledged=flags != _DUMP))
         found: list[bytes] = []
         while True:
             for answer, sequence, body in split(self._socket.recv(_CHUNK)):

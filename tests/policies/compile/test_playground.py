@@ -142,3 +142,14 @@ def test_the_kernel_takes_it() -> None:
 
     load(text(compiled(a_scene(a_policy("ssh", "*", "workspace=w1")))) + f"delete table {' '.join(TABLE)}\n")
     assert STATIC.counters
+
+
+@pytest.mark.system
+def test_the_kernel_takes_the_lenient_form_and_its_generation_is_the_same() -> None:
+    from kernel_rulesets import load
+
+    scene = a_scene(a_policy("ssh", "*", "workspace=w1"))
+    strict = compiled(scene)
+    lenient = compile_playground(resolve(scene), "p", ID, (NETWORK,), ends_of(scene), is_lenient=True)
+    assert strict and lenient and strict.generation == lenient.generation
+    load(text(lenient) + f"delete table {' '.join(TABLE)}\n")
