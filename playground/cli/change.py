@@ -8,8 +8,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from playground.cli import progress, render, site, sources
-from playground.cli.failure import DONE, Failure, NotConverged, UsageFailure
+from playground.cli import policy_live, progress, render, site, sources
+from playground.cli.failure import DONE, REFUSED, Failure, NotConverged, UsageFailure
 from playground.client import Client, Refused, Unreachable, segment
 
 if TYPE_CHECKING:
@@ -81,11 +81,17 @@ def up(args: argparse.Namespace) -> int:
             print(f"playground: {name} is accepted and goes on; see `playground status`", file=sys.stderr)
             raise
     seconds = time.monotonic() - started
+    verified = policy_live.verified(client, name) if state is not None else None
     if args.json:
-        print(render.json_text({**answer, "converged": state is not None, "seconds": round(seconds, 3)}))
+        told = {**answer, "converged": state is not None, "seconds": round(seconds, 3), "verified": verified}
+        print(render.json_text(told))
     elif state is not None and answer["changes"]:
-        print(f"{name}: {ink.good('up')}, {counts(state)}, {seconds:.1f} s")
-    return DONE
+        rules = "" if verified is None else f", rules verified on {render.count(verified['hosts'], 'host')}"
+        print(f"{name}: {ink.good('up')}, {counts(state)}{rules}, {seconds:.1f} s")
+    if verified is None or not (verified["differences"] or verified["unobserved"]):
+        return DONE
+    print(f"playground: {policy_live.verified_text(verified)}", file=sys.stderr)
+    return REFUSED if verified["differences"] else DONE
 
 
 def down(args: argparse.Namespace) -> int:

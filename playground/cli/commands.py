@@ -60,7 +60,8 @@ run to it, and takes all down. Each line that it prints was measured. Ctrl-C at 
         "change:up",
         """\
 Reads and checks FILE, tells the controller, and waits until every workspace runs, has its addresses and
-can be reached. A second run changes nothing and says so; after an edit only what differs is changed.
+can be reached; then has the hosts read their kernels' rules back. A second run changes nothing and says so; after an
+edit only what differs is changed.
 With --emulate N the site is N emulated hosts on this machine, made if they are not there yet; the policies
 of the site are those of --site-file then (its hosts are not used).""",
         (
@@ -69,7 +70,11 @@ of the site are those of --site-file then (its hosts are not used).""",
             ("playground up lab.yaml", "on the hosts of the site's controller"),
             ("playground --site campus up lab.yaml --no-wait", "say it, and don't wait"),
         ),
-        (DONE, (1, "refused, nothing changed: a bad file, no hosts, no controller"), _LATE),
+        (
+            DONE,
+            (1, "refused, nothing changed: a bad file, no hosts, no controller; or up, but a kernel holds other rules"),
+            _LATE,
+        ),
         (
             option("file", metavar="FILE", complete="file", help="the playground's file; - is standard input"),
             option("--emulate", metavar="N", type=int, help="run the site on N emulated hosts of this machine"),

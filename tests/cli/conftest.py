@@ -34,7 +34,12 @@ def controller(run_dir: Path) -> Iterator[FakeController]:
     """Answers at the default site's socket."""
     path = run_dir / "local" / "controller.sock"
     path.parent.mkdir(parents=True)
-    fake = FakeController({"GET site": {"site": "local", "playgrounds": ["atlas"], "hosts": 3}})
+    fake = FakeController(
+        {
+            "GET site": {"site": "local", "playgrounds": ["atlas"], "hosts": 3},
+            "POST policy/verify": {"hosts": 3, "differences": [], "unobserved": []},
+        }
+    )
     with Server(str(path), Handler) as server:
         server.fake = fake
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_lab import FakeController, Play, a_progress
+from cli_lab import FakeController, Play, Row, a_progress
 
 from playground.cli import progress, site
 from playground.cli.failure import Failure
@@ -83,7 +83,7 @@ def test_up_says_what_changed_and_waits(atlas_is_up: FakeController, play: Play)
         "  ~ workspace head      labels",
         "  - workspace worker-9",
     ]
-    assert lines[4].startswith("atlas: up, 2 workspaces, 3 ports, ")
+    assert lines[4].startswith("atlas: up, 2 workspaces, 3 ports, rules verified on 3 hosts, ")
     assert ran.err == ""
     _, _, body = next(asked for asked in atlas_is_up.asked if asked[0].startswith("PUT"))
     assert body == {"file": ATLAS, "text": Path(ATLAS).read_text()}
@@ -110,6 +110,24 @@ def test_up_again_says_that_there_is_nothing_to_change(atlas_is_up: FakeControll
     atlas_is_up.answers["PUT playgrounds"] = {"name": "atlas", "change": "c1", "changes": []}
     ran = play("up", ATLAS)
     assert (ran.code, ran.out) == (0, "atlas: nothing to change\n")
+
+
+@pytest.mark.parametrize(
+    ("differences", "unobserved", "code", "said"),
+    [
+        ([{"host": "n1", "difference": "table inet t is missing"}], [], 1, "n1    table inet t is missing"),
+        ([], [{"host": "n2", "cause": "host n2 is gone"}], 0, "1 host not read"),
+    ],
+)
+def test_up_ends_by_verifying_and_a_difference_is_no_success(
+    differences: list[Row], unobserved: list[Row], code: int, said: str, atlas_is_up: FakeController, play: Play
+) -> None:
+    verified = {"hosts": 2, "differences": differences, "unobserved": unobserved}
+    atlas_is_up.answers["POST policy/verify"] = verified
+    ran = play("up", ATLAS)
+    assert ran.code == code
+    assert said in ran.err
+    assert json.loads(play("up", ATLAS, "--json").out)["verified"] == verified
 
 
 def test_up_as_json_is_one_object(atlas_is_up: FakeController, play: Play) -> None:
