@@ -23,11 +23,13 @@ from dhcp.decide import LeaseKind
 from dhcp.scope import PortScope
 from overlay.kernel.converge import ADOPTED_AT_ONCE, Keeper, Outcome, PortState
 from overlay.kernel.monitor import Heard
+from overlay.kernel.namespaces import DIRECTORY
 from overlay.parts import Focus, Part, between
 from overlay.state import HostState, NetworkId, PortId
 from playground import __version__, wire
 from playground.agent.cache import Cache, Said
 from playground.agent.enforcing import Door, Enforcing
+from playground.agent.evidence import Evidence
 from playground.agent.execute import execute
 from playground.agent.focus import differing, guests_in, widen
 from playground.agent.gateways import Gateways
@@ -115,6 +117,7 @@ class Agent:
         self._dataplane_name = dataplane_name
         self._door = door
         self._enforcing = dataplane.keeper = Enforcing(door)
+        self._evidence = Evidence(DIRECTORY / dataplane_name, door, lambda: self._enforcing.in_force, link.say)
         self._rules_due = False
         self._doubted_s = 0.0
         """When the rules were read back last (monotonic)."""
@@ -189,6 +192,10 @@ class Agent:
                 answering = asyncio.create_task(self._tell_clients(message.id, question))
                 self._orders.add(answering)
                 answering.add_done_callback(self._orders.discard)
+            case wire.Ask():
+                self._evidence.asked(message)
+            case wire.Enough():
+                self._evidence.enough(message)
             case wire.Enter() | wire.Changed() | wire.Leave():
                 self._incoming.append(message)
             case wire.Complete():
@@ -224,6 +231,7 @@ class Agent:
             self._vouched_utc_s = time.time()  # till now there was a controller, however quiet: the view was its word
         if not connected:
             self._tell_alone(cause)
+            self._evidence.forget()
         self._reports.begin()
         self._synced = False
         self._incoming.clear()
@@ -307,6 +315,7 @@ class Agent:
             for task in (watcher, link, answers):
                 task.cancel()
             await asyncio.gather(watcher, link, answers, return_exceptions=True)
+            self._evidence.close()
             self._cache.close()
 
     async def _watch_kernel(self) -> None:
@@ -356,6 +365,8 @@ class Agent:
         self._started += 1
         is_whole, self._look = self._look, False
         look_at, self._look_at = self._look_at, set()
+        if is_whole:
+            self._evidence.listen()
         if is_whole or look_at:
             await self._guests.observe(None if is_whole else look_at)
         if self._view.complete:

@@ -12,10 +12,12 @@ from collections.abc import Hashable, Mapping
 from typing import Protocol
 
 from overlay.state import PortId, port_device
+from playground.agent.evidence import InForce
 from playground.derive.guarding import shut_device
-from playground.derive.rules import GUARD, NO_RULES, POLICY, Rules
+from playground.derive.rules import GUARD, NO_RULES, POLICY, Rules, Tracked
 from policies.compile.tables import Part, Ruleset
 from policies.kernel.enforcement import Outcome
+from policies.verdicts import Judgement
 
 
 class Door(Protocol):
@@ -29,18 +31,24 @@ class Door(Protocol):
 
     def touched(self) -> bool: ...
 
+    def differences(self, ruleset: Ruleset, policed: frozenset[str]) -> list[str]: ...
+
+    def counters(self) -> Mapping[tuple[str, str], tuple[int, int]]: ...
+
 
 class Enforcing:
     """One host's rules. `want` and `settle` bracket a converge of the data plane, which asks `watch` and `holds`.
 
     cause: why what is wanted is not all in force; cannot_police: why this host can enforce no policy; both empty when
-    all is well. repaired: what somebody else had changed since the agent started, by kind of object.
+    all is well. repaired: what somebody else had changed since the agent started, by kind of object. in_force: what was
+    put, or tried to be put, into the kernel last.
     """
 
     def __init__(self, door: Door) -> None:
         self.cause = ""
         self.cannot_police = ""
         self.repaired: Counter[str] = Counter()
+        self.in_force = InForce()
         self._door = door
         self._rules = NO_RULES
         self._devices: dict[str, int] = {}
@@ -112,6 +120,7 @@ class Enforcing:
 
     def _load(self, is_doubted: bool = False) -> None:
         ruleset, bridges = self._ruleset()
+        self.in_force = self._shown(ruleset, bridges)
         outcome = self._door.converge(ruleset, bridges, is_doubted=is_doubted)
         self.repaired.update(outcome.repaired)
         self._unpoliced = outcome.unpoliced
@@ -141,3 +150,11 @@ class Enforcing:
             policy[playground] = policing.part
             bridges |= policing.bridges
         return {GUARD: guard, POLICY: policy}, frozenset(bridges)
+
+    def _shown(self, ruleset: Ruleset, bridges: frozenset[str]) -> InForce:
+        judgements: dict[str, Judgement] = {}
+        tracked: dict[str, Tracked] = {}
+        for policing in self._rules.policing.values():
+            judgements.update(policing.judgements)
+            tracked.update(policing.tracked)
+        return InForce(ruleset, bridges, judgements, tracked)

@@ -18,6 +18,7 @@ from typing import Protocol, assert_never
 import msgspec
 
 from playground import wire
+from playground.derive.rules import Tracked
 from playground.questions import (
     MOST_FLOWS,
     Checked,
@@ -63,17 +64,9 @@ GATHERED_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Tracked:
-    """Where the flows of a port are: the zone of its network here, and the addresses that are the port's."""
-
-    zone: int
-    addresses: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class InForce:
-    """What this agent has put into the kernel last. policed: bridges whose packets meet the rules. tracked: by port, of
-    those that have an end here and that somebody polices."""
+    """What this agent has put into the kernel last, or tried to. policed: bridges whose packets meet the rules. tracked:
+    by port, of those that have an end here and that somebody polices."""
 
     ruleset: Ruleset = field(default_factory=dict)
     policed: frozenset[str] = frozenset()

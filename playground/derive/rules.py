@@ -11,17 +11,29 @@ from playground.derive.playground import Section
 from policies.compile.tables import Part, Parts, Table
 from policies.guard import parts as guard
 from policies.guard.rules import SHARED
+from policies.verdicts import Judgements
 
 GUARD: Table = guard.TABLE
 POLICY: Table = ("inet", "playground_policy")
 
 
 @dataclass(frozen=True, slots=True)
+class Tracked:
+    """Where the flows of a port are: the zone of its network here, and the addresses that are the port's."""
+
+    zone: int
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Policing:
-    """The rules of a playground that somebody polices, and its bridges here."""
+    """The rules of a playground that somebody polices, and its bridges here. judgements: what its counters and logs
+    mean. tracked: by id, its ports that have an end here."""
 
     part: Part
     bridges: frozenset[str]
+    judgements: Judgements = field(default_factory=dict)
+    tracked: Mapping[str, Tracked] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
