@@ -65,8 +65,8 @@ GATHERED_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What this agent has put into the kernel last, or tried to. policed: bridges whose packets meet the rules. tracked:
-    by port, of those that have an end here and that somebody polices."""
+    """What this agent has put into the kernel last, or tried to. policed: bridges whose packets meet the rules.
+    tracked: by port, of those that have an end here and that somebody polices."""
 
     ruleset: Ruleset = field(default_factory=dict)
     policed: frozenset[str] = frozenset()
