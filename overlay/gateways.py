@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from overlay.state import PortId
+from overlay.state import PortId, port_device
 
 UPLINK = "uplink"
 """Name of the uplink's end in the gateway's namespace."""
@@ -98,11 +98,12 @@ def transfers(ids: Iterable[str]) -> dict[str, Transfer]:
     return found
 
 
-def inner_rules(gateway: Gateway) -> tuple[str, Sequence[str]]:
+def inner_rules(gateway: Gateway, transfer: Transfer) -> tuple[str, Sequence[str]]:
     """The text that replaces the table of the gateway's own namespace, and the comments of its rules, in order.
 
     Only its networks begin connections, only to the world, never from one network to another; whoever is on a network
-    sends with an address of that network. The gateway itself answers pings and says what does not fit (path MTU).
+    sends with an address of that network. The gateway itself answers pings and says what does not fit (path MTU); what
+    the host behind it says of a packet comes in the gateway's name, as nobody inside may hear from a link-local one.
     """
     closed = {4: list(_NEVER4), 6: list(_NEVER6)}
     for text in (*gateway.owned, *gateway.closed):
@@ -122,6 +123,7 @@ def inner_rules(gateway: Gateway) -> tuple[str, Sequence[str]]:
                 f"{out} ip daddr {_set(closed[4])} {barred}",
                 f"{out} ip6 daddr {_set(closed[6])} {barred}",
                 f"{out} accept",
+                *_in_its_name(gateway, transfer),
                 f'iifname "{UPLINK}" oifname "pg*" ct state established,related accept',
             ],
             "to_itself type filter hook input priority filter; policy drop;": [
@@ -174,6 +176,15 @@ def host_rules(
             ],
         },
     )
+
+
+def _in_its_name(gateway: Gateway, transfer: Transfer) -> Iterator[str]:
+    for leg in gateway.legs:
+        own = [one.ip for one in map(ipaddress.ip_interface, leg.addresses) if not one.is_link_local]
+        for family, host in zip(("ip", "ip6"), map(ipaddress.ip_interface, transfer.host), strict=False):
+            if (name := next((one for one in own if one.version == host.version), None)) is not None:
+                passes = f'iifname "{UPLINK}" oifname "{port_device(leg.port)}"'
+                yield f"{passes} {family} saddr {host.ip} {family} saddr set {name}"
 
 
 def _table(name: str, sets: Mapping[str, str], chains: Mapping[str, Sequence[str]]) -> tuple[str, Sequence[str]]:

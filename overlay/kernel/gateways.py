@@ -113,7 +113,7 @@ class GatewayPlane:
         try:
             refuse_foreign(fd, self._directory / gateway.namespace, self.mark)
             namespaces.inside(fd, lambda: set_sysctls(_SYSCTLS))
-            text, comments = rules.inner_rules(gateway)
+            text, comments = rules.inner_rules(gateway, transfer)
             if _comments(_listed(fd, rules.INNER_TABLE)) != list(comments):
                 uplinks.run(fd, "-f", "-", text=text)
             inner = Netlink(fd)

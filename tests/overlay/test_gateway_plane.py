@@ -130,6 +130,21 @@ def test_the_host_itself_is_out_of_reach(begun: Outside, address: str) -> None:
     assert begun.is_silent("g10", address)
 
 
+def test_what_the_host_says_of_a_packet_comes_in_the_gateways_name(begun: Outside) -> None:
+    lab = begun.lab
+    for way in ("198.51.100.2", "2001:db8:1::2"):
+        lab.run("h1", f"ip route change default via {way} dev un1 mtu lock 1300")
+    try:
+        for address, size, own in ((WORLD4, "1400", "10.0.0.99"), (WORLD6, "1380", "fd00::63")):
+            said = lab.run("g10", f"ping -c2 -W0.3 -M do -s {size} {address}", check=False).stdout
+            assert f"From {own}" in said and "1300" in said
+    finally:
+        for way in ("198.51.100.2", "2001:db8:1::2"):
+            lab.run("h1", f"ip route change default via {way} dev un1")
+        for family in ("-4", "-6"):
+            lab.run("g10", f"ip {family} route flush cache")
+
+
 def test_the_world_begins_nothing(begun: Outside) -> None:
     begun.lab.run("world", "ip route replace 10.0.0.0/24 via 198.51.100.1")
     begun.lab.run("h1", "ip route replace 10.0.0.0/24 dev " + uplink_device(ID))

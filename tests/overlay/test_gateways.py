@@ -14,6 +14,7 @@ from overlay.state import Network
 from overlay.topology import lay_out
 
 IDS = st.lists(st.from_regex(r"[0-9a-f]{12}", fullmatch=True), min_size=1, max_size=20, unique=True)
+TRANSFER = transfers(["0123456789ab"])["0123456789ab"]
 LINK_LOCAL = ip_network("169.254.0.0/16")
 
 
@@ -49,16 +50,16 @@ def a_gateway(**changes: object) -> Gateway:
 
 
 def test_what_is_closed_is_in_the_text_and_in_the_comments_that_tell_of_it() -> None:
-    text, comments = inner_rules(a_gateway())
+    text, comments = inner_rules(a_gateway(), TRANSFER)
     assert all(each in text for each in ("10.0.0.0/24", "192.0.2.11", "2001:db8::11", "169.254.0.0/16"))
     assert len(set(comments)) == len(comments) == text.count("comment")
-    _, others = inner_rules(a_gateway(closed=("192.0.2.12",)))
+    _, others = inner_rules(a_gateway(closed=("192.0.2.12",)), TRANSFER)
     assert others != comments
-    assert inner_rules(a_gateway()) == (text, comments)
+    assert inner_rules(a_gateway(), TRANSFER) == (text, comments)
 
 
 def test_overlapping_prefixes_are_one_element() -> None:
-    text, _ = inner_rules(a_gateway(owned=("169.254.3.0/24", "10.0.0.0/25", "10.0.0.128/25")))
+    text, _ = inner_rules(a_gateway(owned=("169.254.3.0/24", "10.0.0.0/25", "10.0.0.128/25")), TRANSFER)
     assert "10.0.0.0/24" in text and "169.254.3.0" not in text
 
 

@@ -37,7 +37,7 @@ channel.connect((address, port))
 if kind == "tcp":
     told, heard = bytes(range(256)) * (size // 256), b""
     channel.sendall(told[:1])
-    channel.setblocking(True)
+    channel.settimeout(10)
     import threading
     threading.Thread(target=channel.sendall, args=(told[1:],)).start()
     while len(heard) < len(told) and (more := channel.recv(1 << 16)):
@@ -122,14 +122,17 @@ def test_a_packet_that_does_not_fit_is_answered_on_both_ways(lab: Site) -> None:
 
 
 def test_a_narrow_link_beyond_the_host_is_told_to_the_guest(lab: Site) -> None:
-    lab.on("n1", "ip", "link", "set", "eth1", "mtu", "1300")
+    ways = ("198.51.100.1", "2001:db8:fffe::1")
+    for way in ways:
+        lab.on("n1", "ip", "route", "change", "default", "via", way, "dev", "eth1", "mtu", "lock", "1300")
     try:
         for address, header in ((WORLD4, 28), (WORLD6, 48)):
             assert not pings(lab, "one", address, "-M", "do", "-s", "1400")
             assert pings(lab, "one", address, "-M", "do", "-s", str(1300 - header))
             assert ask(lab, "one", "tcp", address, 1 << 18) is True
     finally:
-        lab.on("n1", "ip", "link", "set", "eth1", "mtu", "1500")
+        for way in ways:
+            lab.on("n1", "ip", "route", "change", "default", "via", way, "dev", "eth1")
         for family in ("-4", "-6"):
             lab.within("lab", "one", "ip", family, "route", "flush", "cache")
 
