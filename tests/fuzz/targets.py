@@ -9,5 +9,6 @@ from fuzz_api import API
 from fuzz_controllers import CONTROLLERS
 from fuzz_files import FILE
 from fuzz_lab import Target
+from fuzz_names import NAMES_DOOR
 
-TARGETS: dict[str, Target[Any]] = {target.name: target for target in (FILE, API, AGENTS, CONTROLLERS)}
+TARGETS: dict[str, Target[Any]] = {target.name: target for target in (FILE, API, AGENTS, CONTROLLERS, NAMES_DOOR)}
