@@ -107,14 +107,20 @@ _CHAINS: Final = {
         drop(Reason.SPOOFED_ADDRESS),
     ),
     "check_ipv6": (
+        f"{GROUP} ip6 daddr != ff00::/8 {drop(Reason.GROUP_TO_ONE)}",
         f"exthdr rt exists {drop(Reason.SOURCE_ROUTING)}",
         # Mobility, HIP, Shim6 and experiments: headers that nobody here can look behind (RFC 7045 §4).
         f"meta l4proto {{ 135, 139, 140, 253, 254 }} {drop(Reason.HIDDEN_HEADERS)}",
-        "frag frag-off != 0 meta l4proto != 255 goto check_source6",  # a later fragment: the first one was judged
+        "frag frag-off != 0 goto check_fragment6",
         "meta l4proto udp goto check_udp6",
         "meta l4proto ipv6-icmp goto check_icmp6",
-        "meta l4proto != 255 goto check_source6",
+        "meta l4proto 59 @nh,48,8 59 goto check_source6",  # nothing follows
+        "@th,0,8 0-255 goto check_source6",
         drop(Reason.HIDDEN_HEADERS),  # headers cut short, or lengths that don't fit (RFC 7112)
+    ),
+    "check_fragment6": (  # a later one; the first was judged, and without it nobody can put this one to use
+        "frag id 0-0xffffffff meta l4proto != 255 goto check_source6",
+        drop(Reason.HIDDEN_HEADERS),
     ),
     "check_udp6": (  # RFC 8415 §7.2
         f"@th,16,16 {{ 546, 547 }} {drop(Reason.DHCP)}",
@@ -152,7 +158,6 @@ _CHAINS: Final = {
         drop(Reason.SPOOFED_ND),
     ),
     "check_source6": (
-        f"{GROUP} ip6 daddr != ff00::/8 {drop(Reason.GROUP_TO_ONE)}",
         *_known(f"{SOURCE} . @nh,64,128", 6, "return"),
         # before it has an address (RFC 3590 §4)
         f"{GROUP} ip6 saddr :: icmpv6 type {{ mld-listener-report, mld-listener-done, mld2-listener-report }} return",

@@ -448,6 +448,13 @@ def attacks(case: Case) -> dict[str, tuple[Reason, Packet]]:
             / c.ip6()
             / IPv6ExtHdrFragment(m=1, id=7, nh=60)
             / Raw(cut),
+            "IPv6 first fragment of half its options, of no known kind": c.to()
+            / c.ip6()
+            / IPv6ExtHdrFragment(m=1, id=7, nh=60)
+            / Raw(b"\xcc\xcd\1\4"),
+            "IPv6 options without an end": c.to() / c.ip6(nh=60) / Raw(b"\x3b\4\1\4"),
+            "IPv6 fragment header cut short": c.to() / c.ip6(nh=44) / Raw(b"\x3a\0\1\4"),
+            "no next header, longer than its frame": c.to() / c.ip6(nh=59, plen=8),
             "IPv6 options cut short": c.to() / c.ip6(nh=60) / Raw(cut),
             "a later IPv6 fragment of options": c.to()
             / c.ip6()
@@ -474,6 +481,7 @@ def attacks(case: Case) -> dict[str, tuple[Reason, Packet]]:
             "multicast to one address": c.to("01:00:5e:00:00:05") / bare4,
             "broadcast to the world": c.to(BROADCAST) / c.ip(destination="198.51.100.1") / DATA,
             "multicast to one IPv6 address": c.to(ALL_NODES) / bare6,
+            "duplicate detection to one address": to_all / c.ip6("::", v6(you)) / ICMPv6ND_NS(tgt=v6(me)),
             "broadcast to one IPv6 address": c.to(BROADCAST) / bare6,
             "NLB's multicast to one address": c.to("03:bf:0a:00:00:02") / bare4,
         },
