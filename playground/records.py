@@ -455,6 +455,11 @@ def network_id(playground: str, network: str) -> str:
     return _digest("network", playground, network)[:12]
 
 
+def playground_id(playground: str) -> str:
+    """12 hex digits, a function of the name."""
+    return _digest("playground", playground)[:12]
+
+
 def workspace_id(playground: str, workspace: str) -> str:
     """12 hex digits, a function of the names."""
     return _digest("workspace", playground, workspace)[:12]

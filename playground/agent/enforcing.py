@@ -14,7 +14,9 @@ from typing import Protocol
 from overlay.state import PortId, port_device
 from playground.agent.evidence import InForce
 from playground.derive.guarding import shut_device
-from playground.derive.rules import GUARD, NO_RULES, POLICY, Rules, Tracked
+from playground.derive.policing import Tracked
+from playground.derive.rules import GUARD, NO_RULES, POLICY, Rules
+from policies.compile.playground import policy_table
 from policies.compile.tables import Part, Ruleset
 from policies.kernel.enforcement import Outcome
 from policies.verdicts import Judgement
@@ -58,7 +60,7 @@ class Enforcing:
         self._guarded: dict[str, int] = {}
         """Devices whose rules the kernel holds, and the indexes that they had then."""
         self._policed: frozenset[str] = frozenset()
-        """Playgrounds whose rules the kernel holds."""
+        """Playgrounds (by id) whose rules the kernel holds."""
         self._unpoliced: frozenset[str] = frozenset()
         """Bridges whose packets don't meet the rules that they should."""
 
@@ -139,22 +141,19 @@ class Enforcing:
     def _ruleset(self) -> tuple[Ruleset, frozenset[str]]:
         """What is wanted of devices that there are; and the bridges whose frames the rules of playgrounds have to
         meet."""
-        guard: dict[Hashable, Part] = dict(self._rules.common[GUARD])
+        guard: dict[Hashable, Part] = dict(self._rules.shared)
         for device in self._devices:
             guard.update(self._rules.guards.get(device) or {device: shut_device(device)})
         if self.cannot_police or not self._rules.policing:
             return {GUARD: guard}, frozenset()
-        policy: dict[Hashable, Part] = dict(self._rules.common[POLICY])
-        bridges: set[str] = set()
-        for playground, policing in self._rules.policing.items():
-            policy[playground] = policing.part
-            bridges |= policing.bridges
-        return {GUARD: guard, POLICY: policy}, frozenset(bridges)
+        compiled = [policing.compiled for policing in self._rules.policing.values()]
+        bridges = frozenset(bridge for one in compiled for bridge in one.bridges)
+        return {GUARD: guard, POLICY: policy_table(compiled)}, bridges
 
     def _shown(self, ruleset: Ruleset, bridges: frozenset[str]) -> InForce:
         judgements: dict[str, Judgement] = {}
         tracked: dict[str, Tracked] = {}
         for policing in self._rules.policing.values():
-            judgements.update(policing.judgements)
+            judgements.update(policing.compiled.judgements)
             tracked.update(policing.tracked)
         return InForce(ruleset, bridges, judgements, tracked)

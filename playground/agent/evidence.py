@@ -18,7 +18,7 @@ from typing import Protocol, assert_never
 import msgspec
 
 from playground import wire
-from playground.derive.rules import Tracked
+from playground.derive.policing import Tracked
 from playground.questions import (
     MOST_FLOWS,
     Checked,

@@ -14,11 +14,13 @@ from playground.derive.gateways import Carried, carried, carried_of
 from playground.derive.guests import Role, Want, want_of, wants
 from playground.derive.networks import Place
 from playground.derive.playground import Section, Surroundings, section_of
+from playground.derive.policing import Police, Policing, zones_of
 from playground.derive.rules import Rules, rules_of
 from playground.derive.services import Service
 from playground.gateways import gateway_name
-from playground.records import BindingRecord
+from playground.records import BindingRecord, playground_id
 from playground.view import SITE, Scope, View, host_scope, playground_scope
+from policies.model import Policy
 
 __all__ = ["Carried", "Derivation", "Derived", "Role", "Service", "Setting", "Want", "derive_whole"]
 
@@ -69,6 +71,9 @@ class Derivation:
         self._adopted: set[str] = set()
         self._arrived: frozenset[str] = frozenset()
         self._sections: dict[str, Section] = {}
+        self._polices: dict[str, Police] = {}
+        self._policies: tuple[Policy, ...] = ()
+        """The site's own."""
         self._derived: Derived | None = None
 
     def derive(self, view: View, setting: Setting) -> Derived:
@@ -105,16 +110,27 @@ class Derivation:
             elif section is not None and (ports := changed.get(playground)):
                 section = section.patched(ports, surroundings)
             self._sections[playground] = section if section is not None else section_of(scope, surroundings)
-        same = before.keys() == self._sections.keys() and all(self._sections[p] is before[p] for p in before)
+        same = _is_same(before, self._sections)
+        policing = self._police(view)
         derived = self._derived
         if derived is None or not same or derived.state.underlay != setting.underlay:
-            derived = self._joined(setting)
-        elif derived.wants is not self._wants or derived.gateways is not self._gateways:
+            derived = self._joined(setting, policing)
+        elif not _is_same(policing, derived.rules.policing):
+            derived = replace(derived, rules=replace(derived.rules, policing=policing))
+        if derived.wants is not self._wants or derived.gateways is not self._gateways:
             derived = replace(derived, wants=self._wants, gateways=self._gateways)
         self._derived = derived
         return derived
 
-    def _joined(self, setting: Setting) -> Derived:
+    def _police(self, view: View) -> dict[str, Policing]:
+        """What is in force of policies, by playground's id; the same objects where nothing has changed."""
+        found = _site_policies(view)
+        if [*map(id, found)] != [*map(id, self._policies)]:
+            self._policies = found
+        self._polices = {name: self._polices.get(name) or Police(name) for name in self._sections}
+        return _policing(self._sections, self._polices, self._policies)
+
+    def _joined(self, setting: Setting, policing: Mapping[str, Policing]) -> Derived:
         networks: dict[NetworkId, Network] = {}
         services: dict[str, Service] = {}
         bound: dict[PortId, BindingRecord] = {}
@@ -122,7 +138,7 @@ class Derivation:
             networks.update(section.networks)
             services.update(section.services)
             bound.update(section.bound)
-        rules = rules_of(self._sections, {})
+        rules = rules_of(self._sections, policing)
         state = HostState(setting.underlay, networks)
         return Derived(state, self._wants, services, bound, self._gateways, rules)
 
@@ -219,6 +235,23 @@ class Derivation:
             self._owners.update(dict.fromkeys(after.ports, name))
 
 
+def _is_same(some: Mapping[str, object], others: Mapping[str, object]) -> bool:
+    return some.keys() == others.keys() and all(one is others[key] for key, one in some.items())
+
+
+def _site_policies(view: View) -> tuple[Policy, ...]:
+    scope = view.scopes.get(SITE)
+    return tuple(scope.policies.values()) if scope is not None else ()
+
+
+def _policing(
+    sections: Mapping[str, Section], polices: Mapping[str, Police], site: tuple[Policy, ...]
+) -> dict[str, Policing]:
+    zones = zones_of(network.vni for section in sections.values() for network in section.networks.values())
+    policing = {playground_id(name): polices[name].compile(section, site, zones) for name, section in sections.items()}
+    return {id: one for id, one in policing.items() if one is not None}
+
+
 def _ports_of(view: View, want: Want) -> set[str]:
     """Ids of all ports that have a guest's name: in the midst of an edit these may be more than its record says."""
     scope = view.scopes.get(playground_scope(want.playground))
@@ -243,5 +276,7 @@ def derive_whole(view: View, setting: Setting) -> Derived:
         networks.update(section.networks)
         services.update(section.services)
         bound.update(section.bound)
-    gateways, rules = carried(view, setting.host, setting.dataplane), rules_of(sections, {})
+    gateways = carried(view, setting.host, setting.dataplane)
+    policing = _policing(sections, {name: Police(name) for name in sections}, _site_policies(view))
+    rules = rules_of(sections, policing)
     return Derived(HostState(setting.underlay, networks), guests, services, bound, gateways, rules)

@@ -14,7 +14,7 @@ from overlay.diff import is_port_device
 from overlay.state import Gate, NetworkId, PortId, bridge_device, port_device, vxlan_device
 from playground.derive.networks import Entry
 from playground.gateways import gateway_name
-from playground.records import BindingRecord, NetworkRecord, PortRecord
+from playground.records import BindingRecord, NetworkRecord, PortRecord, playground_id
 from policies.compile.tables import Chain, Part
 from policies.guard.parts import of_port, of_station, of_tunnel
 from policies.guard.station import GuardedPort, Station
@@ -25,7 +25,7 @@ Devices = dict[str, dict[Hashable, Part]]
 
 class Needs(NamedTuple):
     """What a port needs in force beside the rules of its own device: those of its network's tunnel device, and, where
-    somebody polices it, those of its playground, met by the packets of its bridge."""
+    somebody polices it, those of its playground (an id), met by the packets of its bridge."""
 
     tunnel: str
     bridge: str
@@ -130,4 +130,4 @@ def _owned(port: PortRecord, networks: Mapping[str, NetworkRecord]) -> tuple[str
 
 def _needs(port: PortRecord) -> Needs:
     network = NetworkId(port.network_id)
-    return Needs(vxlan_device(network), bridge_device(network), port.playground)
+    return Needs(vxlan_device(network), bridge_device(network), playground_id(port.playground))

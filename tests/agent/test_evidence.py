@@ -15,7 +15,7 @@ import pytest
 from playground import wire
 from playground.agent import evidence
 from playground.agent.evidence import Evidence, InForce
-from playground.derive.rules import Tracked
+from playground.derive.policing import Tracked
 from playground.questions import (
     Checked,
     CheckPolicies,

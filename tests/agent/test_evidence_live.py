@@ -14,7 +14,7 @@ import pytest
 
 from playground import wire
 from playground.agent.evidence import Evidence, InForce
-from playground.derive.rules import Tracked
+from playground.derive.policing import Tracked
 from playground.questions import Checked, CheckPolicies, Counted, CountVerdicts, FollowVerdicts, Verdicts
 from playground.spec import load_playground
 from playground.spec.scene import scene

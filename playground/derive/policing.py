@@ -1,0 +1,183 @@
+"""Pure. From the policies and ports of a playground to what its host's kernel is to hold of them.
+
+A `Police` keeps what it made while all that it reads is the same; a new one is its oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import NamedTuple
+
+from overlay.mac import link_local
+from overlay.state import LEG_LINK_LOCAL, NetworkId, PortId, bridge_device
+from playground.derive.playground import Section
+from playground.gateways import gateway_name
+from playground.records import NetworkRecord, PortRecord, playground_id
+from playground.view import endpoint_of
+from policies.compile.playground import (
+    Compiled,
+    PlaygroundCompiler,
+    PolicedEnd,
+    PolicedGateway,
+    PolicedNetwork,
+)
+from policies.model import Endpoint, Gateway, Policy, Scene, Subnet
+from policies.resolve import Resolver
+
+_ZONES = 65535
+"""Conntrack zones beside 0, which is everybody's (linux/netfilter/nf_conntrack_zones_common.h: 16 bits)."""
+
+
+def zones_of(vnis: Iterable[int]) -> dict[int, int]:
+    """A conntrack zone for each VNI, no two alike. That of a network stays while the host has it, but for sites of more
+    networks than there are zones, where two may want one."""
+    taken: dict[int, int] = {}
+    found: dict[int, int] = {}
+    for vni in sorted(vnis):
+        zone = vni % _ZONES + 1
+        while zone in taken:
+            zone = zone % _ZONES + 1
+        taken[zone] = found[vni] = zone
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """Where the flows of a port are: the zone of its network here, and the addresses that are the port's."""
+
+    zone: int
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policing:
+    """What a playground that somebody polices has on a host. tracked: by id, its ports that have an end there."""
+
+    compiled: Compiled
+    tracked: Mapping[str, Tracked]
+
+
+@dataclass(slots=True)
+class _Known:
+    """What one port's record became."""
+
+    record: PortRecord
+    endpoint: Endpoint
+    here: PolicedEnd
+    elsewhere: PolicedEnd
+
+
+class _Read(NamedTuple):
+    """What a compilation read."""
+
+    section: Section
+    version: int
+    site: tuple[Policy, ...]
+    zones: tuple[int, ...]
+
+    def is_same(self, other: _Read) -> bool:
+        """Whether it would read the same now; what is kept is the same object."""
+        is_kept = self.section is other.section and self.site is other.site
+        return is_kept and (self.version, self.zones) == (other.version, other.zones)
+
+
+@dataclass(slots=True)
+class Police:
+    """One playground's, on one host."""
+
+    playground: str
+    policing: Policing | None = None
+    _read: _Read | None = None
+    _ports: dict[str, _Known] = field(default_factory=dict)
+    _resolver: Resolver = field(default_factory=Resolver)
+    _compiler: PlaygroundCompiler | None = None
+
+    def compile(self, section: Section, site: tuple[Policy, ...], zones: Mapping[int, int]) -> Policing | None:
+        """What the kernel is to hold; None where nobody polices the playground. site: the site's own policies, the same
+        tuple while they stay. zones: of the host's networks, by VNI."""
+        scope = section.scope
+        policies = (*site, *scope.policies.values())
+        if not policies or not section.networks:
+            self.policing, self._read = None, None
+            return None
+        numbers = tuple(zones[network.vni] for network in section.networks.values())
+        read = _Read(section, scope.version, site, numbers)
+        if self._read is not None and read.is_same(self._read):
+            return self.policing
+        gateways = self._read_ports(scope.ports, scope.networks)
+        scene = Scene(
+            endpoints=tuple(known.endpoint for known in self._ports.values()),
+            policies=policies,
+            gateways=tuple(
+                Gateway(self.playground, name, frozenset(leg.network for leg in legs))
+                for name, legs in sorted(gateways.items())
+            ),
+            subnets=tuple(
+                Subnet(self.playground, network.name, ip_network(subnet))
+                for network in scope.networks.values()
+                for subnet in network.subnets
+            ),
+        )
+        if self._compiler is None:
+            self._compiler = PlaygroundCompiler(self.playground, playground_id(self.playground))
+        compiled = self._compiler.compile(
+            self._resolver.resolve(scene),
+            tuple(_network(scope.networks[id], zones[network.vni]) for id, network in section.networks.items()),
+            tuple(known.here if _is_here(section, id) else known.elsewhere for id, known in self._ports.items()),
+            tuple(
+                PolicedGateway(name, leg.network, _addresses(leg)) for name, legs in gateways.items() for leg in legs
+            ),
+        )
+        self.policing = Policing(compiled, self._tracked(section, zones)) if compiled is not None else None
+        self._read = read
+        return self.policing
+
+    def _tracked(self, section: Section, zones: Mapping[int, int]) -> dict[str, Tracked]:
+        found = {}
+        for id in section.guards.needs:
+            if (known := self._ports.get(id)) is not None:
+                network = section.networks[NetworkId(known.record.network_id)]
+                found[str(id)] = Tracked(zones[network.vni], known.here.addresses)
+        return found
+
+    def _read_ports(
+        self, ports: Mapping[str, PortRecord], networks: Mapping[str, NetworkRecord]
+    ) -> dict[str, list[PortRecord]]:
+        """Takes in the ports of workspaces; returns the legs of gateways, by name."""
+        known, self._ports = self._ports, {}
+        gateways: dict[str, list[PortRecord]] = {}
+        for id, record in ports.items():
+            if record.network_id not in networks:
+                continue
+            if (gateway := gateway_name(record.workspace)) is not None:
+                gateways.setdefault(gateway, []).append(record)
+                continue
+            one = known.get(id)
+            self._ports[id] = one if one is not None and one.record is record else _known(record)
+        return gateways
+
+
+def _known(record: PortRecord) -> _Known:
+    end = (record.workspace, record.network, _addresses(record))
+    return _Known(record, endpoint_of(record), PolicedEnd(*end, is_local=True), PolicedEnd(*end))
+
+
+def _addresses(record: PortRecord) -> tuple[str, ...]:
+    return (*record.addresses, link_local(record.mac))
+
+
+def _is_here(section: Section, id: str) -> bool:
+    """Whether a port has an end on this host, also one that is only prepared: its rules are there before it."""
+    return PortId(id) in section.guards.needs
+
+
+def _network(record: NetworkRecord, zone: int) -> PolicedNetwork:
+    return PolicedNetwork(
+        name=record.name,
+        bridge=bridge_device(NetworkId(record.id)),
+        zone=zone,
+        services=(*record.gateways, LEG_LINK_LOCAL),
+        subnets=record.subnets,
+    )
