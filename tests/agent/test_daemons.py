@@ -48,4 +48,6 @@ def test_a_controller_names_the_mistake_in_the_sites_policies_by_their_own_file(
     file = tmp_path / "tiers.json"
     file.write_text('["campus.yaml", "name: campus\\npolicies: [{subject: a=b, ingress: []}]\\n"]')
     assert controller(["--site", "lab", "--tiers", str(file), "--store", "memory"]) == 1
-    assert capsys.readouterr().err.startswith("playground controller: campus.yaml:2:12: policies[0]: priority is missing")
+    assert capsys.readouterr().err.startswith(
+        "playground controller: campus.yaml:2:12: policies[0]: priority is missing"
+    )
