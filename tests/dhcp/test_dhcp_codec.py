@@ -198,3 +198,89 @@ def test_we_read_what_scapy_writes() -> None:
     assert parse(bytes(wire)) == Message(
         1, b"\1\2\3\4", MAC_BYTES, {53: b"\1", 55: b"\1\3\6\x1a", 12: b"w0"}, flags=0x8000, ciaddr=b"\x0a\0\0\5"
     )
+
+
+def dotted(packed: bytes) -> str:
+    return str(ipaddress.IPv4Address(packed))
+
+
+plain_text = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=60)
+SPOKEN = {
+    # code: how scapy calls it, a value, and what it takes that value for
+    12: ("hostname", plain_text.map(str.encode), lambda value: value),
+    15: ("domain", plain_text.map(str.encode), lambda value: value),
+    26: ("interface-mtu", st.binary(min_size=2, max_size=2), lambda value: int.from_bytes(value, "big")),
+    50: ("requested_addr", fields, dotted),
+    51: ("lease_time", fields, lambda value: int.from_bytes(value, "big")),
+    53: ("message-type", st.integers(1, 8).map(lambda kind: bytes((kind,))), lambda value: value[0]),
+    54: ("server_id", fields, dotted),
+    55: ("param_req_list", st.binary(min_size=1, max_size=20), list),
+    57: ("max_dhcp_size", st.binary(min_size=2, max_size=2), lambda value: int.from_bytes(value, "big")),
+}
+spoken = st.builds(
+    Message,
+    op=st.sampled_from((1, 2)),
+    xid=fields,
+    chaddr=st.binary(min_size=6, max_size=6),
+    options=st.fixed_dictionaries({}, optional={code: values for code, (_, values, _) in SPOKEN.items()}),
+    flags=st.integers(0, 0xFFFF),
+    secs=st.integers(0, 0xFFFF),
+    ciaddr=fields,
+    yiaddr=fields,
+    siaddr=fields,
+    giaddr=fields,
+    htype=st.just(1),
+    hops=st.integers(0, 255),
+    file=st.just(b"") | plain_text.map(str.encode),
+)
+
+
+@few
+@given(spoken)
+def test_scapy_reads_all_that_we_write(written: Message) -> None:
+    read = BOOTP(encode(written, 1400))
+    assert (read.op, read.xid, read.secs, int(read.flags), read.hops) == (
+        written.op,
+        int.from_bytes(written.xid, "big"),
+        written.secs,
+        written.flags,
+        written.hops,
+    )
+    assert (read.chaddr[:6], read.file.rstrip(b"\0")) == (written.chaddr, written.file)
+    addresses = (read.ciaddr, read.yiaddr, read.siaddr, read.giaddr)
+    assert addresses == tuple(map(dotted, (written.ciaddr, written.yiaddr, written.siaddr, written.giaddr)))
+    told = [(option[0], option[1]) for option in read[DHCP].options if isinstance(option, tuple)]
+    assert told == [(SPOKEN[code][0], SPOKEN[code][2](value)) for code, value in written.options.items()]
+
+
+@few
+@given(spoken)
+def test_we_read_all_that_scapy_writes(written: Message) -> None:
+    header = BOOTP(
+        op=written.op,
+        hops=written.hops,
+        xid=int.from_bytes(written.xid, "big"),
+        secs=written.secs,
+        flags=written.flags,
+        ciaddr=dotted(written.ciaddr),
+        yiaddr=dotted(written.yiaddr),
+        siaddr=dotted(written.siaddr),
+        giaddr=dotted(written.giaddr),
+        chaddr=written.chaddr,
+        file=written.file,
+    )
+    told = [(SPOKEN[code][0], SPOKEN[code][2](value)) for code, value in written.options.items()]
+    assert parse(bytes(header / DHCP(options=[*told, "end"]))) == written
+
+
+@few
+@given(spoken, st.data())
+def test_what_is_damaged_is_read_alike_or_thrown_away(written: Message, data: st.DataObject) -> None:
+    """scapy reads on where we stop: what we take, it takes for the same."""
+    wire = bytearray(encode(written, 1400))
+    for _ in range(data.draw(st.integers(1, 3))):
+        wire[data.draw(st.integers(0, 235) | st.integers(240, len(wire) - 1))] = data.draw(st.integers(0, 255))
+    ours = parse(bytes(wire))
+    if isinstance(ours, Message):
+        theirs = BOOTP(bytes(wire))
+        assert (theirs.op, theirs.xid, theirs.giaddr) == (ours.op, int.from_bytes(ours.xid, "big"), dotted(ours.giaddr))
