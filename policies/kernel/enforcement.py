@@ -12,6 +12,7 @@ from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from policies.compile.tables import Part, Ruleset, Table, difference, whole
 from policies.kernel import netlink
@@ -120,6 +121,12 @@ class Enforcement:
             door = self._entered()
             return door.inside.call(door.differences, ruleset, policed)
 
+    def listing(self, table: Table) -> list[dict[str, Any]]:
+        """All of a table, as `list table` says it in JSON; empty where there is none. Raises NftError, OSError."""
+        with self._turn:
+            door = self._entered()
+            return door.inside.call(door.listing, table)
+
     def can_police(self) -> str | None:
         """Why this kernel can't enforce policies; None if it can."""
         with self._turn:
@@ -200,6 +207,11 @@ class _Door:
         finally:
             self._generation = noted  # what was seen here was not put right
         return [*differences(found, ruleset), *self._switches.differences(policed)]
+
+    def listing(self, table: Table) -> list[dict[str, Any]]:
+        if table not in self._tables.tables(PREFIX):
+            return []
+        return self._nft.list(f"list table {' '.join(table)}")
 
     def why_not(self) -> str | None:
         if cause := why_no_netfilter():
