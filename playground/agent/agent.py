@@ -34,6 +34,7 @@ from playground.agent.execute import execute
 from playground.agent.focus import differing, guests_in, widen
 from playground.agent.gateways import Gateways
 from playground.agent.guests import Guests
+from playground.agent.lenience import Lenience
 from playground.agent.link import Link
 from playground.agent.reports import Reports, leaving, observed_port, observed_workspace
 from playground.agent.standing import StandingFile
@@ -118,6 +119,7 @@ class Agent:
         self._door = door
         self._enforcing = dataplane.keeper = Enforcing(door)
         self._evidence = Evidence(DIRECTORY / dataplane_name, door, lambda: self._enforcing.in_force, link.say)
+        self._lenience = Lenience(DIRECTORY / dataplane_name)
         self._rules_due = False
         self._doubted_s = 0.0
         """When the rules were read back last (monotonic)."""
@@ -392,7 +394,7 @@ class Agent:
             arrived=self._guests.arrived(),
         )
         revision = self._view.revision
-        before, derived = self._derived, self._derivation.derive(self._view, setting)
+        before, derived = self._derived, await self._derive(setting)
         touched, self._touched = self._touched, set()
         self._derived = derived
         await self._gateways.follow(derived.gateways, is_whole)
@@ -406,6 +408,19 @@ class Agent:
         changed = self._changed_guests(before, derived, ports, is_whole)
         guests = self._guests.step(derived.wants, changed, self._may_open())
         self._note(derived, ports, guests, is_whole)
+
+    async def _derive(self, setting: Setting) -> Derived:
+        """What the view means, with the lenience that flows older than their policies have."""
+        before, over = self._derived, self._lenience.over()
+        if over and before is not None:
+            await asyncio.to_thread(self._lenience.turn, before.rules)
+        self._lenience.end(over)
+        derived = self._derivation.derive(self._view, replace(setting, lenient=self._lenience.playgrounds()))
+        if before is None:  # an agent before this one may have been lenient
+            await asyncio.to_thread(self._lenience.turn, derived.rules)
+        elif self._lenience.begin(before, derived):
+            derived = self._derivation.derive(self._view, replace(setting, lenient=self._lenience.playgrounds()))
+        return derived
 
     async def _converge(self, before: Derived | None, derived: Derived, is_whole: bool) -> set[PortId]:
         """Brings the data plane to what was derived: all of it, or where that differs from before and where the kernel

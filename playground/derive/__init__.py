@@ -28,7 +28,8 @@ __all__ = ["Carried", "Derivation", "Derived", "Role", "Service", "Setting", "Wa
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What a host's derivation needs beside the records. arrived: ids of workspaces whose traffic already goes by this
-    host although the records do not say so yet (the local effect comes first). dataplane: name of its namespace."""
+    host although the records do not say so yet (the local effect comes first). lenient: ids of playgrounds whose flows may be
+    older than their policies. dataplane: name of its namespace."""
 
     host: str
     underlay: str
@@ -36,6 +37,7 @@ class Setting:
     resolvers: tuple[str, ...] = ()
     dataplane: str = "playground"
     arrived: frozenset[str] = frozenset()
+    lenient: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Derivation:
                 section = section.patched(ports, surroundings)
             self._sections[playground] = section if section is not None else section_of(scope, surroundings)
         same = _is_same(before, self._sections)
-        policing = self._police(view)
+        policing = self._police(view, setting.lenient)
         derived = self._derived
         if derived is None or not same or derived.state.underlay != setting.underlay:
             derived = self._joined(setting, policing)
@@ -122,13 +124,13 @@ class Derivation:
         self._derived = derived
         return derived
 
-    def _police(self, view: View) -> dict[str, Policing]:
+    def _police(self, view: View, lenient: frozenset[str]) -> dict[str, Policing]:
         """What is in force of policies, by playground's id; the same objects where nothing has changed."""
         found = _site_policies(view)
         if [*map(id, found)] != [*map(id, self._policies)]:
             self._policies = found
         self._polices = {name: self._polices.get(name) or Police(name) for name in self._sections}
-        return _policing(self._sections, self._polices, self._policies)
+        return _policing(self._sections, self._polices, self._policies, lenient)
 
     def _joined(self, setting: Setting, policing: Mapping[str, Policing]) -> Derived:
         networks: dict[NetworkId, Network] = {}
@@ -245,11 +247,14 @@ def _site_policies(view: View) -> tuple[Policy, ...]:
 
 
 def _policing(
-    sections: Mapping[str, Section], polices: Mapping[str, Police], site: tuple[Policy, ...]
+    sections: Mapping[str, Section], polices: Mapping[str, Police], site: tuple[Policy, ...], lenient: frozenset[str]
 ) -> dict[str, Policing]:
     zones = zones_of(network.vni for section in sections.values() for network in section.networks.values())
-    policing = {playground_id(name): polices[name].compile(section, site, zones) for name, section in sections.items()}
-    return {id: one for id, one in policing.items() if one is not None}
+    found = {
+        (id := playground_id(name)): polices[name].compile(section, site, zones, id in lenient)
+        for name, section in sections.items()
+    }
+    return {id: one for id, one in found.items() if one is not None}
 
 
 def _ports_of(view: View, want: Want) -> set[str]:
@@ -277,6 +282,7 @@ def derive_whole(view: View, setting: Setting) -> Derived:
         services.update(section.services)
         bound.update(section.bound)
     gateways = carried(view, setting.host, setting.dataplane)
-    policing = _policing(sections, {name: Police(name) for name in sections}, _site_policies(view))
+    polices = {name: Police(name) for name in sections}
+    policing = _policing(sections, polices, _site_policies(view), setting.lenient)
     rules = rules_of(sections, policing)
     return Derived(HostState(setting.underlay, networks), guests, services, bound, gateways, rules)

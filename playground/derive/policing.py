@@ -76,11 +76,12 @@ class _Read(NamedTuple):
     version: int
     site: tuple[Policy, ...]
     zones: tuple[int, ...]
+    is_lenient: bool
 
     def is_same(self, other: _Read) -> bool:
         """Whether it would read the same now; what is kept is the same object."""
         is_kept = self.section is other.section and self.site is other.site
-        return is_kept and (self.version, self.zones) == (other.version, other.zones)
+        return is_kept and self[1] == other[1] and self[3:] == other[3:]
 
 
 @dataclass(slots=True)
@@ -94,7 +95,9 @@ class Police:
     _resolver: Resolver = field(default_factory=Resolver)
     _compiler: PlaygroundCompiler | None = None
 
-    def compile(self, section: Section, site: tuple[Policy, ...], zones: Mapping[int, int]) -> Policing | None:
+    def compile(
+        self, section: Section, site: tuple[Policy, ...], zones: Mapping[int, int], is_lenient: bool = False
+    ) -> Policing | None:
         """What the kernel is to hold; None where nobody polices the playground. site: the site's own policies, the same
         tuple while they stay. zones: of the host's networks, by VNI."""
         scope = section.scope
@@ -103,7 +106,7 @@ class Police:
             self.policing, self._read = None, None
             return None
         numbers = tuple(zones[network.vni] for network in section.networks.values())
-        read = _Read(section, scope.version, site, numbers)
+        read = _Read(section, scope.version, site, numbers, is_lenient)
         if self._read is not None and read.is_same(self._read):
             return self.policing
         gateways = self._read_ports(scope.ports, scope.networks)
@@ -129,6 +132,7 @@ class Police:
             tuple(
                 PolicedGateway(name, leg.network, _addresses(leg)) for name, legs in gateways.items() for leg in legs
             ),
+            is_lenient=is_lenient,
         )
         self.policing = Policing(compiled, self._tracked(section, zones)) if compiled is not None else None
         self._read = read
