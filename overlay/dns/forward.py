@@ -171,7 +171,7 @@ class Forwarder:
         except OSError:
             question.timer = loop.call_later(0, self._try, question)
             return
-        loop.add_reader(opened, self._read, question)
+        loop.add_reader(opened.fileno(), self._read, question)  # for a socket asyncio makes texts of it, 40 µs of them
         question.timer = loop.call_later(min(TRY_S, left), self._try, question)
 
     def _query(self, question: _Question) -> bytes:
@@ -233,7 +233,7 @@ class Forwarder:
             question.timer.cancel()
             question.timer = None
         if question.opened is not None:
-            asyncio.get_running_loop().remove_reader(question.opened)
+            asyncio.get_running_loop().remove_reader(question.opened.fileno())
             question.opened.close()
             question.opened = None
         if question.task is not None:
