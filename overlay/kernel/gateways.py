@@ -159,14 +159,16 @@ class GatewayPlane:
         if end is not None and end.alias != self.mark:
             raise OSError(errno.EEXIST, f"a device {device} is on this host that is not ours; rename it")
         if own is None or end is None:
-            for link, name in ((inner, rules.UPLINK), (self._host, device)):
+            for link, name in ((inner, rules.UPLINK), (inner, device), (self._host, device)):
                 _delete(link, name)
-            self._host.do(m.create_veth(device, DEVICE_MTU, rules.UPLINK, DEVICE_MTU, fd))
+            # made where all is ours: on the host it is never without its mark
+            inner.do(m.create_veth(device, DEVICE_MTU, rules.UPLINK, DEVICE_MTU, fd))
+            if (made := read_link(inner, device)) is not None:
+                inner.do(m.quieten(made.index), _NO_IPV6)
+                inner.do(m.move_link(made.index, self._host_fd, self.mark, up=False))
             own, end = read_link(inner, rules.UPLINK), read_link(self._host, device)
             if own is None or end is None:
                 raise OSError(errno.ENODEV, f"{device} went while it was made")
-            self._host.do(m.set_alias(end.index, self.mark))
-            self._host.do(m.quieten(end.index), _NO_IPV6)
         _address(self._host, end, transfer.host)
         _address(inner, own, transfer.gateway)
         for address in transfer.host[:2]:

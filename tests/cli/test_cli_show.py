@@ -197,3 +197,16 @@ def test_a_controller_elsewhere_is_asked_with_its_token(
     token.write_text("")
     assert "is empty" in play("hosts", "--token-file", str(token)).err
     assert play("hosts", "--token-file", str(run_dir / "none")).code == 1
+
+
+def test_status_shows_gateways_where_there_are_any(controller: FakeController, play: Play) -> None:
+    cause = "this host has no default route for IPv6"
+    gateway = {
+        **{"name": "wan", "kind": "nat", "state": "running", "host": "n1", "cause": cause},
+        **{"networks": ["dmz", "grid"], "addresses": ["10.0.0.9", "10.1.0.9"], "generation": 2},
+    }
+    controller.answers["GET status"] = a_status()
+    assert "GATEWAY" not in play("status").out
+    controller.answers["GET status"] = a_status(gateways=[gateway])
+    [line] = [line for line in play("status").out.splitlines() if line.strip().startswith("wan")]
+    assert all(word in line for word in ("nat", "running", "n1", "dmz, grid", cause))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from overlay_lab import NET, Lab, a_port, mac, port_id
 
 from overlay.gateways import UPLINK, Gateway, GatewayLeg, uplink_device
+from overlay.kernel import forwarding, namespaces, uplinks
 from overlay.kernel.apply import DataPlane
 from overlay.kernel.gateways import GatewayPlane, GatewayStatus
+from overlay.kernel.netlink import Netlink
 from overlay.mac import link_local
 from overlay.state import HostState, Network
 from tests.waiting import eventually
@@ -170,16 +173,15 @@ def test_a_guest_with_anothers_address_is_not_translated(begun: Outside) -> None
 @pytest.mark.parametrize(
     ("where", "command"),
     [
-        (NAME, "nft flush ruleset"),
         (NAME, "nft flush chain inet playground_gateway translation"),
         (NAME, f"ip link del {UPLINK}"),
-        (NAME, f"ip addr flush dev {UPLINK}"),
-        (NAME, "ip route del default"),
-        (NAME, "ip -6 route del default"),
+        pytest.param(NAME, f"ip addr flush dev {UPLINK}", marks=pytest.mark.long),
+        pytest.param(NAME, "ip route del default", marks=pytest.mark.long),
+        pytest.param(NAME, "ip -6 route del default", marks=pytest.mark.long),
         (NAME, f"ip link del pg{port_id(99)}"),
-        (NAME, "sysctl -qw net.ipv4.ip_forward=0"),
+        pytest.param(NAME, "sysctl -qw net.ipv4.ip_forward=0", marks=pytest.mark.long),
         ("h1", "nft delete table inet dp1_gateways"),
-        ("h1", f"ip link set {uplink_device(ID)} down"),
+        pytest.param("h1", f"ip link set {uplink_device(ID)} down", marks=pytest.mark.long),
         ("h1", "sysctl -qw net.ipv4.conf.un1.forwarding=0"),
     ],
 )
@@ -262,3 +264,61 @@ def test_a_namespace_and_a_device_of_others_are_not_taken(outside: Outside) -> N
     outside.gateways.converge({})
     assert uplink_device(ID) in outside.links()
     lab.run("h1", f"ip link del {uplink_device(ID)}")
+
+
+class Broken(Exception):
+    """Stands in for an agent that is killed."""
+
+
+@pytest.mark.long
+def test_a_making_or_a_removal_that_was_broken_off_anywhere_is_finished_by_whoever_comes_next(
+    outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step of either is the last one of an agent; its successor, without any memory, makes all, or nothing."""
+    left = [0]
+
+    def mortal(step: Callable[..., Any]) -> Callable[..., Any]:
+        def work(*words: Any, **more: Any) -> Any:
+            if not left[0]:
+                raise Broken
+            left[0] -= 1
+            return step(*words, **more)
+
+        return work
+
+    steps = ((Netlink, "do"), (uplinks, "run"), (forwarding, "open_"), (namespaces, "create"), (namespaces, "remove"))
+    whole = {step: getattr(*step) for step in steps}
+    outside.gateways.converge({})
+    nothing = outside.settings(), outside.tables(), outside.links()
+
+    def broken_off(after: int, wanted: dict[str, Gateway]) -> bool:
+        """Whether a converge by a new agent was broken off after so many steps."""
+        left[0] = after
+        agent = GatewayPlane("dp1", host=outside.lab.folder / "h1", directory=outside.lab.folder)
+        with monkeypatch.context() as patched:
+            for owner, name in steps:
+                patched.setattr(owner, name, mortal(whole[owner, name]))
+            try:
+                agent.converge(wanted)
+                return False
+            except Broken:
+                return True
+            finally:
+                agent.close()
+
+    made = 0
+    while broken_off(made, {ID: GATEWAY}):
+        made += 1
+        if made % 2:  # both ways from every other place
+            outside.begin()
+            assert eventually(outside.reaches_the_world)
+        assert not broken_off(1000, {})
+        assert (outside.settings(), outside.tables(), outside.links()) == nothing
+    removed = 0
+    outside.begin()
+    while broken_off(removed, {}):
+        removed += 1
+        outside.begin()
+        assert eventually(outside.reaches_the_world)
+    assert made > 15 and removed > 3
+    assert (outside.settings(), outside.tables(), outside.links()) == nothing

@@ -10,6 +10,7 @@ import pytest
 from site_lab import CLIENT_PYTHON, MakeSite, Site
 
 from playground import sandbox
+from playground.client import Refused
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
@@ -32,7 +33,7 @@ import json, socket, sys
 kind, address, port, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 channel = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
-channel.settimeout(2)
+channel.settimeout(2 if kind == "tcp" else 0.4)
 channel.connect((address, port))
 if kind == "tcp":
     told, heard = bytes(range(256)) * (size // 256), b""
@@ -44,7 +45,7 @@ if kind == "tcp":
         heard += more
     print(json.dumps(heard == told))
 else:
-    for attempt in range(3):  # the first answers may not fit: then the other end learns the path's MTU
+    for attempt in range(5):  # the first answers may not fit: then the other end learns the path's MTU
         channel.send(b"size %d\\n" % size)
         try:
             print(json.dumps(len(channel.recv(65536))))
@@ -62,9 +63,9 @@ def ask(site: Site, workspace: str, kind: str, address: str, size: int = 4096, p
     return json.loads(site.within("lab", workspace, *words))
 
 
-def pings(site: Site, workspace: str, address: str, *options: str) -> bool:
+def pings(site: Site, workspace: str, address: str, *options: str, playground: str = "lab") -> bool:
     words = ("ping", "-c1", "-W1", *options, address)
-    return ", 0% packet loss" in site.within("lab", workspace, *words, check=False)
+    return ", 0% packet loss" in site.within(playground, workspace, *words, check=False)
 
 
 def reaches_the_world(site: Site, workspace: str) -> bool:
@@ -142,6 +143,12 @@ def test_ports_are_workspaces_only_and_status_has_the_gateway(lab: Site) -> None
     assert (gateway(lab)["state"], gateway(lab)["host"], gateway(lab)["networks"]) == ("running", "n1", ["grid"])
 
 
+@pytest.mark.parametrize(("path", "words"), [("migrate", {"host": "n2", "measure": False}), ("stop", {})])
+def test_a_gateway_is_no_workspace_to_be_moved_or_stopped(lab: Site, path: str, words: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match="is a gateway"):
+        lab.client.post(path, {"workspace": "lab/@wan", **words})
+
+
 def test_the_model_holds_beside_a_gateway(lab: Site) -> None:
     lab.assert_reachable("lab")
 
@@ -168,6 +175,7 @@ def test_a_gateway_follows_its_host_line(lab: Site) -> None:
     eventually(lambda: gateway(lab)["host"] == "n1" and reaches_the_world(lab, "two"), what="the gateway on n1")
 
 
+@pytest.mark.long
 def test_an_agent_that_dies_takes_no_packet_along(lab: Site) -> None:
     before = gateway(lab)["generation"]
     lab.on("n1", "kill", "-STOP", str(lab.program("agent-n1")["pid"]))
@@ -178,6 +186,34 @@ def test_an_agent_that_dies_takes_no_packet_along(lab: Site) -> None:
     lab.kill("agent-n1")
     assert reaches_the_world(lab, "two")
     assert gateway(lab)["generation"] == before
+
+
+ONE_FAMILY = """\
+name: {name}
+networks:
+  grid: {{subnets: [{subnet}]}}
+gateways: {{wan: {{kind: nat, networks: [grid], host: n1}}}}
+workspaces:
+  w: {{networks: [grid], host: {host}}}
+"""
+
+
+@pytest.mark.long
+def test_equal_subnets_and_single_families_share_a_host_over_an_ipv6_underlay(a_site: MakeSite) -> None:
+    """Two playgrounds with one subnet, and two with one family each, all with their gateways on one host."""
+    site = a_site("south", 2, underlay="ipv6")
+    for name, subnet in (("red", "10.9.0.0/24"), ("blue", "10.9.0.0/24"), ("six", "fd09::/64")):
+        site.up(ONE_FAMILY.format(name=name, subnet=subnet, host="n1" if name == "red" else "n2"))
+    for name, address in (("red", WORLD4), ("blue", WORLD4), ("six", WORLD6)):
+        eventually(lambda n=name, a=address: pings(site, "w", a, playground=n), what=f"the world of {name}")
+    assert site.address("red", "w.grid") == site.address("blue", "w.grid")
+    assert not pings(site, "w", "2001:db8::11", playground="six")  # the underlay
+    assert site.on("n1", "ls", "/run/netns").count("-gw.wan") == 3
+    site.down("red")
+    assert pings(site, "w", WORLD4, playground="blue")
+    for name in ("blue", "six"):
+        site.down(name)
+    assert "gateways" not in site.on("n1", "nft", "list", "tables")
 
 
 @pytest.mark.long
