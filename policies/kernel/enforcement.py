@@ -92,7 +92,7 @@ class Enforcement:
         with self._turn:
             try:
                 door = self._entered()
-                door.touched()  # what was heard so far is looked at now
+                self.touched()  # what was heard so far is looked at now
                 return door.inside.call(door.converge, ruleset, policed, is_doubted)
             except (NftError, OSError) as error:
                 self._leave()

@@ -40,6 +40,9 @@ _BATCH = 128
 _BUFFER = 4 << 20
 """Bytes that wait in the kernel for us, or from us, at most."""
 
+_PATIENCE_S = 10.0
+"""The kernel answers at once; who waits longer waits for what never comes."""
+
 _CHUNK = 1 << 16
 """Bytes of one `recv`; the kernel puts at most 32 KiB of a list into one (netlink_dump)."""
 
@@ -167,6 +170,7 @@ class Netfilter:
     def __init__(self, namespace: Path | str) -> None:
         """namespace: path of a network namespace. Raises OSError."""
         self._socket = inside(namespace, opened)
+        self._socket.settimeout(_PATIENCE_S)
         self._sequence = 0
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -186,6 +187,28 @@ def test_whatever_is_edited_is_seen_and_put_back(kernel: tuple[Enforcement, Name
 def lines(namespace: Namespace) -> list[str]:
     """All that is in force, but for the order in which chains were made."""
     return sorted(namespace.run("nft -s list ruleset").splitlines())
+
+
+@pytest.mark.system
+def test_who_asks_whether_anything_was_touched_never_takes_what_another_thread_waits_for(
+    kernel: tuple[Enforcement, Namespace],
+) -> None:
+    enforcement, _ = kernel
+    is_over = threading.Event()
+
+    def ask() -> None:
+        while not is_over.is_set():
+            enforcement.touched()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for number in range(100):
+            subjects = ("a", "b") if number % 2 else ("a",)
+            assert enforcement.converge(a_ruleset(*subjects)).cause == ""
+    finally:
+        is_over.set()
+        asking.join()
 
 
 @pytest.mark.system
