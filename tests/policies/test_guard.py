@@ -1,284 +1,177 @@
-"""The guard: no address delivery crosses a bridge, everything else does, and a packet socket at the port sees all."""
+"""Parts of the guard: what stands for a port and for a tunnel, and that what changes for one touches no other."""
 
 from __future__ import annotations
 
-import ctypes
-import logging
-import os
-import select
-import socket
-import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
+import ipaddress
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
+from filter_lab import Namespace
+from hypothesis import given
+from hypothesis import strategies as st
 
-from policies import guard
-from policies.kernel import nft
-from policies.kernel.watch import GuardWatch
+from policies.compile.tables import difference, joined, whole
+from policies.guard import rules
+from policies.guard.parts import TABLE, of_port, of_station, parts
+from policies.guard.reason import Reason
+from policies.guard.station import GuardedPort, GuardedTunnel, Station, broadcasts, link_local, outside
 
-logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
-from scapy.layers.dhcp import BOOTP, DHCP  # noqa: E402
-from scapy.layers.dhcp6 import DHCP6_Solicit  # noqa: E402
-from scapy.layers.inet import ICMP, IP, UDP  # noqa: E402
-from scapy.layers.inet6 import (  # noqa: E402
-    ICMPv6ND_NS,
-    ICMPv6ND_RA,
-    ICMPv6ND_RS,
-    IPv6,
-    IPv6ExtHdrDestOpt,
-    IPv6ExtHdrHopByHop,
+GOLDEN = Path(__file__).parent / "golden" / "guard.nft"
+SUBNETS = ("10.0.0.0/24", "fd00::/64")
+PLAIN = Station("02:00:00:00:00:01", ("10.0.0.1", "fd00::1"))
+ALLOWED = Station(
+    "02:00:00:00:00:02",
+    ("10.0.0.2", "fd00::2"),
+    link_local="fe80::cafe",
+    allowed_addresses=("10.9.0.0/16", "10.0.0.100/32", "fd09::/64"),
+    allowed_macs=("00:00:5e:00:01:07",),
 )
-from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether  # noqa: E402
-from scapy.packet import Packet, Raw  # noqa: E402
-
-_T = TypeVar("_T")
-
-CLIENT = "52:54:00:00:00:01"
-L2 = Ether(src=CLIENT, dst="ff:ff:ff:ff:ff:ff")
-DISCOVER = UDP(sport=68, dport=67) / BOOTP(chaddr=CLIENT) / DHCP(options=[("message-type", "discover"), "end"])
-
-DROPPED: dict[str, tuple[str, Packet]] = {
-    "discover": ("dhcp4", L2 / IP(src="0.0.0.0", dst="255.255.255.255") / DISCOVER),
-    "rogue offer": ("dhcp4", L2 / IP(src="10.0.0.9", dst="255.255.255.255") / UDP(sport=67, dport=68) / BOOTP(op=2)),
-    "solicit": ("dhcp6", L2 / IPv6(src="fe80::1", dst="ff02::1:2") / UDP(sport=546, dport=547) / DHCP6_Solicit()),
-    "rogue advertise": ("dhcp6", L2 / IPv6(src="fe80::9", dst="fe80::1") / UDP(sport=547, dport=546) / Raw(b"\2abc")),
-    "router solicitation": ("router_discovery", L2 / IPv6(src="fe80::1", dst="ff02::2") / ICMPv6ND_RS()),
-    "rogue router": ("router_discovery", L2 / IPv6(src="fe80::9", dst="ff02::1") / ICMPv6ND_RA()),
-    "rogue router behind extension headers": (
-        "router_discovery",
-        L2 / IPv6(src="fe80::9", dst="ff02::1") / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / ICMPv6ND_RA(),
-    ),
-    "rogue router with a priority tag": (
-        "router_discovery",
-        L2 / Dot1Q(vlan=0) / IPv6(src="fe80::9", dst="ff02::1") / ICMPv6ND_RA(),
-    ),
-    "rogue router with two priority tags": (
-        "stacked_tags",
-        L2 / Dot1Q(vlan=0) / Dot1Q(vlan=0) / IPv6(src="fe80::9", dst="ff02::1") / ICMPv6ND_RA(),
-    ),
-    "discover with a service tag": (
-        "dhcp4",
-        L2 / Dot1AD(vlan=0) / IP(src="0.0.0.0", dst="255.255.255.255") / DISCOVER,
-    ),
-}
-
-PASSED: dict[str, Packet] = {
-    "gratuitous ARP": L2 / ARP(op=1, hwsrc=CLIENT, psrc="10.0.0.1", pdst="10.0.0.1"),
-    "RARP announcement": Ether(src=CLIENT, dst="ff:ff:ff:ff:ff:ff", type=0x8035) / ARP(op=3, hwsrc=CLIENT),
-    "neighbour solicitation": L2 / IPv6(src="fe80::1", dst="ff02::1:ff00:2") / ICMPv6ND_NS(tgt="fe80::2"),
-    "DNS": L2 / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1068, dport=53) / Raw(b"query"),
-    "from port 67 to another": L2 / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=67, dport=5000) / Raw(b"x"),
-    "a VLAN of the guests' own": L2 / Dot1Q(vlan=7) / IP(src="10.0.0.1", dst="10.0.0.2") / ICMP(),
-    "two VLAN tags": L2 / Dot1Q(vlan=7) / Dot1Q(vlan=8) / IP(src="10.0.0.1", dst="10.0.0.2") / ICMP(),
-    "ping": L2 / IP(src="10.0.0.1", dst="10.0.0.2") / ICMP(),
-}
+GATEWAY = Station("02:00:00:00:00:03", ("10.0.0.3", "fd00::3"), owned=("10.0.0.0/16", "fd00::/48"))
+PORTS = (GuardedPort("pg1", PLAIN, SUBNETS), GuardedPort("pg2", ALLOWED, SUBNETS))
+TUNNEL = GuardedTunnel("vx1", (GATEWAY,), SUBNETS)
 
 
-class Bridge:
-    """A namespace with a bridge: a client's end `c1` behind port `p1`, and a neighbour's end `c2` behind `p2`."""
-
-    def __init__(self) -> None:
-        self._holder = subprocess.Popen(["unshare", "--net", "sleep", "60"], stderr=subprocess.DEVNULL)
-        self.path = Path(f"/proc/{self._holder.pid}/ns/net")
-        own = Path("/proc/self/ns/net").readlink()
-        end = time.monotonic() + 2
-        while self.path.readlink() == own:
-            if self._holder.poll() is not None or time.monotonic() > end:
-                self.close()
-                pytest.skip("network namespaces cannot be made; be root, or use `unshare -Urmn`")
-        # No device of the test's own asks for a router, so the counters count the test's frames.
-        lines = ["link add br0 type bridge mcast_snooping 0", "link set br0 up"]
-        for number in (1, 2):
-            lines += [f"link add p{number} type veth peer name c{number}", f"link set p{number} master br0"]
-            lines += [f"link set p{number} up", f"link set c{number} up"]
-        self._run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1")
-        self._run("ip -batch -", "\n".join(lines))
-
-    def _run(self, command: str, text: str = "") -> None:
-        argv = ["nsenter", f"--net={self.path}", *command.split()]
-        subprocess.run(argv, input=text, text=True, check=True)
-
-    def close(self) -> None:
-        self._holder.kill()
-        self._holder.wait()
-
-    def inside(self, work: Callable[[], _T]) -> _T:
-        results: list[_T] = []
-
-        def run() -> None:
-            fd = os.open(self.path, os.O_RDONLY)
-            assert ctypes.CDLL(None).setns(fd, 0) == 0
-            os.close(fd)
-            results.append(work())
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-        return results[0]
-
-    def socket(self, device: str) -> socket.socket:
-        """An ETH_P_ALL socket, as a responder at the port has one."""
-
-        def work() -> socket.socket:
-            raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-            raw.bind((device, 3))
-            raw.settimeout(2)
-            return raw
-
-        return self.inside(work)
+def keys(station: Station, name: str) -> set[str]:
+    return {key.removeprefix('"d" . ') for key in of_station("d", station).elements.get(name, {})}
 
 
-@pytest.fixture(scope="module")
-def bridge() -> Iterator[Bridge]:
-    found = Bridge()
-    nft.load(found.path, guard.ruleset())
-    with found.socket("c1") as sender, found.socket("c2") as receiver:
-        wait_until_it_forwards(sender, receiver)
-    yield found
-    found.close()
-
-
-def wait_until_it_forwards(sender: socket.socket, receiver: socket.socket) -> None:
-    receiver.settimeout(0.05)
-    for _ in range(60):
-        sender.send(bytes(L2 / Raw(b"are you there".ljust(46))))
-        try:
-            while b"are you there" not in receiver.recv(2048):
-                pass
-            return
-        except TimeoutError:
-            continue
-    raise AssertionError("the bridge forwards nothing")
-
-
-def heard(raw: socket.socket, until: bytes) -> list[bytes]:
-    """Frames up to the one that holds `until`."""
-    frames: list[bytes] = []
-    while not frames or until not in frames[-1]:
-        frames.append(raw.recv(2048))
-    return frames
-
-
-FENCE = bytes(L2 / Raw(b"fence".ljust(46)))
+def test_the_rules_are_those_that_were_read_and_agreed_to(golden: Callable[[str, Path], None]) -> None:
+    golden(whole({TABLE: parts(PORTS, [TUNNEL])}), GOLDEN)
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("name", DROPPED)
-def test_address_delivery_is_seen_at_the_port_and_crosses_no_bridge(bridge: Bridge, name: str) -> None:
-    counter, packet = DROPPED[name]
-    before = nft.counters(bridge.path)
-    payload = bytes(packet)[-20:]
-    with bridge.socket("c1") as client, bridge.socket("p1") as port, bridge.socket("c2") as neighbour:
-        client.send(bytes(packet))
-        client.send(FENCE)
-        assert any(payload in frame for frame in heard(port, b"fence"))
-        assert not any(payload in frame for frame in heard(neighbour, b"fence"))
-    after = nft.counters(bridge.path)
-    assert {name: after[name] - before[name] for name in after} == {n: int(n == counter) for n in guard.COUNTERS}
+def test_the_kernel_takes_them() -> None:
+    space = Namespace()
+    try:
+        for device in ("pg1", "pg2", "vx1"):
+            space.run(f"ip link add {device} type veth peer name x{device}")
+        space.run("nft --check --file -", GOLDEN.read_text())
+    finally:
+        space.close()
 
 
-@pytest.mark.system
-@pytest.mark.parametrize("name", PASSED)
-def test_everything_else_crosses(bridge: Bridge, name: str) -> None:
-    payload = bytes(PASSED[name])[-28:]
-    with bridge.socket("c1") as client, bridge.socket("c2") as neighbour:
-        client.send(bytes(PASSED[name]))
-        client.send(FENCE)
-        assert sum(payload in frame for frame in heard(neighbour, b"fence")) == 1
+def test_a_port_has_its_own_link_local_address_or_the_one_learned_and_no_second() -> None:
+    learned = Station(PLAIN.mac, PLAIN.addresses, link_local="fe80::cafe")
+    assert [str(address) for address in PLAIN.own()] == ["10.0.0.1", "fd00::1", "fe80::ff:fe00:1"]
+    assert [str(address) for address in learned.own()] == ["10.0.0.1", "fd00::1", "fe80::cafe"]
 
 
-@pytest.mark.system
-def test_a_reply_that_the_responder_sends_by_the_port_reaches_the_client(bridge: Bridge) -> None:
-    packet = bytes(DROPPED["rogue offer"][1])
-    with bridge.socket("p1") as port, bridge.socket("c1") as client:
-        port.send(packet)
-        port.send(FENCE)
-        assert any(packet[-20:] in frame for frame in heard(client, b"fence"))
+def test_the_link_local_address_of_a_mac_is_that_of_rfc_4291() -> None:
+    assert link_local("34:56:78:9a:bc:de") == "fe80::3656:78ff:fe9a:bcde"
 
 
-@pytest.mark.system
-def test_the_guard_is_loaded_once_and_again_only_after_drift(bridge: Bridge) -> None:
-    assert nft.is_loaded(bridge.path)
-    assert not nft.ensure_guard(bridge.path)
-    for drift in (
-        f"flush chain bridge {guard.TABLE} {guard.CHAIN}",
-        f"delete table bridge {guard.TABLE}",
-        f"insert rule bridge {guard.TABLE} {guard.CHAIN} accept",
-        f"add chain bridge {guard.TABLE} other",
+def test_who_may_speak_from_two_macs_may_do_so_for_all_addresses_from_each() -> None:
+    macs = {str(0x020000000002), str(0x00005E000107)}
+    addresses = {"10.0.0.2"}
+    assert keys(ALLOWED, "macs") == macs
+    assert keys(ALLOWED, "pairs4") == {f"{mac} . {address}" for mac in macs for address in addresses}
+    assert keys(ALLOWED, "ranges4") == {f"{mac} . {span}" for mac in macs for span in ("10.0.0.100", "10.9.0.0/16")}
+
+
+def test_allowed_prefixes_that_touch_or_overlap_are_one_range() -> None:
+    station = Station(PLAIN.mac, (), allowed_addresses=("10.0.0.0/25", "10.0.0.64/26", "10.0.0.128/25", "10.0.1.7/32"))
+    assert [(str(first), str(last)) for first, last in station.ranges()] == [
+        ("10.0.0.0", "10.0.0.255"),
+        ("10.0.1.7", "10.0.1.7"),
+    ]
+
+
+NOT_WORLD = ("0.0.0.1", "127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255", "::", "::1", "fe80::1", "ff02::1")
+
+
+@given(
+    owned=st.lists(
+        st.one_of(
+            st.builds(
+                lambda number, length: ipaddress.ip_network((number, length), strict=False),
+                st.integers(0, 2**32 - 1),
+                st.integers(1, 32),
+            ),
+            st.builds(
+                lambda number, length: ipaddress.ip_network((0x20 << 120 | number, length), strict=False),
+                st.integers(0, 2**120 - 1),
+                st.integers(3, 128),
+            ),
+        ),
+        max_size=4,
+    ),
+    asked=st.one_of(
+        st.builds(ipaddress.IPv4Address, st.integers(0, 2**32 - 1)),
+        st.builds(ipaddress.IPv6Address, st.integers(0x20 << 120, 0x21 << 120)),
+        st.sampled_from([ipaddress.ip_address(text) for text in NOT_WORLD]),
+    ),
+)
+def test_outside_is_all_that_is_passed_on_and_not_owned(owned: list, asked: ipaddress.IPv4Address) -> None:
+    is_kept = asked.version == 4 and any(
+        asked in ipaddress.ip_network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
+    )
+    is_passed_on = not is_kept if asked.version == 4 else asked in ipaddress.ip_network("2000::/3")
+    is_owned = any(asked in prefix for prefix in owned if prefix.version == asked.version)
+    found = [prefix for prefix in outside(owned) if prefix.version == asked.version and asked in prefix]
+    assert len(found) == (1 if is_passed_on and not is_owned else 0)
+
+
+def test_only_subnets_that_have_a_broadcast_address_name_one() -> None:
+    assert broadcasts(("10.0.0.0/24", "10.1.0.0/31", "10.2.0.0/32", "fd00::/64")) == ["10.0.0.255"]
+
+
+def test_each_reason_has_its_counter_and_each_counter_a_rule() -> None:
+    text = whole({TABLE: parts(PORTS, [TUNNEL])})
+    assert rules.SHARED.counters == {reason.counter for reason in Reason}
+    for reason in Reason:
+        assert f'counter name "{reason.counter}" drop' in text
+
+
+def test_whatever_no_rule_passes_is_dropped_by_the_last_one_or_the_policy() -> None:
+    table = joined(parts(PORTS, [TUNNEL]))
+    for name, chain in table.chains.items():
+        assert "policy drop" in chain.hook if chain.hook else chain.rules[-1].endswith("drop"), name
+
+
+def test_a_change_of_one_station_says_nothing_of_the_others() -> None:
+    before = parts(PORTS, [TUNNEL])
+    after = {**before, ("vx1", GATEWAY.mac): of_station("vx1", Station(GATEWAY.mac, ("10.0.0.33",)))}
+    text = difference({TABLE: before}, {TABLE: after})
+    assert "10.0.0.33" in text and "10.0.0.1 " not in text and "chain" not in text and "rule" not in text
+
+
+def test_equal_ports_have_equal_parts_and_every_field_counts() -> None:
+    port = PORTS[1]
+    assert of_port(port) == of_port(GuardedPort(port.device, port.station, port.subnets))
+    station = port.station
+    for other in (
+        Station("02:00:00:00:00:09", station.addresses, station.link_local, *_allowed(station)),
+        Station(station.mac, ("10.0.0.9",), station.link_local, *_allowed(station)),
+        Station(station.mac, station.addresses, "", *_allowed(station)),
+        Station(station.mac, station.addresses, station.link_local, (), station.allowed_macs),
+        Station(station.mac, station.addresses, station.link_local, station.allowed_addresses, ()),
+        Station(station.mac, station.addresses, station.link_local, *_allowed(station), owned=()),
     ):
-        nft.load(bridge.path, drift)
-        assert not nft.is_loaded(bridge.path)
-        assert nft.ensure_guard(bridge.path)
-        assert nft.is_loaded(bridge.path)
+        assert of_port(GuardedPort(port.device, other, port.subnets)) != of_port(port)
 
 
-@pytest.mark.system
-def test_a_stranger_that_touches_the_guard_is_heard_at_once_and_nobody_else(bridge: Bridge) -> None:
-    watch = GuardWatch(bridge.path)
-    try:
-        assert not watch.ensure() and not watch.touched()
-        nft.load(bridge.path, "add table bridge theirs; add chain bridge theirs c")
-        assert select.select([watch], [], [], 2)[0] and not watch.touched()
-        nft.load(bridge.path, "flush ruleset")
-        assert select.select([watch], [], [], 2)[0] and watch.touched()
-        assert watch.ensure() and nft.is_loaded(bridge.path)
-        assert watch.touched() and not watch.touched()  # its own doing, once
-        assert not watch.ensure()
-    finally:
-        watch.close()
+def _allowed(station: Station) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return station.allowed_addresses, station.allowed_macs
 
 
-@pytest.mark.system
-def test_a_namespace_that_takes_the_place_of_another_is_watched_instead(bridge: Bridge, tmp_path: Path) -> None:
-    other = Bridge()
-    place = tmp_path / "namespace"
-    place.symlink_to(bridge.path)
-    watch = GuardWatch(place)
-    try:
-        watch.ensure()
-        place.unlink()
-        place.symlink_to(other.path)
-        assert watch.ensure() and watch.touched()
-        nft.load(other.path, f"delete table bridge {guard.TABLE}")
-        assert select.select([watch], [], [], 2)[0] and watch.touched()
-    finally:
-        watch.close()
-        other.close()
+@pytest.mark.parametrize(
+    "station",
+    [
+        Station("02:00:00:00:00", ()),
+        Station("02-00-00-00-00-01", ()),
+        Station(PLAIN.mac, ("10.0.0",)),
+        Station(PLAIN.mac, (), allowed_addresses=("10.0.0.1/24",)),
+        Station(PLAIN.mac, (), allowed_macs=("x",)),
+    ],
+)
+def test_what_is_no_mac_address_or_prefix_is_refused(station: Station) -> None:
+    with pytest.raises(ValueError):
+        of_port(GuardedPort("pg1", station))
 
 
-def test_a_namespace_that_is_not_there_can_not_be_watched(tmp_path: Path) -> None:
-    watch = GuardWatch(tmp_path / "none")
-    with pytest.raises(nft.NftError, match="none can't be watched"):
-        watch.ensure()
-    watch.close()
-
-
-@pytest.mark.system
-def test_other_tables_are_left_alone(bridge: Bridge) -> None:
-    nft.load(bridge.path, "add table bridge theirs")
-    nft.load(bridge.path, f"delete table bridge {guard.TABLE}")
-    assert nft.counters(bridge.path) == {}
-    nft.ensure_guard(bridge.path)
-    nft.load(bridge.path, "delete table bridge theirs")
-
-
-@pytest.mark.system
-def test_a_refused_ruleset_changes_nothing_and_says_why(bridge: Bridge) -> None:
-    with pytest.raises(nft.NftError, match="syntax error"):
-        nft.load(bridge.path, f"delete table bridge {guard.TABLE}\nnonsense")
-    assert nft.is_loaded(bridge.path)
-
-
-def test_the_ruleset_is_the_same_every_time_and_names_its_version() -> None:
-    assert guard.ruleset() == guard.ruleset()
-    assert all(comment in guard.ruleset() for comment in guard.rule_comments())
-    assert len(set(guard.rule_comments())) == len(guard.COUNTERS)
-
-
-def test_a_missing_namespace_is_an_error_with_its_path() -> None:
-    with pytest.raises(nft.NftError, match="/nowhere"):
-        nft.is_loaded("/nowhere")
+def test_the_docs_say_what_each_counter_counts() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "guard.md").read_text().splitlines()
+    rows = [f"| `{reason.counter}` | {reason.value} |" for reason in Reason]
+    first = told.index(rows[0])
+    assert told[first : first + len(rows) + 1] == [*rows, ""]
