@@ -59,6 +59,13 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--tls-cert", type=Path, help="serve TCP with TLS: certificate chain (PEM)")
     made.add_argument("--tls-key", type=Path, help="its key (PEM)")
+    made.add_argument(
+        "--world",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="an address beyond gateways that answers pings, for `playground probe`; may be repeated",
+    )
     made.add_argument("--log-level", default="INFO")
     return made
 
@@ -116,7 +123,7 @@ async def _serve(options: argparse.Namespace) -> None:
     else:
         path = Path(options.store) if options.store else paths.state_dir(options.site) / "store.db"
         store = await asyncio.to_thread(SqliteStore.open, path)
-    controller = Controller(store, site, tokens)
+    controller = Controller(store, site, tokens, options.world)
     await controller.world.load()
     await admit_hosts(store, controller.world, site, tokens)
     if options.site_file or options.tiers:  # without one, those that are in force stay so

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -66,10 +66,11 @@ class Unknown(Exception):
 class Controller:
     """One controller of a site. `run` keeps its loops going until it is cancelled.
 
-    given: hosts whose tokens come from outside, and so are not this controller's to replace.
+    given: hosts whose tokens come from outside, and so are not this controller's to replace. outside: addresses in the
+    world that answer echo requests, for probes through gateways.
     """
 
-    def __init__(self, store: Store, site: SiteSpec, given: Collection[str] = ()) -> None:
+    def __init__(self, store: Store, site: SiteSpec, given: Collection[str] = (), outside: Sequence[str] = ()) -> None:
         self.store = store
         self._given = frozenset(given)
         self.site = site.name
@@ -89,7 +90,7 @@ class Controller:
         self.asking = Asking(self.world, self.sessions)
         self.clients = ClientsAsked(self.world, self.asking)
         self.evidence = Evidence(self.world, self.sessions, self.asking)
-        self.probing = Probing(store, self.world, self.execution)
+        self.probing = Probing(store, self.world, self.execution, outside)
         carrying = Carrying(self.world, self.asking, self.events)
         self.moves = Moves(store, self.world, self.events, self.probing.meter, carrying)
         self.changes = Changes(store, self.world, self.events)

@@ -38,7 +38,9 @@ Attempt = Callable[[str, Sequence[Try]], Awaitable[dict[Try, bool | str]]]
 class Probing:
     """Probes of playgrounds and measurements of moves."""
 
-    def __init__(self, store: Store, world: World, execution: Execution) -> None:
+    def __init__(self, store: Store, world: World, execution: Execution, outside: Sequence[str] = ()) -> None:
+        """outside: addresses in the world beyond gateways that answer echo requests."""
+        self._outside = tuple(outside)
         self._store = store
         self._world = world
         self._execution = execution
@@ -46,7 +48,8 @@ class Probing:
 
     async def probe(self, playground: str) -> dict[str, Any]:
         """Every ordered pair of workspaces, at every address: those that share a network must reach each other as
-        policies say, others not at all. Where somebody polices, also at ports (`trying.plan`).
+        policies say, others not at all. Where somebody polices, also at ports (`trying.plan`); where there are
+        gateways, also from each workspace to the world.
 
         `{pairs, mismatches}` as in docs/api.md; a pair counts once whatever its addresses. Where a workspace could not
         be asked, `unobserved` says whose pairs those are, how many, and why; `knocks` says at how many ports it was
@@ -54,7 +57,8 @@ class Probing:
         """
         grid = self._world.grids[playground]
         running = [w for w in grid.workspaces.values() if w.desired == "running" and w.driver == "netns"]
-        plan = await asyncio.to_thread(trying.plan, grid, tuple(self._world.site_policies.values()), running)
+        policies = tuple(self._world.site_policies.values())
+        plan = await asyncio.to_thread(trying.plan, grid, policies, running, self._outside)
         seen = await self._tried(playground, plan.echoes, self._echo)
         seen += await self._tried(playground, plan.knocks, Knocking(self._execution, self._at_once).knock)
         pairs = {(one.source, one.destination) for one, _ in seen}

@@ -4,13 +4,15 @@ verdicts between them can turn. Judges by the evaluator, over the records; knows
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from playground.controller.world import Grid
 from playground.records import PolicyRecord, PortRecord, WorkspaceRecord
 from playground.view import endpoints_of, gateways_of, policy_of
+from policies.connections import WORLD
+from policies.ends import WorldEnd, ends_outside
 from policies.evaluate import allowed
 from policies.ir import FIRST_IDENTITY, IR
 from policies.model import Direction, Scene, Subnet
@@ -51,8 +53,16 @@ class Plan:
     alike: int = 0
 
 
-def plan(grid: Grid, site_policies: Iterable[PolicyRecord], running: Collection[WorkspaceRecord]) -> Plan:
-    """Between all ordered pairs of workspaces that run."""
+def plan(
+    grid: Grid,
+    site_policies: Iterable[PolicyRecord],
+    running: Collection[WorkspaceRecord],
+    world: Sequence[str] = (),
+) -> Plan:
+    """Between all ordered pairs of workspaces that run; and, where there are gateways, from each to the world.
+
+    world: addresses there that answer an echo request.
+    """
     judging = _Judging(grid, tuple(site_policies))
     echoes: list[Try] = []
     found: dict[_Alike, list[tuple[Try, ...]]] = defaultdict(list)
@@ -73,6 +83,8 @@ def plan(grid: Grid, site_policies: Iterable[PolicyRecord], running: Collection[
                 pairs = [(mine[port.network_id], port) for port in shared]
                 key = tuple((judging.end(own), judging.end(port)) for own, port in pairs)
                 found[key].append(tuple(judging.knocks(source.name, destination.name, pairs)))
+    if gateways_of(grid.ports.values()):
+        echoes += [judging.outward(source.name, _ports(grid, source), at) for source in running for at in world]
     kept, alike = _bounded(found)
     return Plan(tuple(echoes), tuple(kept), alike)
 
@@ -124,6 +136,16 @@ class _Judging:
         if (known := self._allowed.get(key)) is None:
             known = self._allowed[key] = allowed(self._ir, *key)
         return known
+
+    def outward(self, source: str, ports: Iterable[PortRecord], address: str) -> Try:
+        """From a workspace to an address of the world, by the one port that its default route goes by."""
+        version = ip_address(address).version
+        may = False
+        for port in ports:
+            if port.router and any(ip_address(own).version == version for own in port.addresses):
+                cells = ends_outside(self._ir, WorldEnd.at(ip_address(address)), port.playground)
+                may = any(allowed(self._ir, self.end(port), cell).holds(Protocol.ICMP, ECHO) for cell in cells)
+        return Try(source, WORLD, address, "icmp", may)
 
     def knocks(self, source: str, destination: str, pairs: Iterable[tuple[PortRecord, PortRecord]]) -> Iterator[Try]:
         """Between two workspaces, on each network that they share."""

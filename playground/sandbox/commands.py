@@ -20,6 +20,9 @@ from playground.sandbox.plan import (
 
 CONTROLLER_PORT = 7470
 
+PROBED = ("203.0.113.1", "2001:db8:ffff::1")
+"""Of the world's addresses, the first of each family."""
+
 Commands = Callable[[SandboxPlan], tuple[Program, ...]]
 """What a sandbox runs; tests give stand-ins."""
 
@@ -42,6 +45,8 @@ def _controller(plan: SandboxPlan) -> Program:
     argv += ["--site-file", str(site_path(plan)), "--tokens", str(tokens_path(plan))]
     if plan.tiers is not None:
         argv += ["--tiers", str(tiers_path(plan.run_dir))]
+    for address in PROBED:
+        argv += ["--world", address]
     return Program("controller", tuple(argv))
 
 

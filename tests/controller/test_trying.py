@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from playground.controller import trying
@@ -116,3 +117,28 @@ def test_an_echo_request_is_judged_as_its_own_kind_of_icmp() -> None:
     found = {one for one in planned(only_echo).echoes if one.destination == "head" and one.source == "worker-0"}
     assert ECHO == 8
     assert found == {Try("worker-0", "head", address, "icmp", is_allowed=True) for address in ("10.0.0.2", "fd00::2")}
+
+
+def test_where_there_is_a_gateway_the_world_is_tried_by_the_port_that_leads_there() -> None:
+    grid = a_grid(FILE)
+    world = ("203.0.113.1", "2001:db8:ffff::1")
+    running = list(grid.workspaces.values())
+    assert not [one for one in plan(grid, (), running, world).echoes if one.destination == "@world"]
+    routed = next(port for port in grid.ports.values() if port.workspace == "head")
+    grid.ports[routed.id] = msgspec.structs.replace(routed, router="wan", addresses=routed.addresses[:1])
+    leg = msgspec.structs.replace(routed, workspace="@wan", id="0" * 12, labels={}, addresses=("10.0.0.99",))
+    grid.ports[leg.id] = leg
+    found = [one for one in plan(grid, (), running, world).echoes if one.destination == "@world"]
+    assert len(found) == 2 * len(running)
+    assert [(one.source, one.address) for one in found if one.is_allowed] == [("head", world[0])]
+
+
+def test_what_may_not_go_out_is_expected_not_to() -> None:
+    grid = a_grid(FILE + 'policies: [{name: inside, subject: "*", egress: [{to: "*"}]}]\n')
+    for id, port in list(grid.ports.items()):
+        grid.ports[id] = msgspec.structs.replace(port, router="wan")
+    port = next(iter(grid.ports.values()))
+    leg = msgspec.structs.replace(port, workspace="@wan", id="0" * 12, labels={}, addresses=("10.0.0.99",), router="")
+    grid.ports[leg.id] = leg
+    found = plan(grid, (), list(grid.workspaces.values()), ("203.0.113.1",)).echoes
+    assert {one.is_allowed for one in found if one.destination == "@world"} == {False}
