@@ -27,9 +27,11 @@ __all__ = ["Carried", "Derivation", "Derived", "Role", "Service", "Setting", "Wa
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a host's derivation needs beside the records. arrived: ids of workspaces whose traffic already goes by this
-    host although the records do not say so yet (the local effect comes first). lenient: ids of playgrounds whose flows may be
-    older than their policies. dataplane: name of its namespace."""
+    """What a host's derivation needs beside the records. dataplane: name of its namespace.
+
+    arrived: ids of workspaces whose traffic already goes by this host although the records do not say so yet (the local
+    effect comes first). lenient: ids of playgrounds whose flows may be older than their policies.
+    """
 
     host: str
     underlay: str
