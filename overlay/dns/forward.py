@@ -241,16 +241,16 @@ class Forwarder:
             question.task = None
 
     def _tell(self, question: _Question, heard: Heard) -> None:
-        self._end_try(question)
         del self._asking[question.key]
-        if heard is FAILED:
-            self.counters["failed"] += 1
-        self.cache.put(question.key, heard, time.monotonic())
-        for waiter in question.waiters:
+        for waiter in question.waiters:  # first of all: they wait
+            waiter.told(_put_under(waiter.outside, heard, waiter.limit))
             self._waiting[waiter.client] -= 1
             if not self._waiting[waiter.client]:
                 del self._waiting[waiter.client]
-            waiter.told(_put_under(waiter.outside, heard, waiter.limit))
+        self._end_try(question)
+        if heard is FAILED:
+            self.counters["failed"] += 1
+        self.cache.put(question.key, heard, time.monotonic())
 
 
 def _refused(outside: Outside, flags: int) -> bytes:

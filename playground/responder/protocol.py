@@ -41,7 +41,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
     reverse: tuple[str, ...] = ()
     resolvers: tuple[str, ...] = ()
-    forward: tuple[str, ...] = ()
+    forward: tuple[str, ...] = ("0.0.0.0/0", "::/0")
     transfer: tuple[str, ...] = ()
     ttl: int = 30
 
