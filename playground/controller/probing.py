@@ -16,7 +16,7 @@ from playground.controller.knocking import Knocking, asked
 from playground.controller.moves import Metering
 from playground.controller.trying import Try
 from playground.controller.world import Grid, World
-from playground.records import MigrationRecord, ProbeRecord, WorkspaceRecord, encode, key_of
+from playground.records import MigrationRecord, PortRecord, ProbeRecord, WorkspaceRecord, encode, key_of
 from playground.store.api import Put, Store
 
 log = logging.getLogger("controller")
@@ -118,17 +118,19 @@ class Probing:
 
     async def meter(self, move: MigrationRecord) -> Metering | None:
         """A 1 kHz UDP stream to the moving workspace from a workspace on a third host (else on any other). None, with
-        the reason logged, when nobody shares a network with it."""
+        the reason logged, when nobody may send it datagrams."""
         grid = self._world.grids[move.playground]
         moving = grid.workspaces[move.workspace]
-        found = _peer(grid, moving, move)
+        site_policies = tuple(self._world.site_policies.values())
+        pairs = _peers(grid, moving, move)
+        found = await asyncio.to_thread(trying.open_pair, grid, site_policies, pairs, METER_PORT)
         if moving.driver != "netns" or found is None:
-            log.info("move not measured workspace=%s/%s: no peer on its networks", move.playground, move.workspace)
+            log.info("move not measured workspace=%s/%s: no peer may send to it", move.playground, move.workspace)
             return None
-        peer, address = found
+        peer, own, port = found
         # it writes a line to stderr once it listens; a stream begun earlier would count as lost
         receiver = await self._execution.start(
-            ["@stream", "receive", "--port", str(METER_PORT), "--patience", str(METER_MAX_S)],
+            ["@stream", "receive", "--port", str(port), "--patience", str(METER_MAX_S)],
             workspace=(move.playground, move.workspace),
         )
         listening = asyncio.Event()
@@ -136,20 +138,10 @@ class Probing:
             self._execution.finish(receiver, b"", METER_MAX_S + 10, on_stderr=lambda _: listening.set())
         )
         await asyncio.wait_for(listening.wait(), START_S)
+        rate, most = str(METER_RATE), str(METER_MAX_S)
         sender = await self._execution.start(
-            [
-                "@stream",
-                "send",
-                "--to",
-                address,
-                "--port",
-                str(METER_PORT),
-                "--rate",
-                str(METER_RATE),
-                "--seconds",
-                str(METER_MAX_S),
-            ],
-            workspace=(move.playground, peer.name),
+            ["@stream", "send", "--to", own.addresses[0], "--port", str(port), "--rate", rate, "--seconds", most],
+            workspace=(move.playground, peer.workspace),
         )
         await asyncio.sleep(BEFORE_S)
         return _Stream(self._execution, sender, collecting)
@@ -183,11 +175,10 @@ def _mismatch(one: Try) -> dict[str, str]:
     }
 
 
-def _peer(grid: Grid, moving: WorkspaceRecord, move: MigrationRecord) -> tuple[WorkspaceRecord, str] | None:
-    """A running workspace that shares a network, on a third host if there is one, and the moving one's address
-    there."""
+def _peers(grid: Grid, moving: WorkspaceRecord, move: MigrationRecord) -> list[tuple[PortRecord, PortRecord]]:
+    """Ports of running workspaces, each with the moving one's port on the same network; those on a third host first."""
     networks = {grid.ports[p].network_id: grid.ports[p] for p in moving.ports if p in grid.ports}
-    candidates = sorted(
+    others = sorted(
         (
             w
             for w in grid.workspaces.values()
@@ -195,9 +186,5 @@ def _peer(grid: Grid, moving: WorkspaceRecord, move: MigrationRecord) -> tuple[W
         ),
         key=lambda w: (w.host in (move.source, move.target), w.name),
     )
-    for other in candidates:
-        for port_id in other.ports:
-            port = grid.ports.get(port_id)
-            if port is not None and port.network_id in networks:
-                return other, networks[port.network_id].addresses[0]
-    return None
+    ports = [grid.ports[id] for other in others for id in other.ports if id in grid.ports]
+    return [(port, networks[port.network_id]) for port in ports if port.network_id in networks]

@@ -89,6 +89,21 @@ def plan(
     return Plan(tuple(echoes), tuple(kept), alike)
 
 
+def open_pair(
+    grid: Grid, site_policies: Iterable[PolicyRecord], pairs: Iterable[tuple[PortRecord, PortRecord]], preferred: int
+) -> tuple[PortRecord, PortRecord, int] | None:
+    """The first (source, destination) of one network with a UDP port that is open between them, and that port: the
+    preferred one, else the last. None if there is no such pair."""
+    judging = _Judging(grid, tuple(site_policies))
+    for source, destination in pairs:
+        granted = judging.allowed(source, destination)
+        if granted.holds(Protocol.UDP, preferred):
+            return source, destination, preferred
+        if ranges := dict(granted.parts).get(Protocol.UDP):
+            return source, destination, ranges[-1][1]
+    return None
+
+
 _Alike = tuple[tuple[int, int], ...]
 """What a pair's verdicts depend on: the ends of source and destination on each network that they share."""
 

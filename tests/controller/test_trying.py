@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from playground.controller import trying
-from playground.controller.trying import ECHO, MOST_PORTS, OUTSIDE, Plan, Try, boundaries, plan
+from playground.controller.trying import ECHO, MOST_PORTS, OUTSIDE, Plan, Try, boundaries, open_pair, plan
 from playground.controller.world import Grid
 from playground.records import NetworkRecord, PolicyRecord, PortRecord, WorkspaceRecord, port_id
 from playground.spec import load_playground
@@ -142,3 +142,22 @@ def test_what_may_not_go_out_is_expected_not_to() -> None:
     grid.ports[leg.id] = leg
     found = plan(grid, (), list(grid.workspaces.values()), ("203.0.113.1",)).echoes
     assert {one.is_allowed for one in found if one.destination == "@world"} == {False}
+
+
+def test_a_stream_takes_the_port_that_it_prefers_or_the_last_that_is_open() -> None:
+    def found(text: str, source: str, destination: str) -> int | None:
+        grid = a_grid(text)
+        pair = grid.ports[port_id("lab", source, "grid")], grid.ports[port_id("lab", destination, "grid")]
+        chosen = open_pair(grid, (), [pair], preferred=47471)
+        assert chosen is None or chosen[:2] == pair
+        return None if chosen is None else chosen[2]
+
+    assert found(FILE, "worker-0", "head") == 47471
+    assert found(FILE + POLICIES, "worker-0", "head") == 5100
+    assert found(FILE + POLICIES, "worker-0", "worker-1") is None
+
+
+def test_of_several_who_could_send_the_first_that_may_is_taken() -> None:
+    grid = a_grid(FILE + POLICIES)
+    worker, other, head = (grid.ports[port_id("lab", name, "grid")] for name in ("worker-0", "worker-1", "head"))
+    assert open_pair(grid, (), [(other, worker), (head, worker)], preferred=47471) == (head, worker, 47471)
