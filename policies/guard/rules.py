@@ -112,11 +112,15 @@ _CHAINS: Final = {
         # Mobility, HIP, Shim6 and experiments: headers that nobody here can look behind (RFC 7045 §4).
         f"meta l4proto {{ 135, 139, 140, 253, 254 }} {drop(Reason.HIDDEN_HEADERS)}",
         "frag frag-off != 0 goto check_fragment6",
+        "meta l4proto 59 @nh,48,8 59 goto check_source6",  # nothing follows
+        # Three bytes: of one, two or four the kernel reads something of later fragments, too (nft_payload_fast_eval).
+        "@th,0,24 0-0xffffff goto check_upper6",
+        drop(Reason.HIDDEN_HEADERS),  # headers cut short, or lengths that don't fit (RFC 7112)
+    ),
+    "check_upper6": (
         "meta l4proto udp goto check_udp6",
         "meta l4proto ipv6-icmp goto check_icmp6",
-        "meta l4proto 59 @nh,48,8 59 goto check_source6",  # nothing follows
-        "@th,0,8 0-255 goto check_source6",
-        drop(Reason.HIDDEN_HEADERS),  # headers cut short, or lengths that don't fit (RFC 7112)
+        "goto check_source6",
     ),
     "check_fragment6": (  # a later one; the first was judged, and without it nobody can put this one to use
         "frag id 0-0xffffffff meta l4proto != 255 goto check_source6",

@@ -453,6 +453,11 @@ def attacks(case: Case) -> dict[str, tuple[Reason, Packet]]:
             / IPv6ExtHdrFragment(m=1, id=7, nh=60)
             / Raw(b"\xcc\xcd\1\4"),
             "IPv6 options without an end": c.to() / c.ip6(nh=60) / Raw(b"\x3b\4\1\4"),
+            "a fragment of a later fragment": c.to()
+            / c.ip6()
+            / IPv6ExtHdrFragment(m=1, id=7, nh=44)
+            / IPv6ExtHdrFragment(offset=10, id=8, nh=58)
+            / RA,
             "IPv6 fragment header cut short": c.to() / c.ip6(nh=44) / Raw(b"\x3a\0\1\4"),
             "no next header, longer than its frame": c.to() / c.ip6(nh=59, plen=8),
             "IPv6 options cut short": c.to() / c.ip6(nh=60) / Raw(cut),

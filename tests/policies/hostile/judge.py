@@ -50,7 +50,7 @@ def _wrong4(body: bytes, by: Station, at: Station, is_group: bool) -> str:
     if source not in _own(by, 4) and not (source == bytes(4) and protocol == 2 and is_group):
         return "another's address"
     to_all = destination[0] >> 4 == 14 or destination in (b"\xff\xff\xff\xff", b"\x0a\0\0\xff")
-    if is_group != to_all or (not is_group and destination not in _own(at, 4)):
+    if is_group != to_all or (not is_group and not _is_behind(at, destination)):
         return "for another's address"
     length, at_once = int.from_bytes(body[2:4], "big"), int.from_bytes(body[6:8], "big") & 0x1FFF
     if length > len(body):
@@ -67,7 +67,7 @@ def _wrong6(body: bytes, by: Station, at: Station, is_group: bool) -> str:
     if len(body) < 40 or body[0] >> 4 != 6 or 40 + int.from_bytes(body[4:6], "big") > len(body):
         return "no IPv6, or longer than its frame"
     source, destination = body[8:24], body[24:40]
-    if is_group != (destination[0] == 0xFF) or (not is_group and destination not in _own(at, 6)):
+    if is_group != (destination[0] == 0xFF) or (not is_group and not _is_behind(at, destination)):
         return "for another's address"
     kind, start, is_first, is_plain = body[6], 40, True, True
     while kind in EXTENSIONS:
@@ -122,3 +122,14 @@ def _mac(station: Station) -> bytes:
 def _own(station: Station, version: int) -> set[bytes]:
     found = [ipaddress.ip_address(text) for text in (*station.addresses, ll(station))]
     return {address.packed for address in found if address.version == version}
+
+
+def _is_behind(station: Station, packed: bytes) -> bool:
+    """Whether an address is its own, one that it speaks for, or one of the world behind it."""
+    address = ipaddress.ip_address(packed)
+    if packed in _own(station, address.version):
+        return True
+    prefixes = [ipaddress.ip_network(text) for text in station.owned or ()]
+    is_world = station.owned is not None and not any(address in prefix for prefix in prefixes)
+    is_host = not (address.is_multicast or address.is_loopback or address.is_link_local or address.is_unspecified)
+    return (is_world and is_host) or any(address in ipaddress.ip_network(text) for text in station.allowed_addresses)
