@@ -155,7 +155,7 @@ def world_batch() -> str:
             "link set eth0 up",
             *(f"address add {end} dev eth0{_flags('ipv6') if ':' in end else ''}" for end in ends),
             # on lo: nobody has to be asked who has them
-            *(f"address add {address} dev lo" for address in WORLD_ADDRESSES),
+            *(f"address add {end} dev lo{_flags('ipv6') if ':' in end else ''}" for end in WORLD_ADDRESSES),
         )
     )
 

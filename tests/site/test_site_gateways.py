@@ -188,6 +188,39 @@ def test_an_agent_that_dies_takes_no_packet_along(lab: Site) -> None:
     assert gateway(lab)["generation"] == before
 
 
+POLICIES = """\
+policies:
+  - {name: part-of-the-world, subject: one, egress: [{to: 203.0.113.128/25}, {to: "2001:db8:ffff::2/128"}]}
+  - {name: one-port-of-it, subject: two, egress: [{to: "@world", ports: [tcp/443, icmp]}]}
+"""
+CONNECT = """
+import json, socket, sys
+found = []
+for address, port in json.loads(sys.argv[1]):
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as channel:
+        channel.settimeout(0.4)
+        try:
+            channel.connect((address, port))
+            found.append([address, port])
+        except TimeoutError:
+            pass
+print(json.dumps(found))
+"""
+
+
+def test_policies_tell_parts_of_the_world_and_its_ports_apart(lab: Site) -> None:
+    lab.up(LAB + WAN + POLICIES)
+    doors = [[address, port] for address in (WORLD4, "203.0.113.129", WORLD6, "2001:db8:ffff::2") for port in (80, 443)]
+    words = (*CLIENT_PYTHON, "-c", CONNECT, json.dumps(doors))
+    part = [door for door in doors if door[0] in ("203.0.113.129", "2001:db8:ffff::2")]
+    try:
+        assert json.loads(lab.within("lab", "one", *words)) == part
+        assert json.loads(lab.within("lab", "two", *words)) == [door for door in doors if door[1] == 443]
+        lab.assert_reachable("lab")
+    finally:
+        lab.up(LAB + WAN)
+
+
 ONE_FAMILY = """\
 name: {name}
 networks:
