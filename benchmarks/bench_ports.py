@@ -47,6 +47,7 @@ def bulk(site: Lab, size: int, adopted: bool = False) -> Json:
     start = time.perf_counter()
     site.put()
     answered = time.perf_counter()
+    site.learn()
     probes = {host: site.ports[names[host][0]] for host in HOSTS}
     across = {HOSTS[0]: probes[HOSTS[1]], HOSTS[1]: probes[HOSTS[0]]}
     pairs = {name: (across[port.host], port) for name, port in site.ports.items()}
@@ -74,7 +75,7 @@ def one_port(site: Lab, name: str, host: str, source: Port) -> dict[str, float]:
     """
     site.wanted[name] = (host, 0)
     port = site.ports[name]
-    told, wire = bytes.fromhex(port.mac.replace(":", "")), frame(port.mac, source.mac)
+    told, wire = bytes.fromhex(port.mac.replace(":", "")), frame(port, source)
     times: dict[str, float] = {}
 
     def ask() -> None:
@@ -143,7 +144,7 @@ def measure_size(size: int, times: int, adopted: bool) -> Json:
         bound = bulk(site, size, adopted)
         added = [f"x{number}" for number in range(times)]
         for number, name in enumerate(added):
-            site.make_ends([name], HOSTS[number % 2], adopted)
+            site.make_ends([name], HOSTS[number % 2], adopted, [f"10.64.255.{number + 1}"])
         before = site.cpu_s(HOSTS)
         steps = []
         for number, name in enumerate(added):

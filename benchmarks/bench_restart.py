@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import measure
 from bench_ports import GROUPS, HOSTS, bulk, hear_neighbours, hears
-from lab import Lab, Port, emulated, frame, frames_of
+from lab import Lab, Port, emulated, frame, frames_of, number_of
 from measure import Json
 
 from playground import sandbox
@@ -57,13 +57,11 @@ class Traffic:
         }
 
     def _run(self) -> None:
-        forth, back = frame(self.two.mac, self.one.mac), frame(self.one.mac, self.two.mac)
         began = time.perf_counter()
         while not self._ends.is_set():
             while self.sent < (time.perf_counter() - began) * RATE:
-                number = self.sent.to_bytes(8, "big")
-                os.write(self.one.tap, forth[:14] + number + forth[22:])
-                os.write(self.two.tap, back[:14] + number + back[22:])
+                os.write(self.one.tap, frame(self.two, self.one, self.sent))
+                os.write(self.two.tap, frame(self.one, self.two, self.sent))
                 self.sent += 1
                 if self.sent % 100 == 0:  # a tap keeps 500 frames; after a pause of ours more are due at once
                     self._take()
@@ -72,8 +70,8 @@ class Traffic:
 
     def _take(self) -> None:
         for name, port, other in (("one", self.one, self.two), ("two", self.two, self.one)):
-            head = frame(port.mac, other.mac)[:14]
-            self._seen[name].update(int.from_bytes(f[14:22], "big") for f in frames_of(port) if f[:14] == head)
+            numbers = (number_of(received, port, other) for received in frames_of(port))
+            self._seen[name].update(number for number in numbers if number is not None)
 
 
 def killed(site: Lab, traffic: Traffic, victim: Port) -> Json:

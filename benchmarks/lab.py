@@ -12,6 +12,7 @@ import os
 import resource
 import select
 import shutil
+import socket
 import struct
 import tempfile
 import time
@@ -34,13 +35,10 @@ NETWORK = "net"
 
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000  # linux/if_tun.h
-_ETHERTYPE = 0x88B5  # IEEE 802 local experimental
-
-
-def frame(to: str, source: str, size: int = 60) -> bytes:
-    """An Ethernet frame that means nothing to anybody."""
-    octets = [bytes.fromhex(mac.replace(":", "")) for mac in (to, source)]
-    return (b"".join(octets) + struct.pack("!H", _ETHERTYPE)).ljust(size, b"\0")
+_IPV4, _UDP = struct.Struct("!BBHHHBBH4s4s"), struct.Struct("!HHHH")
+_UDP_PROTOCOL, _DISCARD = 17, 9
+_SIZE = 60
+"""Of a frame, bytes: the least that Ethernet carries."""
 
 
 def _make_tap(name: str) -> int:
@@ -50,14 +48,35 @@ def _make_tap(name: str) -> int:
     return tap
 
 
-@dataclass(frozen=True)
+@dataclass
 class Port:
-    """One external workspace's port. mac: as the site derives it from the names. tap: its end, open."""
+    """One external workspace's port. mac: as the site derives it from the names. tap: its end, open. address: IPv4;
+    what the playground's file fixes, or the site gave; "" before that is known."""
 
     workspace: str
     host: str
     mac: str
     tap: int
+    address: str = ""
+
+
+def frame(to: Port, source: Port, number: int = 0) -> bytes:
+    """A numbered datagram that nobody listens for: the guard of a port passes its own MAC and address alone."""
+    macs = [bytes.fromhex(port.mac.replace(":", "")) for port in (to, source)]
+    addresses = [socket.inet_aton(port.address) for port in (source, to)]
+    payload = number.to_bytes(8, "big").ljust(_SIZE - 14 - _IPV4.size - _UDP.size, b"\0")
+    length = _UDP.size + len(payload)
+    head = _IPV4.pack(0x45, 0, _IPV4.size + length, 0, 0, 64, _UDP_PROTOCOL, 0, *addresses)
+    checksum = sum(struct.unpack("!10H", head))
+    checksum = ~(checksum % 0xFFFF) & 0xFFFF  # RFC 1071; a sum of words is never nought here
+    head = _IPV4.pack(0x45, 0, _IPV4.size + length, 0, 0, 64, _UDP_PROTOCOL, checksum, *addresses)
+    return b"".join((*macs, b"\x08\0", head, _UDP.pack(_DISCARD, _DISCARD, length, 0), payload))
+
+
+def number_of(received: bytes, to: Port, source: Port) -> int | None:
+    """The number of such a datagram; None of any other frame."""
+    numbered = int.from_bytes(received[42:50], "big")
+    return numbered if received == frame(to, source, numbered) else None
 
 
 @dataclass
@@ -141,17 +160,29 @@ class Lab:
         """The playground's file: each group at its host, by scale, and each single workspace."""
         lines = [f"name: {PLAYGROUND}", "networks:", f"  {NETWORK}: {{subnets: [10.64.0.0/16]}}", "workspaces:"]
         lines += [
-            f"  {name}: {{networks: [{NETWORK}], driver: external, host: {host}{f', scale: {scale}' if scale else ''}}}"
+            f"  {name}: {{networks: [{self._nic(name)}], driver: external, host: {host}"
+            f"{f', scale: {scale}' if scale else ''}}}"
             for name, (host, scale) in self.wanted.items()
         ]
         return "\n".join(lines) + "\n"
+
+    def _nic(self, name: str) -> str:
+        port = self.ports.get(name)
+        return f"{{network: {NETWORK}, address: {port.address}}}" if port and port.address else NETWORK
+
+    def learn(self) -> None:
+        """The addresses that the site gave are known."""
+        for row in self.client.get("ports"):
+            self.ports[row["workspace"]].address = next(a for a in row["addresses"] if "." in a)
 
     def put(self) -> dict[str, Any]:
         """The file is given to the controller, as `up` does; its answer says that all is committed."""
         return dict(self.client.put("playgrounds", {"file": "grid.yaml", "text": self.text()}))
 
-    def make_ends(self, workspaces: Sequence[str], host: str, adopted: bool = False) -> None:
-        """The workspaces' taps exist: the hypervisor's part is done.
+    def make_ends(
+        self, workspaces: Sequence[str], host: str, adopted: bool = False, addresses: Sequence[str] = ()
+    ) -> None:
+        """The workspaces' taps exist: the hypervisor's part is done. addresses: those that the file fixes.
 
         They are made in the data plane's namespace; adopted: in the host's, from where the agent has to move them, for
         which the kernel takes some 20 ms each.
@@ -161,8 +192,9 @@ class Lab:
 
         with _closing(self.namespace(host) if adopted else self.dataplane(host)) as namespace:
             taps = namespaces.inside(namespace, lambda: [_make_tap(f"pg{id}") for id in ids])
-        for name, id, tap in zip(workspaces, ids, taps, strict=True):
-            self.ports[name] = Port(name, host, derived_mac(id), tap)
+        fixed = addresses or [""] * len(ids)
+        for name, id, tap, address in zip(workspaces, ids, taps, fixed, strict=True):
+            self.ports[name] = Port(name, host, derived_mac(id), tap, address)
 
     def close(self) -> None:
         for port in self.ports.values():
@@ -189,7 +221,7 @@ def first_arrivals(
     of_tap = {to.tap: name for name, (_, to) in pairs.items()}
     for tap in of_tap:
         poll.register(tap, select.EPOLLIN)
-    frames = {name: frame(to.mac, source.mac) for name, (source, to) in pairs.items()}
+    frames = {name: frame(to, source) for name, (source, to) in pairs.items()}
     arrived: dict[str, float] = {}
     deadline = time.monotonic() + seconds
     turn, moved = 0, False
