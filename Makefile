@@ -32,7 +32,7 @@ test: $(VENV)/.ready-test ## ruff, mypy, and the whole suite; as root or not
 test-long: $(VENV)/.ready-test ## what takes minutes
 	@$(RUN) $(PYTEST) -m long $(ARGS)
 
-fuzz: $(VENV)/.ready-test ## every door (files, API, agents, controllers) for SECONDS=600; what breaks one is kept in tests/fuzz/corpus
+fuzz: $(VENV)/.ready-test ## every door (files, API, agents, controllers, DHCP, names) for SECONDS=600; what breaks one is kept in tests/fuzz/corpus
 	@$(RUN) $(VENV)/bin/python tests/fuzz/long.py --seconds $(or $(SECONDS),600) $(ARGS)
 
 soak: $(VENV)/.ready-test ## a site worked, killed and made to drift under traffic for HOURS=2
