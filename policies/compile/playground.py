@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv4Network, ip_network
 
 from policies.compile.judges import ACCEPTED, Judges, compile_judges, forwards_name, has_nothing_to_say, span_text
 from policies.compile.numbers import SERVICES_NUMBER, EndNumbers, number_ends
 from policies.compile.tables import Chain as KernelChain
-from policies.compile.tables import Part, SetShape
+from policies.compile.tables import Part, SetShape, fingerprint
 from policies.ir import IR, Chain
 from policies.model import BlockPeer, Direction
 from policies.verdicts import Judgement
@@ -189,6 +190,8 @@ class PlaygroundCompiler:
         self._numbered: tuple[object, EndNumbers] | None = None
         self._judges: dict[tuple[int, int, str], tuple[Chain, Chain, Judges]] = {}
         self._elements: dict[str, dict[str, str]] = {}
+        self._known_where: tuple[EndNumbers, object, dict[str, dict[str, str]]] | None = None
+        self._digests: dict[str, tuple[Mapping[str, str], str]] = {}
         self._is_lenient = False
 
     def compile(
@@ -208,9 +211,10 @@ class PlaygroundCompiler:
         if entries is None:
             return None
         bridges = {network.name: network for network in networks}
-        elements = self._host_elements(numbers, bridges, ends, gateways)
-        self._add_jumps(elements, bridges, ends, numbers, entries)
-        elements = self._kept(elements)
+        where = networks, ends, gateways
+        if self._known_where is None or self._known_where[0] is not numbers or self._known_where[1] != where:
+            self._known_where = numbers, where, self._host_elements(numbers, bridges, ends, gateways)
+        elements = self._kept({**self._known_where[2], **self._jumps(bridges, ends, numbers, entries)})
         used = {id(one): one for one in entries.values()}.values()
         blocks = _Blocks(bridges, ends, numbers, entries)
         generation = self._generation(elements, blocks, used)
@@ -295,15 +299,15 @@ class PlaygroundCompiler:
                     _put(found, "ends", bridges[one.network], address, number)
         return found
 
-    def _add_jumps(
+    def _jumps(
         self,
-        elements: dict[str, dict[str, str]],
         bridges: Mapping[str, PolicedNetwork],
         ends: tuple[PolicedEnd, ...],
         numbers: EndNumbers,
         entries: Mapping[tuple[Direction, int], Judges],
-    ) -> None:
+    ) -> dict[str, dict[str, str]]:
         """Who is judged by what, of those that are local."""
+        elements: dict[str, dict[str, str]] = {}
         for one in ends:
             if not one.is_local or one.network not in bridges:
                 continue
@@ -318,6 +322,7 @@ class PlaygroundCompiler:
                         _put(elements, f"back_{side}", bridges[one.network], address, f"jump {judges.backwards}")
                     if direction is Direction.EGRESS and judges.is_closed:
                         _put(elements, "silent", bridges[one.network], address, "")
+        return elements
 
     def _kept(self, elements: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
         """The same, with what is as it was as the very same objects."""
@@ -332,17 +337,26 @@ class PlaygroundCompiler:
         for name, found in sorted(elements.items()):
             if name.startswith("back_"):
                 continue
-            digest.update(repr((name, sorted(found.items()))).encode())
+            known = self._digests.get(name)
+            if known is None or known[0] is not found:
+                known = self._digests[name] = found, fingerprint(repr(sorted(found.items())))
+            digest.update(f"{name} {known[1]} ".encode())
         digest.update(repr((blocks.marks, blocks.jumps, sorted(one.digest for one in judges))).encode())
         return int.from_bytes(digest.digest(), "big") & ~REVERSED | ACCEPTED
 
 
 def _put(elements: dict[str, dict[str, str]], name: str, network: PolicedNetwork, address: str, value: str) -> None:
     """Blocks are left out; see _Blocks."""
+    family, one = _canonical(address)
+    if one:
+        elements.setdefault(f"{name}_{family}", {})[f'"{network.bridge}" . {one}'] = value
+
+
+@lru_cache(1 << 16)
+def _canonical(address: str) -> tuple[str, str]:
+    """(family, text as nft lists it), the text "" of a block."""
     one = ip_network(address)
-    if one.num_addresses == 1:
-        key = f'"{network.bridge}" . {one.network_address}'
-        elements.setdefault(f"{name}_{_FAMILIES[one.version]}", {})[key] = value
+    return _FAMILIES[one.version], str(one.network_address) if one.prefixlen == one.max_prefixlen else ""
 
 
 class _Blocks:

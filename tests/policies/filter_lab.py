@@ -20,7 +20,9 @@ class Namespace:
     """One network namespace, held by a process that sleeps. `path` names it, `call` does something inside."""
 
     def __init__(self) -> None:
-        self._holder = subprocess.Popen(["unshare", "--net", "sleep", "600"], stderr=subprocess.DEVNULL)
+        self._holder = subprocess.Popen(
+            ["unshare", "--net", "sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         self.path = Path(f"/proc/{self._holder.pid}/ns/net")
         own = Path("/proc/self/ns/net").readlink()
         end = time.monotonic() + 5
