@@ -44,8 +44,9 @@ def open_(version: int, devices: Collection[str]) -> bool:
 
 
 def close(version: int, devices: Collection[str]) -> None:
-    """Turns it off again, unless somebody has chosen meanwhile that everything is forwarded."""
-    if not is_open(version):
+    """Turns it off again, unless somebody has chosen meanwhile that everything is forwarded: a choice that needs no
+    switch of IPv6's single devices."""
+    if version == 6 or not is_open(version):
         for device in devices:
             if _read(_switch(version, device)) == "1":
                 _switch(version, device).write_text("0")

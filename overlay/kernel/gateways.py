@@ -183,13 +183,23 @@ class GatewayPlane:
         warnings = [f"this host has no default route for IPv{v}" for v in sorted(versions - found.defaults)]
         devices = {uplink_device(id): transfer for id, transfer in transfers.items()}
         table = self._read_table()
-        shut = namespaces.inside(self._host_fd, lambda: {v: forwarding.shut(v, found.devices[v]) for v in _VERSIONS})
-        opened = {version: _opened(table, version) | shut[version] for version in _VERSIONS}
+        listed = {version: _opened(table, version) for version in _VERSIONS}
+        opened = namespaces.inside(self._host_fd, lambda: {v: _to_open(v, found, listed[v]) for v in _VERSIONS})
         text, comments = rules.host_rules(self.table, devices, opened)
-        if _comments(table) != list(comments) or any(_opened(table, v) != opened[v] for v in _VERSIONS):
+        if _comments(table) != list(comments) or listed != opened:
             uplinks.run(self._host_fd, "-f", "-", text=text)  # before they are opened: what is listed is shut again
         open_all = {version: {*devices, *opened[version]} for version in _VERSIONS}
-        done = namespaces.inside(self._host_fd, lambda: {v: forwarding.open_(v, open_all[v]) for v in _VERSIONS})
+        done = namespaces.inside(
+            self._host_fd,
+            lambda: {
+                v: forwarding.open_(v, open_all[v]) and not forwarding.shut(v, found.devices[v]) for v in _VERSIONS
+            },
+        )
+        if 4 in versions and not done[4]:
+            warnings.append(
+                f"IPv4 that comes in by {', '.join(sorted(found.devices[4]))} is not forwarded, though this host "
+                "forwards: somebody has turned net.ipv4.conf.*.forwarding off there"
+            )
         if 6 in versions and not done[6]:
             warnings.append(
                 "IPv6 is not forwarded: this kernel can't do so for single devices (Linux 6.17 can); set "
@@ -284,6 +294,17 @@ def _opened(table: Sequence[dict[str, Any]], version: int) -> set[str]:
     """Devices on which we turned forwarding on."""
     sets = [entry["set"] for entry in table if "set" in entry]
     return {name for one in sets if one["name"] == rules.OPENED[version] for name in one.get("elem", ())}
+
+
+def _to_open(version: int, ways: uplinks.Ways, listed: set[str]) -> set[str]:
+    """Devices that only gateways need forwarding on, in the calling thread's namespace: those that we opened already,
+    and those that are shut. None where somebody has chosen that everything is forwarded: then nobody else's packets
+    are ours to hold back."""
+    if not forwarding.is_open(version):
+        return listed | forwarding.shut(version, ways.devices[version])
+    if version == 6:
+        forwarding.close(6, listed)
+    return set()
 
 
 def _said(error: OSError) -> str:

@@ -250,6 +250,29 @@ def test_forwarding_that_the_operator_chose_stays(outside: Outside) -> None:
         outside.lab.run("h1", "sysctl -qw net.ipv4.conf.un1.forwarding=0")
 
 
+def test_a_host_that_becomes_a_router_by_somebodys_choice_is_one(outside: Outside) -> None:
+    """As Docker does when it starts: what we held back for gateways alone is everybody's then."""
+    lab = outside.lab
+    outside.begin()
+    assert outside.is_silent("world", "10.9.9.2")
+    for setting in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
+        lab.run("h1", f"sysctl -qw {setting}=1")
+    try:
+        outside.begin()
+        assert eventually(lambda: lab.pings("world", "10.9.9.2") and lab.pings("world", "fd99::2"))
+        assert eventually(outside.reaches_the_world)
+        lab.run("h1", "sysctl -qw net.ipv4.conf.un1.forwarding=0")
+        [warning] = outside.begin().warnings
+        assert "un1" in warning and "turned net.ipv4.conf" in warning
+        lab.run("h1", "sysctl -qw net.ipv4.conf.un1.forwarding=1")
+        outside.gateways.converge({})
+        assert lab.pings("world", "10.9.9.2")
+    finally:
+        for setting in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
+            lab.run("h1", f"sysctl -qw {setting}=0")
+    assert outside.settings()["ipv6/conf/un1/force_forwarding"] == "0"
+
+
 def test_a_namespace_and_a_device_of_others_are_not_taken(outside: Outside) -> None:
     lab = outside.lab
     outside.gateways.converge({})
