@@ -43,6 +43,8 @@ SAID: list[wire.FromAgent] = [
         ],
         [],
     ),
+    wire.Answer("0123456789abcdef", msgspec.Raw(b'{"rows": [], "lost": 0}'), is_last=False),
+    wire.Answer("0123456789abcdef", msgspec.Raw(b"null"), problem="no such table"),
     wire.Report(False, [], [f"observed/port/{PORT}/h1", "observed/host/h2", "playground/atlas"]),
 ]
 SEEDS: list[Json] = [json.loads(wire.encode(message)) for message in SAID]
