@@ -9,7 +9,10 @@ was first written to after the request, which is the commit of the root pointer:
 `memory_mib` is that of one
 host's processes at the end. `adopted` is the largest size
 once more, with taps that lie in the hosts' own namespaces and have to be moved. Where OVN is installed (`make
-bench-peers`) it does the same after us at each size: logical ports and interfaces, in two chassis, three rules.
+bench-peers`) one of it, in two chassis, grows with us from size to size: logical ports and interfaces up to the size,
+ports one at a time, which go again, ten rules of all ports, ten addresses in a rule's set. It begins with three rules,
+so at the third size it has 33. `ovn_three_rules` is a chassis of another one that has the ports of the largest size and
+three rules.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import measure
 import ovn
@@ -32,6 +36,8 @@ GROUPS = {"a": "n1", "b": "n2"}
 EVERY_S = 0.001
 ONE_PORT_S = 60.0
 BULK_S = 600.0
+OBJECTS = 10
+"""Rules, and addresses in a rule's set, that OVN gets at each size."""
 _NEIGH = 3  # RTNLGRP_NEIGH
 
 
@@ -156,36 +162,62 @@ def measure_size(size: int, times: int, adopted: bool) -> Json:
     return {"ports": size, "load": load, "bulk": bound, "one_port": {**one, "cpu_ms_each": spent}, "memory_mib": memory}
 
 
-def measure_ovn(size: int, times: int) -> Json:
-    """Both rows by OVN: from the command until the port is up, and until every chassis has it."""
+def measure_ovn(peer: ovn.Ovn, had: int, size: int, times: int) -> Json:
+    """Both rows by OVN that has so many ports: from the command until the port is up, and until every chassis has it.
+    Then rules and addresses, one by one, which stay for the next size."""
     measure.note(f"{size} ports on two chassis of OVN")
-    with ovn.running(len(HOSTS)) as peer:
-        load = round(os.getloadavg()[0], 2)
-        start = time.perf_counter()
-        peer.add(range(size))
-        added = time.perf_counter()
-        peer.group_all()
-        peer.await_up(range(size), BULK_S)
-        up = time.perf_counter()
+    load = round(os.getloadavg()[0], 2)
+    start = time.perf_counter()
+    peer.add(range(had, size))
+    added = time.perf_counter()
+    peer.group_all()
+    peer.await_up(range(size), BULK_S)
+    up = time.perf_counter()
+    peer.sync()
+    synced = time.perf_counter()
+    ups, syncs = [], []
+    for port in range(size, size + times):
+        began = time.perf_counter()
+        peer.add([port])
+        peer.await_up([port], ONE_PORT_S)
+        ups.append((time.perf_counter() - began) * 1000)
         peer.sync()
-        synced = time.perf_counter()
-        ups, syncs = [], []
-        for port in range(size, size + times):
-            began = time.perf_counter()
-            peer.add([port])
-            peer.await_up([port], ONE_PORT_S)
-            ups.append((time.perf_counter() - began) * 1000)
-            peer.sync()
-            syncs.append((time.perf_counter() - began) * 1000)
-        memory = memory_of(peer.smaps(1))
+        syncs.append((time.perf_counter() - began) * 1000)
+    for port in range(size, size + times):
+        peer.remove(port)
+    peer.sync()
+    rules = [timed_ms(lambda n=n: peer.add_rule(size + n)) for n in range(OBJECTS)]
+    addresses = [timed_ms(lambda n=n: peer.add_address(f"198.18.{size // 10}.{n}")) for n in range(OBJECTS)]
     bound = {"ends_made_s": added - start, "all_up_s": up - start, "converged_s": synced - start}
     return {
         "ports": size,
+        "had": had,
         "load": load,
         "bulk": {what: round(seconds, 3) for what, seconds in bound.items()},
         "one_port": {"up_ms": measure.of(ups, 1), "converged_ms": measure.of(syncs, 1)},
-        "memory_mib": memory,
+        "rule_ms": measure.of(rules, 1),
+        "address_ms": measure.of(addresses, 1),
+        "rules": peer.rules(),
+        "flows": peer.flows(1),
+        "memory_mib": memory_of(peer.smaps(1)),
     }
+
+
+def timed_ms(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return (time.perf_counter() - start) * 1000
+
+
+def measure_bare_ovn(size: int) -> Json:
+    """A chassis' memory with the ports and no more than three rules, which the comparison needs to be read rightly."""
+    measure.note(f"{size} ports on two chassis of OVN with three rules")
+    with ovn.running(len(HOSTS)) as peer:
+        peer.add(range(size))
+        peer.group_all()
+        peer.await_up(range(size), BULK_S)
+        peer.sync()
+        return {"rules": peer.rules(), "flows": peer.flows(1), "memory_mib": memory_of(peer.smaps(1))}
 
 
 def compare(ours: Json, peer: Json | None) -> Json:
@@ -195,6 +227,7 @@ def compare(ours: Json, peer: Json | None) -> Json:
     return {
         "one_port": measure.ratio(ours_one, peer_one),
         "memory": measure.ratio(ours["memory_mib"]["rss"], peer["memory_mib"]["rss"] if peer else None),
+        "memory_proportional": measure.ratio(ours["memory_mib"]["pss"], peer["memory_mib"]["pss"] if peer else None),
         "bulk_with_ends": measure.ratio(ours_all, peer["bulk"]["all_up_s"] if peer else None),
     }
 
@@ -211,16 +244,27 @@ def main() -> None:
     asked = options.parse_args()
     began = measure.machine()
     sizes: list[Json] = []
-    for size in map(int, asked.sizes.split(",")):
-        ours = measure_size(size, asked.times, adopted=False)
-        peer = measure_ovn(size, asked.times) if ovn.is_installed() else None
-        sizes.append({**ours, "ovn": peer or measure.NO_PEER, "ratio_to_ovn": compare(ours, peer)})
+    bare: Json | None = None
+    with contextlib.ExitStack() as stack:
+        peer = stack.enter_context(ovn.running(len(HOSTS))) if ovn.is_installed() else None
+        had = 0
+        for size in map(int, asked.sizes.split(",")):
+            ours = measure_size(size, asked.times, adopted=False)
+            theirs = measure_ovn(peer, had, size, asked.times) if peer else None
+            had = size
+            sizes.append({**ours, "ovn": theirs or measure.NO_PEER, "ratio_to_ovn": compare(ours, theirs)})
+    if ovn.is_installed():
+        bare = measure_bare_ovn(sizes[-1]["ports"])
     moved = measure_size(sizes[-1]["ports"], asked.times, adopted=True)
     figures = {
         "sizes": sizes,
         "one_port_growth": growth(sizes, "from_commit_ms"),
         "one_port_growth_from_request": growth(sizes, "forwarding_ms"),
         "adopted": moved,
+        "ovn_three_rules": bare or measure.NO_PEER,
+        "memory_ratio_to_three_rules": measure.ratio(
+            sizes[-1]["memory_mib"]["rss"], bare["memory_mib"]["rss"] if bare else None
+        ),
     }
     measure.publish("ports", figures, began, asked.results)
 

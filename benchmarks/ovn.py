@@ -22,7 +22,7 @@ from measure import own
 from playground.sandbox.namespaces import started
 
 CENTRAL = own("ovn")
-AT_ONCE = 150
+LOGICAL_AT_ONCE, INTERFACES_AT_ONCE = 375, 175
 """Ports in one command: a command line has an end."""
 
 NEEDED = ("ovn-northd", "ovn-controller", "ovn-nbctl", "ovs-vswitchd", "ovsdb-server")
@@ -59,19 +59,25 @@ class Ovn:
 
     def add(self, ports: Sequence[int]) -> None:
         """Logical ports, in the port group, and their interfaces: what a control plane would write."""
-        for some in _chunks(ports):
+        for some in _chunks(ports, LOGICAL_AT_ONCE):
             words: list[str] = []
             for port in some:
                 address = f"{self.mac(port)} 10.64.{(port >> 8) + 1}.{port & 255}"
                 words += ["--", "lsp-add", "sw0", f"p{port}", "--", "lsp-set-addresses", f"p{port}", address]
             self.nb(*words[1:])
         for chassis in range(1, self.chassis + 1):
-            for some in _chunks([port for port in ports if self.chassis_of(port) == chassis]):
+            mine = [port for port in ports if self.chassis_of(port) == chassis]
+            for some in _chunks(mine, INTERFACES_AT_ONCE):
                 words = []
                 for port in some:
                     words += ["--", "add-port", "br-int", f"p{port}", "--", "set", "Interface", f"p{port}"]
                     words += ["type=internal", f"external_ids:iface-id=p{port}"]
                 self.vs(chassis, *words[1:])
+
+    def remove(self, port: int) -> None:
+        """The logical port and its interface go."""
+        self.nb("lsp-del", f"p{port}")
+        self.vs(self.chassis_of(port), "del-port", "br-int", f"p{port}")
 
     def await_up(self, ports: Sequence[int], seconds: float, every_s: float = 0.2) -> None:
         """Every one of these logical ports is up. Raises TimeoutError."""
@@ -95,6 +101,24 @@ class Ovn:
         """All ports are in the port group that the rules name."""
         found = self.nb("--bare", "--no-heading", "--columns=_uuid", "list", "Logical_Switch_Port").split()
         self.nb("set", "Port_Group", "pg0", f"ports={','.join(found)}")
+
+    def add_rule(self, tcp_port: int) -> None:
+        """One more rule for all ports, programmed on every chassis."""
+        match = f"outport==@pg0 && tcp.dst=={tcp_port}"
+        self.nb("--wait=hv", "acl-add", "pg0", "to-lport", "1002", match, "allow-related")
+
+    def add_address(self, address: str) -> None:
+        """One more address in the set that a rule names, programmed on every chassis."""
+        self.nb("--wait=hv", "add", "Address_Set", "as0", "addresses", f'"{address}"')
+
+    def rules(self) -> int:
+        """How many there are."""
+        return len(self.nb("acl-list", "pg0").splitlines())
+
+    def flows(self, chassis: int) -> int:
+        """OpenFlow entries of a chassis' switch."""
+        door = f"unix:{self._at(chassis)}/br-int.mgmt"
+        return len(self._run(_host(chassis), ["ovs-ofctl", "dump-flows", door]).splitlines())
 
     def smaps(self, chassis: int) -> dict[str, str]:
         """/proc/PID/smaps_rollup of a chassis' daemons."""
@@ -232,9 +256,9 @@ def _host(chassis: int) -> str:
     return own(f"h{chassis}") if chassis else CENTRAL
 
 
-def _chunks(ports: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(ports), AT_ONCE):
-        yield ports[start : start + AT_ONCE]
+def _chunks(ports: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(ports), size):
+        yield ports[start : start + size]
 
 
 def _ip(*lines: str) -> None:

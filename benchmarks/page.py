@@ -105,8 +105,23 @@ def _memory(result: Json) -> Cells:
     size = _size(result, 1000)
     ratio, met = _ratio(size["ratio_to_ovn"]["memory"], 0.5)
     ours = size["memory_mib"]
-    text = f"{_number(ours['rss'])} MiB resident ({_number(ours['pss'])} proportional)"
-    return text, _beside("OVN's chassis", _peer(size, "memory_mib", "rss"), "MiB"), ratio, met
+    text = f"{_number(ours['rss'])} MiB resident"
+    rules = "" if size["ovn"] == NO_PEER else f" with {size['ovn']['rules']} rules"
+    return text, _beside(f"OVN's chassis{rules}", _peer(size, "memory_mib", "rss"), "MiB"), ratio, met
+
+
+def _proportional(result: Json) -> Cells:
+    size = _size(result, 1000)
+    ratio, _ = _ratio(size["ratio_to_ovn"]["memory_proportional"], 0.5)
+    ours = f"{_number(size['memory_mib']['pss'])} MiB"
+    return ours, _beside("OVN's chassis", _peer(size, "memory_mib", "pss"), "MiB"), ratio, None
+
+
+def _three_rules(result: Json) -> Cells:
+    found = result["ovn_three_rules"]
+    ratio, _ = _ratio(result["memory_ratio_to_three_rules"], 0.5)
+    peer = None if found == NO_PEER else found["memory_mib"]["rss"]
+    return "", _beside("OVN's chassis with 3 rules", peer, "MiB"), ratio, None
 
 
 def _repointed(result: Json) -> Cells:
@@ -203,6 +218,8 @@ ROWS = (
     Row("1000 ports bound in bulk on 2 hosts", "bench_ports", "≤ 0.3× OVN", _bulk),
     Row("the same, ends adopted from the hosts' namespaces", "bench_ports", "", _adopted),
     Row("memory of a host's agent, DHCP and DNS at 1000 ports", "bench_ports", "≤ 0.5× OVN", _memory),
+    Row("the same, proportional to who shares it", "bench_ports", "", _proportional),
+    Row("the same, resident, beside fewer rules", "bench_ports", "", _three_rules),
     Row("MAC moved → the third host re-pointed", "bench_moves", "≤ 0.3× FRR", _repointed),
     Row("move under 1000 datagrams a second", "bench_moves", "≤ 1 beyond a bare flip", _stream),
     Row("agent killed at 1000 ports under traffic", "bench_restart", "0 lost, < 2 s", _restart),

@@ -55,6 +55,7 @@ def test_a_figure_without_a_peer_says_so(page: ModuleType) -> None:
     for size in ports["sizes"]:
         size["ovn"] = page.NO_PEER
         size["ratio_to_ovn"] = dict.fromkeys(size["ratio_to_ovn"], page.NO_PEER)
+    ports["ovn_three_rules"] = ports["memory_ratio_to_three_rules"] = page.NO_PEER
     moves["frr"] = moves["repointed_ratio_to_frr"] = page.NO_PEER
     store.pop("etcd_put_to_event_ms", None)
     store["put_to_event_ratio_to_etcd"] = page.NO_PEER
