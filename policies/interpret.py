@@ -203,6 +203,8 @@ class Table:
 
     def _matching(self, body: Mapping[str, Any], flow: Flow) -> Ports:
         left, right, is_equal = body["left"], body["right"], body["op"] in ("==", "in")
+        if "'protocol': 'tcp', 'field': 'flags'" in str(left):
+            return NOTHING  # asked of connections that were not seen to begin; this one begins
         if body["op"] not in ("==", "!=", "in"):
             raise NotUnderstood(str(body))
         words = right["set"] if isinstance(right, dict) and "set" in right else [right]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from policies.bitset import numbers
@@ -34,18 +34,22 @@ class ProvedNetwork:
     ends: Mapping[str, tuple[int, tuple[str, ...], bool]]
 
 
-def prove(
-    entries: Iterable[Mapping[str, Any]],
-    ir: IR,
-    playground: str,
-    networks: Iterable[ProvedNetwork],
-    counters: Iterable[str] = (),
-) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the kernel should mean for one playground. counters: names of those that it should have."""
+
+    ir: IR
+    playground: str
+    networks: tuple[ProvedNetwork, ...]
+    counters: frozenset[str] = frozenset()
+
+
+def prove(entries: Iterable[Mapping[str, Any]], claim: Claim) -> list[str]:
     """What is not as it should be, a sentence each, MOST of them at most. entries: `list table` as JSON."""
     table = Table.read(entries)
-    found: list[str] = [f"counter {name} is not there" for name in sorted(set(counters) - table.counters)]
-    for network in networks:
-        for difference in _of_network(table, ir, playground, network):
+    found: list[str] = [f"counter {name} is not there" for name in sorted(claim.counters - table.counters)]
+    for network in claim.networks:
+        for difference in _of_network(table, claim.ir, claim.playground, network):
             found.append(f"network {network.name}: {difference}")
             if len(found) >= MOST:
                 return found
@@ -53,6 +57,7 @@ def prove(
 
 
 def _of_network(table: Table, ir: IR, playground: str, network: ProvedNetwork) -> Iterator[str]:
+    blocks = [ip_network(text) for _, texts, _ in network.ends.values() for text in texts if "/" in text]
     places = _told_apart(
         table,
         network.bridge,
@@ -70,6 +75,7 @@ def _of_network(table: Table, ir: IR, playground: str, network: ProvedNetwork) -
             (f"the world at {address}", cell, address, False)
             for cell in numbers(ir.world(playground))
             for address in _samples(ir.cells[cell - ir.first_cell])
+            if not any(ip_address(address) in block for block in blocks)
         ),
     )
     told: set[str] = set()

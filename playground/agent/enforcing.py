@@ -8,7 +8,7 @@ keep out the ports that would be without them; what was in force before stays so
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
 from overlay.state import PortId, port_device
@@ -17,8 +17,9 @@ from playground.derive.guarding import shut_device
 from playground.derive.policing import Tracked
 from playground.derive.rules import GUARD, NO_RULES, POLICY, Rules
 from policies.compile.playground import policy_table
-from policies.compile.tables import Part, Ruleset
+from policies.compile.tables import Part, Ruleset, Table
 from policies.kernel.enforcement import Outcome
+from policies.prove import Claim
 from policies.verdicts import Judgement
 
 
@@ -33,7 +34,9 @@ class Door(Protocol):
 
     def touched(self) -> bool: ...
 
-    def differences(self, ruleset: Ruleset, policed: frozenset[str]) -> list[str]: ...
+    def differences(
+        self, ruleset: Ruleset, policed: frozenset[str], claims: Sequence[tuple[Table, Claim]]
+    ) -> list[str]: ...
 
     def counters(self) -> Mapping[tuple[str, str], tuple[int, int]]: ...
 
@@ -156,4 +159,5 @@ class Enforcing:
         for policing in self._rules.policing.values():
             judgements.update(policing.compiled.judgements)
             tracked.update(policing.tracked)
-        return InForce(ruleset, bridges, judgements, tracked)
+        compiled = tuple(policing.compiled for policing in self._rules.policing.values() if POLICY in ruleset)
+        return InForce(ruleset, bridges, judgements, tracked, compiled)

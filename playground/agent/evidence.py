@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, assert_never
@@ -37,12 +37,13 @@ from playground.questions import (
     Verdicts,
 )
 from policies.compile.judges import counter_name
-from policies.compile.playground import TABLE
-from policies.compile.tables import Ruleset
+from policies.compile.playground import TABLE, Compiled
+from policies.compile.tables import Ruleset, Table
 from policies.flows import SEEN_REPLY, Flow, concerns, is_sound
 from policies.kernel.conntrack import Conntrack
 from policies.kernel.nflog import LogSocket
 from policies.kernel.nft import NftError
+from policies.prove import Claim
 from policies.verdicts import Judgement, Judgements, LoggedPacket
 
 log = logging.getLogger("agent")
@@ -66,19 +67,22 @@ GATHERED_S = 0.1
 @dataclass(frozen=True, slots=True)
 class InForce:
     """What this agent has put into the kernel last, or tried to. policed: bridges whose packets meet the rules.
-    tracked: by port, of those that have an end here and that somebody polices."""
+    tracked: by port, of those that have an end here and that somebody polices. compiled: playgrounds."""
 
     ruleset: Ruleset = field(default_factory=dict)
     policed: frozenset[str] = frozenset()
     judgements: Judgements = field(default_factory=dict)
     tracked: Mapping[str, Tracked] = field(default_factory=dict)
+    compiled: tuple[Compiled, ...] = ()
 
 
 class Door(Protocol):
     """The kernel's rules as evidence needs them (`policies.kernel.enforcement.Enforcement`, or its double). Both read
     the kernel, and raise OSError and NftError."""
 
-    def differences(self, ruleset: Ruleset, policed: frozenset[str]) -> list[str]: ...
+    def differences(
+        self, ruleset: Ruleset, policed: frozenset[str], claims: Sequence[tuple[Table, Claim]]
+    ) -> list[str]: ...
 
     def counters(self) -> Mapping[tuple[str, str], tuple[int, int]]: ...
 
@@ -213,7 +217,9 @@ class Evidence:
         """Between the kernel and one state that was put there; of many, some and how many more."""
         for _ in range(TRIES):
             wanted = self._in_force()
-            found = self._door.differences(wanted.ruleset, wanted.policed)
+            found = self._door.differences(
+                wanted.ruleset, wanted.policed, [(TABLE, one.claim) for one in wanted.compiled]
+            )
             if not found or self._in_force() is wanted:
                 break
         told, more = found[:TOLD], len(found) - TOLD

@@ -7,8 +7,8 @@ packets pass by one comparison. So a change judges every flow anew, and a restar
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from ipaddress import IPv4Network, ip_network
 
@@ -16,8 +16,9 @@ from policies.compile.judges import ACCEPTED, Judges, compile_judges, forwards_n
 from policies.compile.numbers import SERVICES_NUMBER, EndNumbers, number_ends
 from policies.compile.tables import Chain as KernelChain
 from policies.compile.tables import Part, SetShape, fingerprint
-from policies.ir import IR, Chain
+from policies.ir import IR, SERVICES, Chain
 from policies.model import BlockPeer, Direction
+from policies.prove import Claim, ProvedNetwork
 from policies.verdicts import Judgement
 from policies.world import spans_of
 
@@ -76,6 +77,33 @@ class PolicedGateway:
     addresses: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """All that a compilation reads."""
+
+    ir: IR
+    numbers: EndNumbers
+    networks: tuple[PolicedNetwork, ...]
+    ends: tuple[PolicedEnd, ...]
+    gateways: tuple[PolicedGateway, ...]
+
+    def claim(self, counters: frozenset[str]) -> Claim:
+        """The same for whoever proves it."""
+        here: dict[str, dict[str, tuple[int, tuple[str, ...], bool]]] = {}
+        for network in self.networks:
+            here[network.name] = {"@services": (SERVICES, network.services, False)}
+        for gateway in self.gateways:
+            end = self.numbers.gateways.get(gateway.name)
+            if gateway.network in here and end is not None:
+                here[gateway.network][f"@gateway/{gateway.name}"] = end, gateway.addresses, False
+        for one in self.ends:
+            if one.network in here:
+                end = self.numbers.members[one.workspace, one.network]
+                here[one.network][one.workspace] = end, one.addresses, one.is_local
+        networks = (ProvedNetwork(one.name, one.bridge, one.zone, here[one.name]) for one in self.networks)
+        return Claim(self.ir, self.numbers.playground, tuple(networks), counters)
+
+
 @dataclass(frozen=True)
 class Compiled:
     """What one playground needs. bridges: whose packets have to meet the table. generation: the mark of flows that were
@@ -85,6 +113,12 @@ class Compiled:
     bridges: frozenset[str]
     judgements: Mapping[str, Judgement]
     generation: int
+    read: _Read = field(compare=False, repr=False)
+
+    @cached_property
+    def claim(self) -> Claim:
+        """What the kernel should mean, once it holds this."""
+        return self.read.claim(frozenset(f"j{id}" for id in self.judgements))
 
 
 _MAPS = (
@@ -228,7 +262,8 @@ class PlaygroundCompiler:
             for key, part in one.parts.items():
                 parts[(self._id, *key)] = part
             judgements.update(one.judgements)
-        return Compiled(parts, frozenset(network.bridge for network in networks), judgements, generation)
+        read = _Read(ir, numbers, networks, ends, gateways)
+        return Compiled(parts, frozenset(network.bridge for network in networks), judgements, generation, read)
 
     def _numbers(self, ir: IR) -> EndNumbers:
         known = (ir.identities, ir.gateways, ir.cells, ir.world(self._playground))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from policies.kernel.libnftables import open_nft
 from policies.kernel.listing import NFNLGRP_NFTABLES, Listing
 from policies.kernel.nft import NftError
 from policies.kernel.readback import found_ruleset, wrong_objects
+from policies.prove import Claim, prove
 from policies.verify import differences
 
 PREFIX = "playground_"
@@ -112,14 +113,20 @@ class Enforcement:
             door = self._entered()
             return door.inside.call(door.counters)
 
-    def differences(self, ruleset: Ruleset, policed: frozenset[str] = frozenset()) -> list[str]:
+    def differences(
+        self, ruleset: Ruleset, policed: frozenset[str] = frozenset(), claims: Sequence[tuple[Table, Claim]] = ()
+    ) -> list[str]:
         """What there is beside what converge would leave, in sentences; reads all of it back, and changes nothing.
+
+        claims: what tables should mean; followed through the rules as they are, whatever they were made from.
 
         Raises NftError, OSError.
         """
         with self._turn:
             door = self._entered()
-            return door.inside.call(door.differences, ruleset, policed)
+            found = door.inside.call(door.differences, ruleset, policed)
+            listed = {table: door.inside.call(door.listing, table) for table, _ in claims}
+        return found + [said for table, claim in claims for said in prove(listed[table], claim)]
 
     def listing(self, table: Table) -> list[dict[str, Any]]:
         """All of a table, as `list table` says it in JSON; empty where there is none. Raises NftError, OSError."""

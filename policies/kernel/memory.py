@@ -6,11 +6,12 @@ The same suite runs against both (tests/policies/kernel/test_enforcement.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 
 from policies.compile.tables import Part, Ruleset, Table, joined
 from policies.kernel.enforcement import Outcome, changed_parts
+from policies.prove import Claim
 from policies.verify import differences
 
 _NO_PART = Part()
@@ -72,7 +73,9 @@ class MemoryEnforcement:
         """See Enforcement."""
         return dict(self.packets)
 
-    def differences(self, ruleset: Ruleset, policed: frozenset[str] = frozenset()) -> list[str]:
+    def differences(
+        self, ruleset: Ruleset, policed: frozenset[str] = frozenset(), claims: Sequence[tuple[Table, Claim]] = ()
+    ) -> list[str]:
         """See Enforcement."""
         tampered = [f"{number} of {kind} changed" for kind, number in self._tampered.items()]
         return [*differences(self.in_force, ruleset), *tampered]

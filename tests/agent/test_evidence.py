@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,13 +31,14 @@ from playground.questions import (
     Verdicts,
 )
 from policies.compile.judges import counter_name
-from policies.compile.tables import Ruleset
+from policies.compile.tables import Ruleset, Table
 from policies.flows import SEEN_REPLY, TCP, Flow, Tuple
 from policies.kernel.conntrack import Conntrack
 from policies.kernel.memory import MemoryEnforcement
 from policies.kernel.netlink import inside
 from policies.kernel.nft import NftError
 from policies.model import Direction, Tier
+from policies.prove import Claim
 from policies.verdicts import Judgement, log_prefix
 
 T = TypeVar("T")
@@ -67,7 +68,9 @@ class Rules(MemoryEnforcement):
             ("playground_guard", counter_name(JUDGED)): (7, 7),
         }
 
-    def differences(self, ruleset: Ruleset, policed: frozenset[str] = frozenset()) -> list[str]:
+    def differences(
+        self, ruleset: Ruleset, policed: frozenset[str] = frozenset(), claims: Sequence[tuple[Table, Claim]] = ()
+    ) -> list[str]:
         self.looks += 1
         if self.fails:
             raise NftError(self.fails)
