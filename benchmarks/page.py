@@ -209,6 +209,26 @@ def _forwarded(what: str) -> Callable[[Json], Cells]:
     return told
 
 
+def _storm(result: Json) -> Cells:
+    found = result["storm"]
+    ours, peer = found["ours"], found.get("dnsmasq", {}).get("seconds")
+    text = f"{_number(ours['seconds'])} s, {_number(ours['cpu_us'])} µs of CPU each"
+    ratio = "" if found["ratio"] == NO_PEER else f"{found['ratio']:.2g}×"
+    return text, _beside("dnsmasq", peer, "s"), ratio, ours["seconds"] <= 1 and ours["bound"] == found["ports"]
+
+
+def _leases(result: Json) -> Cells:
+    found = result["leases"]
+    ratio = found["ratio"]
+    if "ours" not in found:
+        return "not measured", NO_PEER, "", None
+    text = f"{_number(found['ours']['per_s'])} a second, {_number(found['ours']['cpu_us'])} µs of CPU each"
+    if ratio == NO_PEER:
+        return text, NO_PEER, "", None
+    peers = [f"{which} {_number(found[which]['per_s'])}" for which in ("kea", "dnsmasq") if which in found]
+    return text, f"{', '.join(peers)} a second", f"{ratio:.2g}×", ratio >= 1
+
+
 ROWS = (
     Row("one port added → frames from the other host, 10 ports", "bench_ports", "", _one_port(10)),
     Row("the same, 100 ports", "bench_ports", "", _one_port(100)),
@@ -235,6 +255,8 @@ ROWS = (
     Row("a name of others, cached: asked and answered", "bench_dns", "≤ 1.5× dnsmasq", _forwarded("cached_us")),
     Row("a name of others, not cached: beyond asking them", "bench_dns", "≤ 1.5× dnsmasq", _forwarded("added_us")),
     Row("a DHCP frame answered", "bench_dhcp", "", _cpu("dhcp", "scapy")),
+    Row("1000 ports' clients ask at once, all bound", "bench_dhcp", "≤ 1 s", _storm),
+    Row("DHCP leases on disk before the ACK, exchanges", "bench_dhcp", "≥ 1× Kea", _leases),
 )
 
 

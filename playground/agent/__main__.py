@@ -219,6 +219,7 @@ async def _run(options: argparse.Namespace) -> int:
     responding = asyncio.create_task(
         keep_responder(
             lambda: responder.is_connected,
+            lambda: responder.version,
             run / "responder.sock",
             run / "responder.json",
             options.dataplane,

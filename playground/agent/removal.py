@@ -27,7 +27,7 @@ _KILL_S = 5.0
 
 _STATE_FILES = ("view.json", "view.part", "responder.log")
 _RUN_FILES = (
-    *("responder.sock", "responder.json", "responder.json.journal", "responder.sock.lock"),
+    *("responder.sock", "responder.json", "responder.json.journal", "responder.leases", "responder.sock.lock"),
     *("agent.json", "agent.draft", "agent.lock"),
 )
 

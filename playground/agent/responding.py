@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from playground import __version__
+
 log = logging.getLogger("agent")
 
 LOOK_S = 1.0
@@ -27,18 +29,26 @@ async def answers(path: Path) -> bool:
 
 
 async def keep_responder(
-    is_connected: Callable[[], bool], socket: Path, state: Path, dataplane: str, log_file: Path
+    is_connected: Callable[[], bool],
+    version: Callable[[], str],
+    socket: Path,
+    state: Path,
+    dataplane: str,
+    log_file: Path,
 ) -> None:
-    """Looks for ever. is_connected: whether the agent talks to it. The responder outlives the agent, and a responder
-    that died is started anew within a second."""
+    """Looks for ever. is_connected: whether the agent talks to it; version: what it says of itself, or "". The
+    responder outlives the agent; one that died is started anew within a second, and one of another version is succeeded
+    by one of ours."""
     process: subprocess.Popen[bytes] | None = None
     while True:
         if process is not None and process.poll() is not None:
             log.warning("responder ended code=%d", process.returncode)
             process = None
-        if not is_connected() and not await answers(socket):
+        is_other = is_connected() and version() not in ("", __version__)
+        if is_other or (not is_connected() and not await answers(socket)):
             argv = [sys.executable, "-m", "playground.responder"]
             argv += ["--socket", str(socket), "--state", str(state), "--netns", dataplane, "--log", str(log_file)]
+            argv += ["--succeed"] if is_other else []
             process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,

@@ -64,6 +64,8 @@ class Client:
         self._asked: dict[int, asyncio.Future[tuple[PortTold, ...]]] = {}
         self._questions = itertools.count()
         self.is_connected = False
+        self.version = ""
+        """The responder's; empty until one has said it."""
         self.problems: Final[dict[str, str]] = {}
         """What is not in effect now, key → cause."""
 
@@ -214,6 +216,8 @@ class Client:
                 self._on_leased(report.leased)
             if report.problem is not None:
                 self._problem(report.problem)
+            if report.version is not None:
+                self.version = report.version
             if report.told is not None:
                 answer = self._asked.get(report.told.id)
                 if answer is not None and not answer.done():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -22,14 +23,18 @@ from typing import Final
 import msgspec
 
 from dhcp.io.journal import Journal
-from playground.responder import memory
+from dhcp.io.packet import open_socket
+from playground import __version__
+from playground.responder import memory, netns
 from playground.responder.protocol import LINE_LIMIT, Problem, Report, Update, decode_update, encode_line
-from playground.responder.service import Service, lease_key
+from playground.responder.service import Hearing, Service, lease_key
 
 CHECK_S: Final = 0.5
 """How often namespaces are looked at: a lookup each."""
 SAVE_AFTER_S: Final = 0.2
 TAKEOVER_S: Final = 3.0
+UNREAD_S: Final = 0.02
+"""How long an agent may take to read what was said to it before the end: answers rest meanwhile."""
 _UNREAD_LIMIT: Final = 8 << 20
 
 _log = logging.getLogger("playground.responder")
@@ -38,12 +43,14 @@ _log = logging.getLogger("playground.responder")
 class Responder:
     """Ties the service to the agent's socket and to the file."""
 
-    def __init__(self, data_plane: str, file: Path) -> None:
+    def __init__(self, data_plane: str, file: Path, heard: Hearing | None = None) -> None:
         self._file = file
         self._agents: set[asyncio.StreamWriter] = set()
         self._conversations: set[asyncio.Task[None]] = set()
         self._save_timer: asyncio.TimerHandle | None = None
-        self._service = Service(data_plane, self._report, time.time, Journal(file.with_name(file.stem + ".leases")))
+        self._service = Service(
+            data_plane, self._report, time.time, Journal(file.with_name(file.stem + ".leases")), heard
+        )
 
     @property
     def document(self) -> Mapping[str, bytes]:
@@ -72,7 +79,9 @@ class Responder:
         for writer in self._agents:
             writer.close()
         if self._conversations:
-            await asyncio.wait(self._conversations)
+            _, unread = await asyncio.wait(self._conversations, timeout=UNREAD_S)
+            for conversation in unread:  # an agent that does not read what is left for it; the next one is told all
+                conversation.cancel()
         self._service.close()
         if self._save_timer is not None:
             self._save_timer.cancel()
@@ -93,6 +102,7 @@ class Responder:
         self._agents.add(writer)
         updates = 0
         try:
+            self._tell(writer, Report(version=__version__))
             for leased in self._service.leases.values():
                 self._tell(writer, Report(leased=leased))
             for key, cause in self._service.problems.items():
@@ -164,17 +174,28 @@ def take_lock(path: Path, until_mono_s: float) -> int | None:
             if time.monotonic() >= until_mono_s:
                 os.close(descriptor)
                 return None
-            time.sleep(0.02)
+            time.sleep(0.002)
         os.close(descriptor)
 
 
-async def run(socket_path: Path, file: Path, data_plane: str) -> None:
-    """Serves until SIGTERM or SIGINT."""
+def succeed(lock_path: Path, data_plane: str) -> Hearing | None:
+    """Asks whoever holds the lock to end, and hears in its place meanwhile: what clients say is read a little later,
+    but not lost. None where nothing is to be heard yet."""
+    heard = None
+    with contextlib.suppress(OSError):
+        heard = netns.inside(data_plane, open_socket)
+    with contextlib.suppress(OSError, ValueError):
+        os.kill(int(lock_path.read_text()), signal.SIGTERM)
+    return heard
+
+
+async def run(socket_path: Path, file: Path, data_plane: str, heard: Hearing | None = None) -> None:
+    """Serves until SIGTERM or SIGINT. heard: the packet socket that hears already."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    responder = Responder(data_plane, file)
+    responder = Responder(data_plane, file, heard)
     responder.start()
     socket_path.unlink(missing_ok=True)
     before = os.umask(0o177)
@@ -204,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, required=True, help="file that remembers what the agent told")
     parser.add_argument("--netns", default="playground", help="data plane namespace: a name in /run/netns, or a path")
     parser.add_argument("--log", type=Path, help="log file (default: standard error)")
+    parser.add_argument("--succeed", action="store_true", help="take the place of the one that serves the socket now")
     given = parser.parse_args(arguments)
     given.socket.parent.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(filename=given.log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -211,12 +233,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     lock_path = given.socket.with_name(given.socket.name + ".lock")
+    heard = succeed(lock_path, given.netns) if given.succeed else None
     lock = take_lock(lock_path, time.monotonic() + TAKEOVER_S)
     if lock is None:
-        print(f"another responder (pid {lock_path.read_text().strip()}) serves {given.socket}", file=sys.stderr)
+        print(
+            f"another responder (pid {lock_path.read_text().strip()}) serves {given.socket}",
+            file=sys.stderr,
+        )
         return 1
     try:
-        asyncio.run(run(given.socket, given.state, given.netns))
+        asyncio.run(run(given.socket, given.state, given.netns, heard))
     finally:
         lock_path.unlink(missing_ok=True)
         os.close(lock)

@@ -56,8 +56,10 @@ def load(file: Path) -> Memory:
 def note(file: Path, key: str, leased: Leased) -> None:
     """Adds one lease to what the next `load` tells. One small write, not synced. Raises OSError."""
     descriptor = os.open(_journal(file), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(msgspec.json.encode(_Note(key, leased)) + b"\n")
+    try:
+        os.write(descriptor, msgspec.json.encode(_Note(key, leased)) + b"\n")
+    finally:
+        os.close(descriptor)
 
 
 def _journal(file: Path) -> Path:

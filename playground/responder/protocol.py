@@ -145,12 +145,14 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Responder → agent; exactly one of the fields is there. ack: the `seq` of an update that is in effect."""
+    """Responder → agent; exactly one of the fields is there. ack: the `seq` of an update that is in effect. version:
+    the responder's own, which it says first."""
 
     ack: int | None = None
     leased: Leased | None = None
     problem: Problem | None = None
     told: Told | None = None
+    version: str | None = None
 
 
 DATA_PLANE_KEY: Final = "netns"

@@ -42,6 +42,8 @@ from playground.responder.views import Views
 REPEAT_S: Final = 10.0
 """A lease event equal to the last one is told again only after this long: a client that shouts is told of once."""
 
+Hearing = tuple[netns.Identity, socket.socket]
+
 _log = logging.getLogger(__name__)
 
 
@@ -85,8 +87,14 @@ class Service:
     leases from pools are kept."""
 
     def __init__(
-        self, data_plane: str, report: Callable[[Report], None], now_utc_s: Callable[[], float], journal: Journal
+        self,
+        data_plane: str,
+        report: Callable[[Report], None],
+        now_utc_s: Callable[[], float],
+        journal: Journal,
+        heard: Hearing | None = None,
     ) -> None:
+        """heard: a packet socket that hears already, and where: the first that is used."""
         self.document: dict[str, bytes] = {}
         self.leases: dict[str, Leased] = {}
         self.problems: dict[str, str] = {}
@@ -94,6 +102,7 @@ class Service:
         self.views: Final = Views(self._problem, now_utc_s)
         self._data_plane: Final = data_plane
         self._opened_in: netns.Identity | None = None
+        self._heard_before = heard
         self._report = report
         self._now_utc_s = now_utc_s
         self._ports: set[str] = set()
@@ -156,8 +165,9 @@ class Service:
         if not self._ports or self._opened_in is not None:
             self._problem(DATA_PLANE_KEY, "")
             return
+        before, self._heard_before = self._heard_before, None
         try:
-            identity, opened = netns.inside(self._data_plane, open_socket)
+            identity, opened = before or netns.inside(self._data_plane, open_socket)
         except OSError as error:
             self._problem(DATA_PLANE_KEY, f"no packet socket in network namespace {self._data_plane}: {error.strerror}")
             return

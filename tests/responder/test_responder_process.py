@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +21,12 @@ pytestmark = pytest.mark.system
 ANY, ALL = bytes(4), b"\xff" * 4
 
 
-def a_discover(guest: Guest, chaddr: bytes | None = None, kind: bytes = b"\x01", **options: bytes) -> bytes:
+def a_discover(
+    guest: Guest, chaddr: bytes | None = None, kind: bytes = b"\x01", xid: bytes = b"\1\2\3\4", **options: bytes
+) -> bytes:
     mac = frame.mac(guest.mac)
     found = {53: kind} | {int(code[1:]): value for code, value in options.items()}
-    request = Message(BOOTREQUEST, b"\1\2\3\4", chaddr or mac, found, flags=0x8000)
+    request = Message(BOOTREQUEST, xid, chaddr or mac, found, flags=0x8000)
     return frame.udp4(frame.BROADCAST_MAC, mac, ANY, ALL, (68, 67), message.encode(request))
 
 
@@ -233,3 +237,35 @@ def test_sigterm_ends_it_cleanly_and_leaves_only_its_file(responder: Responder, 
     responder.process.send_signal(signal.SIGTERM)
     assert responder.process.wait(5) == 0
     assert {path.name for path in responder.folder.iterdir()} == {"r.json", "r.log"}
+
+
+def test_who_takes_its_place_loses_nothing_that_clients_said(
+    responder: Responder, agent: Agent, host: Host, a_guest: Callable[[], Guest]
+) -> None:
+    guest = a_guest()
+    scopes = {port_key(f"{number:012x}"): guest.scope() for number in range(0x1000, 0x1000 + 200)}
+    agent.tell(answers_for(guest, host) | scopes, whole=True)
+    guest.up()
+    agent.close()
+    before = responder.process
+    with guest.socket() as opened:
+        opened.send(a_discover(guest))
+        until(lambda: replies(opened))
+        successor = subprocess.Popen([*responder.argv, "--succeed"])
+        responder.process = successor
+        asked: set[bytes] = set()
+        answered: set[bytes] = set()
+        while before.poll() is None or len(asked) < 50:
+            xid = len(asked).to_bytes(4, "big")
+            opened.send(a_discover(guest, xid=xid))
+            asked.add(xid)
+            assert len(asked) < 10_000, "the first one does not end"
+            answered.update(read.xid for read in replies(opened))
+            time.sleep(0.002)
+
+        def all_are() -> bool:
+            answered.update(read.xid for read in replies(opened))
+            return answered >= asked
+
+        until(all_are, what="what was said between the two is lost")
+    assert before.returncode == 0 and successor.poll() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -296,6 +297,7 @@ def test_an_agent_that_speaks_something_else_is_hung_up_on_and_the_next_one_serv
         async with serving(short):
             reader, writer = await asyncio.open_unix_connection(short / "r.sock")
             writer.write(b"hello\n")
+            assert set(json.loads(await reader.readline())) == {"version"}
             assert await reader.read() == b""
             writer.close()
             async with talking(short) as heard:

@@ -1,0 +1,315 @@
+"""DHCP servers as the benchmarks run them: ours, Kea and dnsmasq, each in a namespace, with what loads them. Measures
+what it is asked to; decides nothing.
+
+A nameless namespace lives as long as its descriptor, so nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import measure
+import msgspec
+
+from dhcp import frame, message
+from dhcp.message import BOOTREQUEST, Message
+from dhcp.scope import PortScope, Scope4
+from overlay.kernel import namespaces
+
+ROOT = Path(__file__).parents[1]
+SERVER, SERVER_MAC = "10.200.0.1", "02:70:67:00:00:01"
+RETRY_S = 1.0
+Figures = dict[str, Any]
+
+
+class Space:
+    """A network namespace without a name."""
+
+    def __init__(self) -> None:
+        holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        try:
+            mine, found = Path("/proc/self/ns/net").stat().st_ino, Path(f"/proc/{holder.pid}/ns/net")
+            while found.stat().st_ino == mine:
+                time.sleep(0.002)
+            self.descriptor = os.open(found, os.O_RDONLY)
+        finally:
+            holder.kill()
+            holder.wait()
+        self.path = f"/proc/{os.getpid()}/fd/{self.descriptor}"
+
+    def argv(self, *words: str) -> list[str]:
+        return ["nsenter", f"--net={self.path}", "--", *words]
+
+    def ip(self, *commands: str) -> None:
+        subprocess.run(self.argv("ip", "-batch", "-"), input="\n".join(commands), text=True, check=True)
+
+    def inside(self) -> socket.socket:
+        """A packet socket that hears what comes to a client there."""
+        opened = namespaces.inside(self.descriptor, open_unfiltered)
+        assert isinstance(opened, socket.socket)
+        return opened
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def open_unfiltered() -> socket.socket:
+    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(0x0800))
+    opened.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+    return opened
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process, all its threads, seconds."""
+    return measure.cpu_s(Path(f"/proc/{pid}/stat").read_text())
+
+
+# what serves
+
+
+def _kea(folder: Path) -> list[str]:
+    pool = {"pools": [{"pool": "10.200.1.0-10.200.250.255"}], "subnet": "10.200.0.0/16", "interface": "v0"}
+    options = [{"name": "routers", "data": SERVER}, {"name": "domain-name-servers", "data": SERVER}]
+    kea = {
+        "interfaces-config": {"interfaces": ["v0"], "dhcp-socket-type": "raw"},
+        "lease-database": {"type": "memfile", "persist": True, "name": str(folder / "kea.csv"), "lfc-interval": 0},
+        "valid-lifetime": 4000,
+        "multi-threading": {"enable-multi-threading": True, "thread-pool-size": 1, "packet-queue-size": 64},
+        "subnet4": [{**pool, "option-data": options}],
+        "loggers": [{"name": "kea-dhcp4", "severity": "WARN", "output_options": [{"output": str(folder / "kea.log")}]}],
+    }
+    (folder / "kea.json").write_text(json.dumps({"Dhcp4": kea}))
+    return [
+        "env",
+        f"KEA_PIDFILE_DIR={folder}",
+        f"KEA_LOCKFILE_DIR={folder}",
+        "kea-dhcp4",
+        "-c",
+        str(folder / "kea.json"),
+    ]
+
+
+def _dnsmasq(folder: Path, interface: str = "v0") -> list[str]:
+    words = (
+        f"dnsmasq -k -C /dev/null --port=0 --interface={interface} --bind-interfaces --no-ping --quiet-dhcp --user=root"
+    )
+    words += " --dhcp-range=10.200.1.0,10.200.250.255,255.255.0.0,1h --dhcp-lease-max=70000 --dhcp-authoritative"
+    return [*words.split(), f"--dhcp-leasefile={folder / 'dnsmasq'}", f"--pid-file={folder / 'dnsmasq.pid'}"]
+
+
+def _ours(folder: Path) -> list[str]:
+    words = [sys.executable, str(ROOT / "examples" / "serve_dhcp.py"), "v0", f"{SERVER}/16", "10.200.1.0"]
+    words += ["10.200.250.255", "--leases", str(folder / "ours")]
+    return ["unshare", "--mount", "sh", "-c", 'mount -t sysfs none /sys && exec "$@"', "sh", *words]
+
+
+RANGED = {"ours": _ours, "kea": _kea, "dnsmasq": _dnsmasq}
+"""Servers of a range, leases on disk: ours synced before the ACK, the others' as they do it."""
+PROGRAM = {"kea": "kea-dhcp4", "dnsmasq": "dnsmasq"}
+
+
+@contextlib.contextmanager
+def serving(space: Space, argv: Sequence[str]) -> Iterator[int]:
+    """The process that serves, once it hears."""
+    with subprocess.Popen(
+        space.argv(*argv),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        try:
+            end = time.monotonic() + 20
+            while (
+                ":0043 "
+                not in subprocess.run(space.argv("cat", "/proc/net/udp"), capture_output=True, text=True).stdout
+            ):
+                assert process.poll() is None and time.monotonic() < end, f"{argv[0]} does not serve"
+                time.sleep(0.05)
+            time.sleep(0.5)
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def ranged(which: str, rate: int, folder: Path, seconds: int = 3) -> Figures | None:
+    """Exchanges of four messages by perfdhcp, a relay with a new client each time; None where a tool is not there."""
+    if any(shutil.which(tool) is None for tool in ("perfdhcp", PROGRAM.get(which, "ip"))):
+        return None
+    server, client = Space(), Space()
+    try:
+        server.ip(
+            f"link add v0 type veth peer name v1 netns {client.path}",
+            f"address add {SERVER}/16 dev v0",
+            "link set v0 up",
+            "link set lo up",
+        )
+        client.ip("address add 10.200.255.254/16 dev v1", "link set v1 up", "link set lo up")
+        for space, device in ((server, "v0"), (client, "v1")):
+            quiet = {"check": True, "capture_output": True}
+            subprocess.run(space.argv("ethtool", "-K", device, "tx", "off", "rx", "off"), **quiet)  # type: ignore[call-overload]
+        with serving(server, RANGED[which](folder)) as pid:
+            before = cpu_s(pid)
+            argv = f"perfdhcp -4 -l v1 -r {rate} -p {seconds} -R 50000 -d 0.5 -b mac=00:0c:01:02:03:04".split()
+            said = subprocess.run(client.argv(*argv), capture_output=True, text=True, timeout=60).stdout
+            used = cpu_s(pid) - before
+        received = [int(number) for number in re.findall(r"received packets: (\d+)", said)]
+        sent = [int(number) for number in re.findall(r"sent packets: (\d+)", said)]
+        done = received[1]
+        return {
+            "offered_per_s": rate,
+            "per_s": round(done / seconds),
+            "dropped": round(1 - done / max(sent[0], 1), 4),
+            "cpu_us": round(used / max(done, 1) * 1e6, 1),
+        }
+    finally:
+        server.close()
+        client.close()
+
+
+# a host's ports
+
+
+def storm(which: str, count: int, folder: Path) -> Figures | None:
+    """All clients of `count` ports ask at once: seconds until all are bound, and CPU an exchange; None where a tool is
+    not there. A message that is not answered within `RETRY_S` goes again, as clients do."""
+    if which != "ours" and shutil.which(PROGRAM[which]) is None:
+        return None
+    host, clients = Space(), Space()
+    try:
+        host.ip(
+            "link add br0 type bridge mcast_snooping 0",
+            f"address add {SERVER}/16 dev br0",
+            "link set br0 up",
+            "link set lo up",
+            *(
+                f"link add pg{n:012x} type veth peer name c{n} address {mac(n)} netns {clients.path}\n"
+                f"link set pg{n:012x} {'' if which == 'ours' else 'master br0'} up"
+                # a client's broadcast goes to the server alone, with either
+                + ("" if which == "ours" else f"\nlink set pg{n:012x} type bridge_slave isolated on")
+                for n in range(count)
+            ),
+        )
+        clients.ip(*(f"link set c{n} up" for n in range(count)))
+        with _host_serving(which, host, count, folder) as pid:
+            return _ask_all(clients, count, pid)
+    finally:
+        host.close()
+        clients.close()
+
+
+def mac(number: int) -> str:
+    return f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
+
+
+@contextlib.contextmanager
+def _host_serving(which: str, host: Space, count: int, folder: Path) -> Iterator[int]:
+    if which != "ours":
+        with serving(host, _dnsmasq(folder, "br0")) as pid:
+            yield pid
+        return
+    path = folder / "r.sock"
+    argv = [sys.executable, "-m", "playground.responder", "--socket", str(path), "--state", str(folder / "r.json")]
+    argv += ["--netns", host.path, "--log", str(folder / "r.log")]
+    with subprocess.Popen(argv, cwd=ROOT) as process, socket.socket(socket.AF_UNIX) as told:
+        try:
+            end = time.monotonic() + 20
+            while told.connect_ex(str(path)) != 0:
+                assert time.monotonic() < end, "the responder does not serve"
+                time.sleep(0.02)
+            scopes = {
+                f"port/{n:012x}": PortScope(
+                    mac(n),
+                    SERVER_MAC,
+                    Scope4(
+                        f"10.200.{1 + (n >> 8)}.{n & 255}",
+                        16,
+                        SERVER,
+                        mtu=1400,
+                        dns=(SERVER,),
+                        hostname=f"w{n}",
+                        domain="g.x",
+                    ),
+                )
+                for n in range(count)
+            }
+            told.sendall(msgspec.json.encode({"set": scopes, "whole": True, "seq": 1}) + b"\n")
+            with told.makefile("rb") as lines:
+                while b'"ack"' not in lines.readline():
+                    pass
+            told.shutdown(socket.SHUT_RDWR)
+            yield process.pid
+        finally:
+            process.terminate()
+
+
+def _ask_all(clients: Space, count: int, pid: int) -> Figures:
+    opened = clients.inside()
+    names = [f"c{n}" for n in range(count)]
+    macs = [frame.mac(mac(n)) for n in range(count)]
+    state = ["discover"] * count
+    offered = [b""] * count
+    sent_s = [0.0] * count
+    retries = 0
+
+    def send(n: int) -> None:
+        found = {53: b"\1", 55: bytes((1, 3, 6, 12, 15, 26, 119))}
+        if state[n] == "request":
+            found = {53: b"\3", 50: offered[n], 54: socket.inet_aton(SERVER), 55: found[55]}
+        request = message.encode(Message(BOOTREQUEST, n.to_bytes(4, "big"), macs[n], found))
+        whole = frame.udp4(b"\xff" * 6, macs[n], bytes(4), b"\xff" * 4, (68, 67), request)
+        sent_s[n] = time.monotonic()
+        with contextlib.suppress(OSError):  # its queue is full: the client goes on as if it had been lost
+            opened.sendto(whole, (names[n], 0))
+
+    before, began = cpu_s(pid), time.monotonic()
+    for n in range(count):
+        send(n)
+    left = count
+    with opened:
+        while left and time.monotonic() - began < 60:
+            if select.select([opened], [], [], 0.05)[0]:
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        data, (device, _, kind, *_) = opened.recvfrom(2048)
+                        read = _reply(data) if kind != socket.PACKET_OUTGOING else None
+                        n = int.from_bytes(read.xid, "big") if read is not None else count
+                        if read is None or n >= count or device != names[n]:
+                            continue
+                        if read.options[53] == b"\2" and state[n] == "discover":
+                            state[n], offered[n] = "request", read.yiaddr
+                            send(n)
+                        elif read.options[53] == b"\5" and state[n] == "request":
+                            state[n] = "bound"
+                            left -= 1
+            now = time.monotonic()
+            for n in range(count):
+                if state[n] != "bound" and now - sent_s[n] > RETRY_S:
+                    retries += 1
+                    send(n)
+    took = time.monotonic() - began
+    return {
+        "bound": count - left,
+        "seconds": round(took, 3),
+        "retries": retries,
+        "cpu_us": round((cpu_s(pid) - before) / max(count - left, 1) * 1e6, 1),
+    }
+
+
+def _reply(data: bytes) -> Message | None:
+    datagram = frame.parse_udp4(data)
+    if datagram is None or datagram.destination_port != 68:
+        return None
+    read = message.parse(datagram.payload)
+    return read if isinstance(read, Message) else None
