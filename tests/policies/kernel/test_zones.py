@@ -1,0 +1,79 @@
+"""Two playgrounds with equal addresses at one time: what connection tracking knows of one is nothing to the other."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import pytest
+from filter_lab import Bridged, framed
+from first_packets import packet
+
+from policies.compile.playground import TABLE, PolicedEnd, PolicedNetwork, compile_playground, policy_table
+from policies.kernel.enforcement import Enforcement
+from policies.model import Endpoint, EndpointPeer, Origin, Policy, Rule, Scene
+from policies.ports import EVERYTHING, Protocol
+from policies.resolve import resolve
+from policies.selector import parse_selector
+
+pytestmark = pytest.mark.system
+
+OPEN, CLOSED = {1: "br0", 2: "br0"}, {3: "br1", 4: "br1"}
+SOURCE, DESTINATION = ("10.0.0.1", "fd00::1"), ("10.0.0.2", "fd00::2")
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Bridged]:
+    """In playground `open`, b takes what a sends; in `closed`, with the same addresses, it takes nothing."""
+    made = Bridged(OPEN | CLOSED)
+    enforcement = Enforcement(made.inner.path)
+    compiled = []
+    for number, (name, bridge) in enumerate((("open", "br0"), ("closed", "br1")), 1):
+        here = Origin("f", 1)
+        everyone = EndpointPeer(parse_selector("*"), frozenset({name}))
+        rules = (Rule((everyone,), EVERYTHING, here),) if name == "open" else ()
+        endpoints = tuple(Endpoint(name, one, "n", {"workspace": one}, ends) for one, ends in ENDS)
+        scene = Scene(endpoints, (Policy("p", (everyone,), rules, None, here, playground=name),))
+        ends = tuple(PolicedEnd(one, "n", ends, True) for one, ends in ENDS)
+        network = PolicedNetwork("n", bridge, number)
+        compiled.append(compile_playground(resolve(scene), name, f"{number:012x}", (network,), ends))
+    outcome = enforcement.converge({TABLE: policy_table(one for one in compiled if one)}, frozenset({"br0", "br1"}))
+    assert not outcome.cause and not outcome.refused and not outcome.unpoliced
+    yield made
+    enforcement.close()
+    made.close()
+
+
+ENDS = (("a", SOURCE), ("b", DESTINATION))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP, Protocol.ICMP, Protocol.OTHER])
+def test_a_flow_of_one_opens_nothing_to_its_twin_in_the_other(
+    kernel: Bridged, protocol: Protocol, version: int
+) -> None:
+    content = packet(version, SOURCE[version == 6], DESTINATION[version == 6], (protocol, 8), 77)
+    for _ in range(2):
+        heard = kernel.exchange([(1, framed(1, 2, version, content)), (3, framed(3, 4, version, content))])
+        assert framed(1, 2, version, content) in heard[2]
+        assert not heard[4]
+
+
+def test_fragments_of_one_are_never_joined_with_those_of_the_other(kernel: Bridged) -> None:
+    whole = packet(4, SOURCE[0], DESTINATION[0], (Protocol.UDP, 9), 4242)
+    body = struct.pack("!HHHH", 5000, 9, 40, 0) + bytes(32)  # without a checksum (RFC 768)
+    head, tail = fragment(whole, body[:24], 0, True), fragment(whole, body[24:], 24, False)
+    heard = kernel.exchange([(3, framed(3, 4, 4, head)), (1, framed(1, 2, 4, tail))])
+    assert not heard[2] and not heard[4]
+    heard = kernel.exchange([(1, framed(1, 2, 4, head))])  # now it is whole, in its own playground
+    assert heard[2] and not heard[4]
+
+
+def fragment(whole: bytes, content: bytes, offset: int, is_followed: bool) -> bytes:
+    """A part of an IPv4 packet (RFC 791 §3.2), with the head of the whole."""
+    flags = (0x2000 if is_followed else 0) | offset >> 3
+    lengths = struct.pack("!H", 20 + len(content)) + whole[4:6] + struct.pack("!H", flags)
+    head = whole[:2] + lengths + whole[8:10] + b"\0\0" + whole[12:20]
+    total = sum(struct.unpack("!10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    return head[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + head[12:] + content
