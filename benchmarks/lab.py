@@ -259,13 +259,13 @@ def frames_of(port: Port) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def emulated(hosts: int, name: str = NAME) -> Iterator[Lab]:
+def emulated(hosts: int, name: str = NAME, kind: type[Lab] = Lab) -> Iterator[Lab]:
     """A fresh site in folders of its own; nothing of it is left afterwards, however this process ends."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     top = Path(tempfile.mkdtemp(prefix="pgb-", dir="/tmp"))  # short: a Unix socket's path has 107 bytes
     os.environ |= {"PLAYGROUND_SITE": name, "PLAYGROUND_RUN": str(top / "r"), "PLAYGROUND_STATE": str(top / "s")}
     try:
-        made = Lab(sandbox.ensure(name, hosts, leash=True))
+        made = kind(sandbox.ensure(name, hosts, leash=True))
         try:
             made.await_hosts()
             yield made

@@ -64,6 +64,9 @@ class Enforcing:
         """Devices whose rules the kernel holds, and the indexes that they had then."""
         self._policed: frozenset[str] = frozenset()
         """Playgrounds (by id) whose rules the kernel holds."""
+        self._closing: dict[str, Mapping[Hashable, Part]] = {}
+        """By device what stays until `settle`: a port that closes still passes what was on its way, until that is sent
+        after its workspace."""
         self._unpoliced: frozenset[str] = frozenset()
         """Bridges whose packets don't meet the rules that they should."""
 
@@ -76,6 +79,11 @@ class Enforcing:
         before = self._closed()
         if is_doubted:
             self.cannot_police = self._door.can_police() or ""
+        for device, parts in rules.guards.items():
+            known = self._rules.guards.get(device)
+            if known is not None and known is not parts and _is_shut(parts) and not _is_shut(known):
+                self._closing[device] = self._closing.get(device, known)
+        self._closing = {name: old for name, old in self._closing.items() if _is_shut(rules.guards.get(name, {}))}
         self._rules = rules
         if not self._is_blind:
             self._load(is_doubted)
@@ -84,11 +92,12 @@ class Enforcing:
         return {port for port, needs in rules.needs.items() if {needs.playground, needs.bridge} & (before ^ after)}
 
     def settle(self) -> None:
-        """What nobody wants is in no bridge any more."""
+        """What nobody wants is in no bridge any more, and where a port has closed its frames go another way."""
         unwanted = self._devices.keys() - self._rules.guards.keys()
-        if unwanted:
+        if unwanted or self._closing:
             for device in unwanted:
                 del self._devices[device]
+            self._closing = {}
             self._load()
 
     def watch(self, devices: Mapping[str, int | None]) -> None:
@@ -146,7 +155,8 @@ class Enforcing:
         meet."""
         guard: dict[Hashable, Part] = dict(self._rules.shared)
         for device in self._devices:
-            guard.update(self._rules.guards.get(device) or {device: shut_device(device)})
+            parts = self._closing.get(device) or self._rules.guards.get(device)
+            guard.update(parts or {device: shut_device(device)})
         if self.cannot_police or not self._rules.policing:
             return {GUARD: guard}, frozenset()
         compiled = [policing.compiled for policing in self._rules.policing.values()]
@@ -161,3 +171,8 @@ class Enforcing:
             tracked.update(policing.tracked)
         compiled = tuple(policing.compiled for policing in self._rules.policing.values() if POLICY in ruleset)
         return InForce(ruleset, bridges, judgements, tracked, compiled)
+
+
+def _is_shut(parts: Mapping[Hashable, Part]) -> bool:
+    """Whether a device's chains pass nothing."""
+    return not any(chain.rules for part in parts.values() for chain in part.chains.values())

@@ -1,0 +1,124 @@
+"""One policy changed, at a thousand ports on two hosts, until packets meet it: opened, and cut.
+
+`python benchmarks/bench_enforcement.py [--ports 1000] [--policies 10,1000] [--times 10]`. Half of the ports (taps) are
+on each host. Each policy is one workspace's: it reaches its partner on the other host, on one port. One of them is
+edited again and again: a port more, a port less. `opened`: from the request that carries the file until the first
+datagram that only the edit allows comes out of the partner's tap; `from_commit`: from the first write of the store after
+the request, which is the commit of the root pointer. `cut`: the same, until the last datagram that the edit forbids has
+come out. A datagram is sent each millisecond. The reading of the file is in the first figure and not in the second.
+OVN's figures beside it are those of `bench_ports.py`, where it has as many ports: a rule and an address added.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+
+import measure
+from bench_ports import HOSTS, bulk
+from lab import Lab, emulated, frame, frames_of, number_of
+from measure import Json
+
+EVERY_S = 0.001
+QUIET_S = 0.5
+"""Without a datagram for so long it is cut."""
+LONGEST_S = 120.0
+
+
+class Policed(Lab):
+    """The playground with policies: workspace a-N reaches b-N. port: what the first of them is allowed to."""
+
+    count = 0
+    port = 1
+
+    def text(self) -> str:
+        lines = ["policies:"] if self.count else []
+        for number in range(self.count):
+            ports = f"udp/{self.port}" if number == 0 else "udp/53"
+            lines.append(
+                f"  - {{name: p-{number}, subject: workspace=a-{number}, "
+                f"egress: [{{to: workspace=b-{number}, ports: {ports}}}]}}"
+            )
+        return super().text() + "\n".join(lines) + "\n"
+
+
+def changed(site: Policed, port: int, is_opened: bool) -> dict[str, float]:
+    """Puts the file with another port; ms until packets show it, from the request and from the commit."""
+    source, to = site.ports["a-0"], site.ports["b-0"]
+    frames_of(to)
+    site.port = port
+    store = site.info.state_dir / "store.db-wal"
+    written_ns = store.stat().st_mtime_ns
+    asking = threading.Thread(target=site.put)
+    number, last, committed = 0, 0.0, 0.0
+    start = time.perf_counter()
+    asking.start()
+    while True:
+        number += 1
+        os.write(source.tap, frame(to, source, number))
+        time.sleep(EVERY_S)
+        if not committed and store.stat().st_mtime_ns != written_ns:
+            committed = time.perf_counter()
+        if any(number_of(received, to, source) is not None for received in frames_of(to)):
+            last = time.perf_counter()
+            if is_opened:
+                break
+        now = time.perf_counter()
+        if not is_opened and committed and now - max(last, committed) > QUIET_S:
+            break
+        if now - start > LONGEST_S:
+            raise TimeoutError(f"the policy is not in force after {LONGEST_S:g} s")
+    asking.join()
+    site.converged()
+    return {"request_ms": (last - start) * 1000, "from_commit_ms": (last - committed) * 1000}
+
+
+def measure_size(ports: int, policies: int, times: int) -> Json:
+    """At so many ports and policies, on a site of its own."""
+    measure.note(f"{policies} policies at {ports} ports on two hosts")
+    with emulated(len(HOSTS), kind=Policed) as site:
+        assert isinstance(site, Policed)
+        site.count = policies
+        load = round(os.getloadavg()[0], 2)
+        bound = bulk(site, ports)
+        opened, cut = [], []
+        for _ in range(times):
+            opened.append(changed(site, 9, is_opened=True))
+            cut.append(changed(site, 1, is_opened=False))
+    told = {"opened": opened, "cut": cut}
+    figures = {
+        name: {what: measure.of((run[what] for run in runs), 1) for what in runs[0]} for name, runs in told.items()
+    }
+    return {"ports": ports, "policies": policies, "load": load, "bulk": bound, **figures}
+
+
+def beside(options_results: os.PathLike[str], ports: int) -> Json | str:
+    """OVN's own change of a rule and of an address, where it was measured at as many ports."""
+    try:
+        with open(os.path.join(options_results, "ports.json")) as file:
+            sizes = json.load(file)["sizes"]
+    except (OSError, ValueError):
+        return measure.NO_PEER
+    found = next((size["ovn"] for size in sizes if size["ports"] == ports), measure.NO_PEER)
+    if isinstance(found, str) or "rule_ms" not in found:
+        return measure.NO_PEER
+    return {"rule_ms": found["rule_ms"], "address_ms": found["address_ms"]}
+
+
+def main() -> None:
+    options = measure.parser(__doc__)
+    options.add_argument("--ports", type=int, default=1000)
+    options.add_argument("--policies", default="10,1000", help="policies (default: %(default)s)")
+    options.add_argument("--times", type=int, default=10, help="edits at each size")
+    asked = options.parse_args()
+    began = measure.machine()
+    sizes = [measure_size(asked.ports, int(count), asked.times) for count in asked.policies.split(",")]
+    first, last = (size["opened"]["from_commit_ms"]["median"] for size in (sizes[0], sizes[-1]))
+    figures = {"sizes": sizes, "growth": measure.ratio(last, first), "ovn": beside(asked.results, asked.ports)}
+    measure.publish("enforcement", figures, began, asked.results)
+
+
+if __name__ == "__main__":
+    main()
