@@ -1,12 +1,13 @@
 """One policy changed, at a thousand ports on two hosts, until packets meet it: opened, and cut.
 
 `python benchmarks/bench_enforcement.py [--ports 1000] [--policies 10,1000] [--times 10]`. Half of the ports (taps) are
-on each host. Each policy is one workspace's: it reaches its partner on the other host, on one port. One of them is
-edited again and again: a port more, a port less. `opened`: from the request that carries the file until the first
-datagram that only the edit allows comes out of the partner's tap; `from_commit`: from the first write of the store after
-the request, which is the commit of the root pointer. `cut`: the same, until the last datagram that the edit forbids has
-come out. A datagram is sent each millisecond. The reading of the file is in the first figure and not in the second.
-OVN's figures beside it are those of `bench_ports.py`, where it has as many ports: a rule and an address added.
+on each host. Each policy is one workspace's: it reaches its partner on the other host, on one port. `all_s`: all of
+them at once, on ports that run. Then one is edited again and again: a port more, a port less. `opened`: from the
+request that carries the file until the first datagram that only the edit allows comes out of the partner's tap;
+`from_commit`: from the first write of the store after the request, which is the commit of the root pointer: the reading
+of the file is in the first figure, and not in the second. `cut`: the same, until the last datagram that the edit
+forbids has come out. A datagram is sent each millisecond. OVN's figures beside it are those of `bench_ports.py`, where
+it has as many ports: a rule and an address added.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 
 import measure
 from bench_ports import HOSTS, bulk
@@ -80,9 +82,13 @@ def measure_size(ports: int, policies: int, times: int) -> Json:
     measure.note(f"{policies} policies at {ports} ports on two hosts")
     with emulated(len(HOSTS), kind=Policed) as site:
         assert isinstance(site, Policed)
-        site.count = policies
         load = round(os.getloadavg()[0], 2)
-        bound = bulk(site, ports)
+        bulk(site, ports)
+        site.count = policies
+        start = time.perf_counter()
+        site.put()
+        site.converged()
+        first_s = round(time.perf_counter() - start, 3)
         opened, cut = [], []
         for _ in range(times):
             opened.append(changed(site, 9, is_opened=True))
@@ -91,14 +97,13 @@ def measure_size(ports: int, policies: int, times: int) -> Json:
     figures = {
         name: {what: measure.of((run[what] for run in runs), 1) for what in runs[0]} for name, runs in told.items()
     }
-    return {"ports": ports, "policies": policies, "load": load, "bulk": bound, **figures}
+    return {"ports": ports, "policies": policies, "load": load, "all_s": first_s, **figures}
 
 
-def beside(options_results: os.PathLike[str], ports: int) -> Json | str:
+def beside(results: Path, ports: int) -> Json | str:
     """OVN's own change of a rule and of an address, where it was measured at as many ports."""
     try:
-        with open(os.path.join(options_results, "ports.json")) as file:
-            sizes = json.load(file)["sizes"]
+        sizes = json.loads((results / "ports.json").read_text())["sizes"]
     except (OSError, ValueError):
         return measure.NO_PEER
     found = next((size["ovn"] for size in sizes if size["ports"] == ports), measure.NO_PEER)
