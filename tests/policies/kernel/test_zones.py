@@ -9,7 +9,14 @@ import pytest
 from filter_lab import Bridged, framed
 from first_packets import packet
 
-from policies.compile.playground import TABLE, PolicedEnd, PolicedNetwork, compile_playground, policy_table
+from policies.compile.playground import (
+    MOST_NEW_PER_SECOND,
+    TABLE,
+    PolicedEnd,
+    PolicedNetwork,
+    compile_playground,
+    policy_table,
+)
 from policies.kernel.enforcement import Enforcement
 from policies.model import Endpoint, EndpointPeer, Origin, Policy, Rule, Scene
 from policies.ports import EVERYTHING, Protocol
@@ -77,3 +84,11 @@ def fragment(whole: bytes, content: bytes, offset: int, is_followed: bool) -> by
     total = sum(struct.unpack("!10H", head))
     total = (total & 0xFFFF) + (total >> 16)
     return head[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + head[12:] + content
+
+
+def test_a_source_begins_so_many_flows_and_no_more_and_others_begin_theirs(kernel: Bridged) -> None:
+    flood = [packet(4, SOURCE[0], DESTINATION[0], (Protocol.UDP, 10), serial) for serial in range(6000)]
+    other = framed(2, 1, 4, packet(4, DESTINATION[0], SOURCE[0], (Protocol.UDP, 10), 1))
+    heard = kernel.exchange([*((1, framed(1, 2, 4, content)) for content in flood), (2, other)])
+    assert MOST_NEW_PER_SECOND < len(heard[2]) < len(flood)
+    assert other in heard[1]
