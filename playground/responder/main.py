@@ -43,30 +43,39 @@ _log = logging.getLogger("playground.responder")
 class Responder:
     """Ties the service to the agent's socket and to the file."""
 
-    def __init__(self, data_plane: str, file: Path, heard: Hearing | None = None) -> None:
+    def __init__(self, data_plane: str, file: Path) -> None:
         self._file = file
         self._agents: set[asyncio.StreamWriter] = set()
         self._conversations: set[asyncio.Task[None]] = set()
         self._save_timer: asyncio.TimerHandle | None = None
-        self._service = Service(
-            data_plane, self._report, time.time, Journal(file.with_name(file.stem + ".leases")), heard
-        )
+        self._service = Service(data_plane, self._report, time.time, Journal(file.with_name(file.stem + ".leases")))
 
     @property
     def document(self) -> Mapping[str, bytes]:
         """The map that is in effect, values encoded."""
         return self._service.document
 
-    def start(self) -> None:
-        """Answers by what the file holds."""
+    def prepare(self) -> None:
+        """Renders what the file holds while another one still answers by it: then `start` has only what changed since.
+        What has leases from a pool waits for that, as they change meanwhile."""
+        ports = {key: raw for key, raw in self._remembered().document.items() if key.startswith("port/")}
+        bound = {key: raw for key, raw in ports.items() if b'"pool":{' not in bytes(raw)}
+        self._service.apply(Update(seq=0, set=bound))
+
+    def start(self, heard: Hearing | None = None) -> None:
+        """Answers by what the file holds. heard: the packet socket that hears already."""
+        remembered = self._remembered()
+        self._service.begin(heard)
+        self._service.leases.update(remembered.leases)
+        self._service.apply(Update(seq=0, set=remembered.document, whole=True))
+        _log.info("started keys=%d", len(remembered.document))
+
+    def _remembered(self) -> memory.Memory:
         try:
-            remembered = memory.load(self._file)
+            return memory.load(self._file)
         except memory.Unreadable as error:
             _log.warning("file ignored cause=%s", error)
-            remembered = memory.Memory()
-        self._service.leases.update(remembered.leases)
-        self._service.apply(Update(seq=0, set=remembered.document))
-        _log.info("started keys=%d", len(remembered.document))
+            return memory.Memory()
 
     async def check_forever(self) -> None:
         """Follows namespaces that come and go."""
@@ -189,14 +198,30 @@ def succeed(lock_path: Path, data_plane: str) -> Hearing | None:
     return heard
 
 
-async def run(socket_path: Path, file: Path, data_plane: str, heard: Hearing | None = None) -> None:
-    """Serves until SIGTERM or SIGINT. heard: the packet socket that hears already."""
+async def run(socket_path: Path, file: Path, data_plane: str, lock_path: Path, succeeds: bool) -> int:
+    """Serves until SIGTERM or SIGINT, once it has the lock; the exit code. succeeds: whoever has it is to end."""
+    responder, heard = Responder(data_plane, file), None
+    if succeeds:
+        responder.prepare()
+        heard = succeed(lock_path, data_plane)
+    lock = take_lock(lock_path, time.monotonic() + TAKEOVER_S)
+    if lock is None:
+        print(f"another responder (pid {lock_path.read_text().strip()}) serves {socket_path}", file=sys.stderr)
+        return 1
+    try:
+        await _serve(responder, socket_path, heard)
+    finally:
+        lock_path.unlink(missing_ok=True)
+        os.close(lock)
+    return 0
+
+
+async def _serve(responder: Responder, socket_path: Path, heard: Hearing | None) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    responder = Responder(data_plane, file, heard)
-    responder.start()
+    responder.start(heard)
     socket_path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
@@ -233,17 +258,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     lock_path = given.socket.with_name(given.socket.name + ".lock")
-    heard = succeed(lock_path, given.netns) if given.succeed else None
-    lock = take_lock(lock_path, time.monotonic() + TAKEOVER_S)
-    if lock is None:
-        print(
-            f"another responder (pid {lock_path.read_text().strip()}) serves {given.socket}",
-            file=sys.stderr,
-        )
-        return 1
-    try:
-        asyncio.run(run(given.socket, given.state, given.netns, heard))
-    finally:
-        lock_path.unlink(missing_ok=True)
-        os.close(lock)
-    return 0
+    return asyncio.run(run(given.socket, given.state, given.netns, lock_path, given.succeed))

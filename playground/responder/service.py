@@ -92,9 +92,7 @@ class Service:
         report: Callable[[Report], None],
         now_utc_s: Callable[[], float],
         journal: Journal,
-        heard: Hearing | None = None,
     ) -> None:
-        """heard: a packet socket that hears already, and where: the first that is used."""
         self.document: dict[str, bytes] = {}
         self.leases: dict[str, Leased] = {}
         self.problems: dict[str, str] = {}
@@ -102,10 +100,15 @@ class Service:
         self.views: Final = Views(self._problem, now_utc_s)
         self._data_plane: Final = data_plane
         self._opened_in: netns.Identity | None = None
-        self._heard_before = heard
+        self._is_begun = False
+        self._heard_before: Hearing | None = None
         self._report = report
         self._now_utc_s = now_utc_s
         self._ports: set[str] = set()
+
+    def begin(self, heard: Hearing | None) -> None:
+        """Opens sockets from now on. heard: a packet socket that hears already, and where."""
+        self._is_begun, self._heard_before = True, heard
 
     def apply(self, update: Update) -> None:
         """In effect when it returns, but for what `problems` names. The same update again changes nothing."""
@@ -156,6 +159,8 @@ class Service:
 
     def check(self) -> None:
         """Looks whether namespaces came, went or were made anew, and opens and closes sockets by that."""
+        if not self._is_begun:
+            return
         self.views.check()
         found = netns.identity(self._data_plane) if self._ports else None
         if self._opened_in is not None and found != self._opened_in:
