@@ -7,10 +7,13 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from responder_lab import ORIGIN, SERVER, Agent, Guest, Host, answers_for, eui64, needs, until
+
+from playground.responder.protocol import port_key
 
 pytestmark = pytest.mark.system
 
@@ -188,3 +191,29 @@ def test_dig_finds_names_both_ways_over_both_transports_and_protocols(
             assert got.splitlines() == [guest.address, eui64(guest.mac), f"{name}.", f"{name}."], (server, transport)
     assert "NXDOMAIN" in guest.run("dig", "+time=2", f"@{SERVER}", f"nobody.grid.{ORIGIN}")
     assert "REFUSED" in guest.run("dig", "+time=2", f"@{SERVER}", "example.org")
+
+
+def test_udhcpc_takes_its_ports_new_address_when_it_renews_the_old_one(
+    agent: Agent, host: Host, a_guest: Callable[[], Guest], tmp_path: Path
+) -> None:
+    needs("busybox")
+    guest = a_guest()
+    agent.tell(answers_for(guest, host), whole=True)
+    guest.up()
+    argv = ["busybox", "udhcpc", "-i", "eth0", "-f", "-s", str(a_hook(tmp_path))]
+    with subprocess.Popen(guest.argv(*argv), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+        try:
+            until((tmp_path / "bound.env").exists, what="udhcpc was not bound")
+            (tmp_path / "bound.env").unlink()
+            scope = guest.scope()
+            assert scope.v4 is not None
+            moved = replace(scope, v4=replace(scope.v4, address="10.20.0.250"))
+            agent.tell({port_key(guest.port): moved})
+            guest.ip(f"address add {guest.address}/24 dev eth0")
+            client.send_signal(signal.SIGUSR1)
+            until((tmp_path / "bound.env").exists, 10, what="udhcpc was not bound anew")
+        finally:
+            client.terminate()
+    assert noted(tmp_path, "bound")["ip"] == "10.20.0.250"
+    (told,) = agent.ask(guest.port)
+    assert "NAK" in [one["outcome"] for one in told["exchanges"]]
