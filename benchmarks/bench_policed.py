@@ -111,7 +111,10 @@ def joined() -> Iterator[None]:
         for bridge in ("bare", BRIDGE):
             do(f"ip -n {HOST} link add {bridge} type bridge mcast_snooping 0", f"ip -n {HOST} link set {bridge} up")
         for number, guest in enumerate(GUESTS):
-            for bridge, port, own in (("bare", f"b{number}", f"10.9.0.{2 + number}"), (BRIDGE, device(number), address(number))):
+            for bridge, port, own in (
+                ("bare", f"b{number}", f"10.9.0.{2 + number}"),
+                (BRIDGE, device(number), address(number)),
+            ):
                 nic = "eth0" if bridge == "bare" else "eth1"
                 do(
                     f"ip -n {guest} link add {nic} address {mac(number)} type veth peer name {port} netns {HOST}",

@@ -18,6 +18,7 @@ from playground.derive.policing import Tracked
 from playground.derive.rules import GUARD, NO_RULES, POLICY, Rules
 from policies.compile.playground import policy_table
 from policies.compile.tables import Part, Ruleset, Table
+from policies.guard.parts import judged
 from policies.kernel.enforcement import Outcome
 from policies.prove import Claim
 from policies.verdicts import Judgement
@@ -128,11 +129,23 @@ class Enforcing:
             return self.cannot_police or self.cause or "its playground's policies are not in force"
         return ""
 
+    def _judging(self) -> set[str]:
+        """Playgrounds whose packets all meet their rules, so that one which does not is stopped."""
+        found = self._policed & self._rules.policing.keys()
+        return {id for id in found if not self._rules.policing[id].compiled.bridges & self._unpoliced}
+
     def _closed(self) -> set[str]:
         """Playgrounds and bridges whose ports stay out, though their own rules may be in force."""
         return {*(self._rules.policing.keys() - self._policed), *self._unpoliced}
 
     def _load(self, is_doubted: bool = False) -> None:
+        """Twice where a playground begins to be policed: only once its packets meet its rules are they asked for."""
+        before = self._policed, self._unpoliced
+        self._put(is_doubted)
+        if (self._policed, self._unpoliced) != before:
+            self._put()
+
+    def _put(self, is_doubted: bool = False) -> None:
         ruleset, bridges = self._ruleset()
         self.in_force = self._shown(ruleset, bridges)
         outcome = self._door.converge(ruleset, bridges, is_doubted=is_doubted)
@@ -154,9 +167,12 @@ class Enforcing:
         """What is wanted of devices that there are; and the bridges whose frames the rules of playgrounds have to
         meet."""
         guard: dict[Hashable, Part] = dict(self._rules.shared)
+        judging = self._judging()
         for device in self._devices:
-            parts = self._closing.get(device) or self._rules.guards.get(device)
-            guard.update(parts or {device: shut_device(device)})
+            parts = self._closing.get(device) or self._rules.guards.get(device) or {device: shut_device(device)}
+            if self._rules.owners.get(device) in judging:
+                parts = {**parts, device: judged(parts[device])}
+            guard.update(parts)
         if self.cannot_police or not self._rules.policing:
             return {GUARD: guard}, frozenset()
         compiled = [policing.compiled for policing in self._rules.policing.values()]

@@ -9,6 +9,7 @@ from overlay.state import PortId
 from playground.derive.guarding import Needs
 from playground.derive.playground import Section
 from playground.derive.policing import Policing
+from playground.records import playground_id
 from policies.compile.playground import TABLE
 from policies.compile.tables import Part, Parts, Table
 from policies.guard import parts as guard
@@ -21,11 +22,12 @@ POLICY: Table = TABLE
 @dataclass(frozen=True, slots=True)
 class Rules:
     """shared: what all guards need. guards: by device the parts of its guard, by key. policing: by id, the playgrounds
-    that somebody polices. needs: of each port."""
+    that somebody polices. owners: of devices, the playgrounds. needs: of each port."""
 
     shared: Parts = field(default_factory=lambda: {"shared": SHARED})
     guards: Mapping[str, Mapping[Hashable, Part]] = field(default_factory=dict)
     policing: Mapping[str, Policing] = field(default_factory=dict)
+    owners: Mapping[str, str] = field(default_factory=dict)
     needs: Mapping[PortId, Needs] = field(default_factory=dict)
 
 
@@ -36,7 +38,9 @@ def rules_of(sections: Mapping[str, Section], policing: Mapping[str, Policing]) 
     """Those of a host whose playgrounds these are. policing: by id."""
     guards: dict[str, Mapping[Hashable, Part]] = {}
     needs: dict[PortId, Needs] = {}
-    for section in sections.values():
+    owners: dict[str, str] = {}
+    for playground, section in sections.items():
         guards.update(section.guards.devices)
         needs.update(section.guards.needs)
-    return Rules(guards=guards, policing=policing, needs=needs)
+        owners.update(dict.fromkeys(section.guards.devices, playground_id(playground)))
+    return Rules(guards=guards, policing=policing, owners=owners, needs=needs)

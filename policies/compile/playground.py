@@ -472,7 +472,8 @@ def _lenient_chains(id: str, generation: int, blocks: _Blocks) -> dict[str, Kern
 def _known(generation: int) -> tuple[str, ...]:
     return (
         f"ct mark {generation} meta mark set 0 accept",
-        "ct state vmap { invalid : drop, related : accept, untracked : goto stateless }",
+        "ct state related meta mark set 0 accept",
+        "ct state vmap { invalid : drop, untracked : goto stateless }",
     )
 
 

@@ -43,6 +43,14 @@ _UDP_6, _TCP_6 = f"@nh,48,8 17 {_TO_ONE} {_NO_DHCP_6}", f"@nh,48,8 6 {_TO_ONE} @
 """Directly behind an IPv6 header; there are ports only where the packet's lengths fit."""
 
 
+UNJUDGED: Final = 0x80000000
+"""Mark of a packet that no policy has judged yet; the numbers of ends, which policies put there, are smaller."""
+
+_STOPPED: Final = tuple(
+    f"meta mark {UNJUDGED} meta protocol {version} {rules.drop(Reason.UNJUDGED)}" for version in ("ip", "ip6")
+)
+
+
 def parts(ports: Iterable[GuardedPort], tunnels: Iterable[GuardedTunnel]) -> dict[Hashable, Part]:
     """All of the table, by subject. Raises ValueError for what is no MAC, address or prefix."""
     found: dict[Hashable, Part] = {"shared": rules.SHARED}
@@ -90,6 +98,31 @@ def of_tunnel(device: str, subnets: tuple[str, ...]) -> Part:
     says = (*(rule for some in listed for rule in some), "jump check", "accept")
     chains = {f"from_{device}": Chain(says, _HOOK.format("ingress", device))}
     return Part(chains, elements=_elements(device, None, subnets))
+
+
+def judged(part: Part) -> Part:
+    """A port's or a tunnel's part on a network that somebody polices: what comes in is marked, and goes out only if the
+    mark is gone. Whoever accepts a packet for policies takes it off; should their table, or the switch that sends
+    packets through it, be taken away, nothing passes until it is back. The same object for the same part."""
+    known: Part | None = part.__dict__.get("_judged")
+    if known is None:
+        known = part.__dict__["_judged"] = _judged(part)
+    return known
+
+
+def _judged(part: Part) -> Part:
+    chains = dict(part.chains)
+    for name, chain in part.chains.items():
+        side, _, device = name.partition("_")
+        if side == "from":
+            chains[name] = Chain((f"meta mark set {UNJUDGED}", *chain.rules), chain.hook)
+            hears = part.chains.get(f"to_{device}")
+            if hears is None:
+                hook = _HOOK.format("egress", device).replace("policy drop", "policy accept")
+                chains[f"to_{device}"] = Chain(_STOPPED, hook)
+            elif hears.rules:
+                chains[f"to_{device}"] = Chain((*_STOPPED, *hears.rules), hears.hook)
+    return Part(chains, part.sets, part.elements, part.counters)
 
 
 def of_station(device: str, station: Station) -> Part:

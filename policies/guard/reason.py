@@ -25,6 +25,8 @@ class Reason(Enum):
     OTHER_MAC = "on its way to a port whose MAC is another"
     OTHER_ADDRESS = "on its way to a port whose addresses are others"
 
+    UNJUDGED = "no policy has judged it, though somebody polices its network: the rules are not in force"
+
     @property
     def counter(self) -> str:
         """The name of the kernel's counter."""

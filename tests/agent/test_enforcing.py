@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from overlay.state import PortId, port_device, vxlan_device
 from playground.agent.enforcing import Enforcing
@@ -11,7 +12,7 @@ from playground.derive.policing import Policing
 from playground.derive.rules import GUARD, Rules
 from policies.compile.playground import TABLE, Compiled
 from policies.compile.tables import Chain, Part
-from policies.guard.parts import of_port, of_tunnel
+from policies.guard.parts import judged, of_port, of_tunnel
 from policies.guard.station import GuardedPort, Station
 from policies.kernel.memory import MemoryEnforcement
 
@@ -155,3 +156,17 @@ def test_on_a_host_that_cannot_police_policed_ports_wait_and_others_do_not() -> 
     assert enforcing.holds(PORT) == enforcing.cannot_police == "no br_netfilter"
     assert enforcing.want(rules()) == {PORT}
     assert enforcing.holds(PORT) == ""
+
+
+def test_what_no_policy_has_judged_is_stopped_once_packets_meet_the_rules_and_not_before() -> None:
+    enforcing, door = made()
+    owned = replace(rules(policing=a_policing()), owners={DEVICE: "lab", TUNNEL: "lab"})
+    door.bridges = frozenset()
+    enforcing.want(owned)
+    enforcing.watch(HERE)
+    assert door.in_force[GUARD][DEVICE] == OPEN
+    door.bridges = None
+    enforcing.want(owned, is_due=True)
+    assert door.in_force[GUARD][DEVICE] == judged(OPEN)
+    enforcing.want(replace(owned, policing={}))
+    assert door.in_force[GUARD][DEVICE] == OPEN and TABLE not in door.in_force

@@ -182,6 +182,45 @@ def test_whatever_somebody_takes_away_is_put_back(lab: Site) -> None:
     assert_verified(lab)
 
 
+FLOOD = """
+import socket, sys, time
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+until = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < until:
+    sender.sendto(b"forbidden", (sys.argv[1], 47911))
+    time.sleep(0.0005)
+"""
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "nft delete table inet playground_policy",
+        "nft flush chain inet playground_policy pass",
+        "ip link set BRIDGE type bridge nf_call_iptables 0",
+    ],
+)
+def test_while_rules_are_taken_away_nothing_passes_that_they_forbid(lab: Site, edit: str) -> None:
+    """Between two of one host, and from another one."""
+    bridge = json.loads(lab.on("n1", "ip", "-json", "link", "show", "type", "bridge", dataplane=True))[0]["ifname"]
+    if lab.host_of("lab", "other") != "n1":
+        assert lab.move("lab/other", "n1")["state"] == "settled"
+    head = lab.address("lab", "head.grid")
+    with lab.capture(lambda *argv: lab.enter("lab", "head", *argv)) as heard:
+        senders = [
+            subprocess.Popen(lab.enter("lab", name, *CLIENT_PYTHON, "-c", FLOOD, head, "2.5"))
+            for name in ("other", "worker")
+        ]
+        for _ in range(5):
+            lab.on("n1", *edit.replace("BRIDGE", bridge).split(), dataplane=True)
+            lab.within("lab", "head", "sleep", "0.3")
+        for sender in senders:
+            assert sender.wait(timeout=20) == 0
+        passed = [frame for frame in heard() if b"forbidden" in frame]
+    assert not passed, f"{len(passed)} passed"
+    lab.assert_reachable("lab")
+
+
 def test_a_guest_that_takes_anothers_address_reaches_nobody(lab: Site) -> None:
     stolen = lab.address("lab", "worker.grid")
     lab.within("lab", "other", "ip", "addr", "add", f"{stolen}/24", "dev", "eth0")
