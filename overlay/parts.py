@@ -56,7 +56,7 @@ def part_of(*records: LocalPort | RemotePort) -> Part:
     """All keys that these records put into the kernel."""
     return Part(
         frozenset(record.id for record in records if isinstance(record, LocalPort)),
-        frozenset(record.mac for record in records),
+        frozenset(mac for record in records for mac in record.macs),
         frozenset(address for record in records for address in addresses_of(record)),
     )
 
@@ -121,7 +121,7 @@ def _between(old: Network, new: Network) -> Part | None:
     records = [side.ports[id] for side in (old, new) for id in ports if id in side.ports]
     behind = [side.remotes[mac] for side in (old, new) for mac in remotes if mac in side.remotes]
     # A chase depends on its MAC's gate, which is a port's.
-    chases |= {record.mac for record in records if record.mac in old.chase or record.mac in new.chase}
+    chases |= {mac for record in records for mac in record.macs if mac in old.chase or mac in new.chase}
     return part_of(*records, *behind) | Part(macs=chases, vteps=old.vteps ^ new.vteps, chases=chases)
 
 

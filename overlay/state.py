@@ -64,7 +64,9 @@ class LocalPort:
     """A port whose device is on this host (`port_device(id)`, made by whoever makes workspaces).
 
     `adopt`: the device is somebody else's tap or veth, found under that name in the host's namespace; it is moved in,
-    and moved back when the port goes. `router`: it routes for others of its network.
+    and moved back when the port goes. `router`: it routes for others of its network. `also`: MACs that lead to it
+    beside its own. `announces`: addresses come to it that nothing here knows of: what it asks and tells by ARP and ND
+    goes to everybody, as nobody answers in its neighbours' stead.
     """
 
     id: PortId
@@ -73,18 +75,31 @@ class LocalPort:
     gate: Gate = Gate.OPEN
     adopt: bool = False
     router: bool = False
+    also: tuple[str, ...] = ()
+    announces: bool = False
+
+    @property
+    def macs(self) -> tuple[str, ...]:
+        """All that lead to it, its own first."""
+        return (self.mac, *self.also)
 
 
 @dataclass(frozen=True, slots=True)
 class RemotePort:
     """A port that other hosts carry: frames to `mac` go to `vtep`; `addresses` are answered for locally (ARP, ND).
 
-    `router`: it routes for others of its network, and the answers say so."""
+    `router`: it routes for others of its network, and the answers say so. `also`: as of LocalPort."""
 
     mac: str
     addresses: tuple[str, ...]
     vtep: str
     router: bool = False
+    also: tuple[str, ...] = ()
+
+    @property
+    def macs(self) -> tuple[str, ...]:
+        """All that lead to it, its own first."""
+        return (self.mac, *self.also)
 
 
 @dataclass(frozen=True, slots=True)

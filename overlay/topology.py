@@ -55,6 +55,9 @@ class PortFlags:
 
 
 OPEN = PortFlags()
+ANNOUNCING = PortFlags(neigh_suppress=True)
+"""An open port whose gratuitous ARP and unsolicited NA pass VXLAN devices: a bridge that suppresses keeps them from
+these, but not those of a port that has the flag itself (br_do_proxy_suppress_arp, br_do_suppress_nd)."""
 CLOSED = PortFlags(multicast_flood=False, broadcast_flood=False)
 SUPPRESSING = PortFlags(neigh_suppress=True, isolated=True)
 """VXLAN devices and service legs: the bridge answers ARP and ND for what lies behind, and neither reaches the other."""
@@ -165,7 +168,7 @@ def lay_out(network: Network, underlay: str, present: Collection[str]) -> Layout
         if (name := port_device(port_id)) in present:
             ports[name] = _port_link(port, bridge)
             if port.gate is Gate.OPEN:
-                forwarding[port.mac] = name
+                forwarding.update(dict.fromkeys(port.macs, name))
     leg_link = leg = None
     if network.leg:
         addresses = frozenset((*network.leg.addresses, f"{LEG_LINK_LOCAL}/64"))
@@ -196,16 +199,18 @@ def _neighbours(port: LocalPort | RemotePort) -> dict[str, Neighbour]:
 
 def _open_macs(network: Network, present: Collection[str]) -> set[str]:
     return {
-        port.mac
+        mac
         for port_id, port in network.ports.items()
         if port.gate is Gate.OPEN and port_device(port_id) in present
+        for mac in port.macs
     }
 
 
 def _port_link(port: LocalPort, bridge: str) -> Link:
     if port.gate is Gate.HELD:
         return Link(kind="", adopted=port.adopt)
-    return Link(kind="", master=bridge, flags=OPEN if port.gate is Gate.OPEN else CLOSED, adopted=port.adopt)
+    flags = CLOSED if port.gate is Gate.CLOSED else ANNOUNCING if port.announces else OPEN
+    return Link(kind="", master=bridge, flags=flags, adopted=port.adopt)
 
 
 _link_local = lru_cache(maxsize=65536)(link_local)

@@ -141,6 +141,8 @@ def _workspace_facts(grid: Grid, name: str) -> dict[str, str] | None:
     }
     for port in ports:
         facts[f"{port.network}:"] = " ".join((*port.addresses, port.mac, _labels(_own(port, workspace)))).strip()
+        if allowed := (*port.allowed_addresses, *port.allowed_macs):
+            facts[f"{port.network} allows"] = " ".join(allowed)
         told = _told(port.options, port.boot) | ({} if port.lease_s is None else {"lease": f"{port.lease_s} s"})
         facts |= {f"{port.network} {key}": text for key, text in told.items()}
     return facts

@@ -145,7 +145,8 @@ class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
 
     labels: all that policies may ask of it: the workspace's, the NIC's own and the built-in ones
     (`playground.spec.scene.endpoint_labels`); in schema 1 the NIC's own alone. lease_s, options, boot: as the
-    network's, before which they count.
+    network's, before which they count. allowed_addresses, allowed_macs: what it may use beside its own; addresses
+    plain, or prefixes of more than one.
     """
 
     schema: int = 2
@@ -163,6 +164,8 @@ class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
     lease_s: int | None = None
     options: tuple[tuple[int, bytes], ...] = ()
     boot: Boot | None = None
+    allowed_addresses: tuple[str, ...] = ()
+    allowed_macs: tuple[str, ...] = ()
 
 
 class PolicyRecord(_Record, frozen=True, kw_only=True, tag="policy"):

@@ -46,9 +46,10 @@ def plan(network: Network, underlay: str, local_macs: Collection[str]) -> Plan:
     This host itself is no VTEP, whatever the caller says: a copy sent to oneself is a duplicate at every local port.
     """
     behind = {
-        remote.mac: remote.vtep
+        mac: remote.vtep
         for _, remote in sorted(network.remotes.items())
-        if remote.mac not in local_macs and remote.vtep != underlay
+        for mac in remote.macs
+        if mac not in local_macs and remote.vtep != underlay
     }
     chased = {mac: vtep for mac, vtep in network.chase.items() if mac not in local_macs and vtep != underlay}
     return Plan(

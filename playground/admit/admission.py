@@ -273,6 +273,8 @@ def _ports(spec: PlaygroundSpec, assigned: Mapping[str, Assigned]) -> Iterable[P
                 lease_s=nic.delivery.lease_s,
                 options=nic.delivery.options,
                 boot=nic.delivery.boot,
+                allowed_addresses=nic.allowed_addresses,
+                allowed_macs=nic.allowed_macs,
             )
 
 

@@ -7,7 +7,7 @@ what stands, however often and from wherever in a change it is asked.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from overlay.mac import derived_mac, slaac_address
@@ -108,10 +108,20 @@ def assign_ports(
     return assigned
 
 
+def allowed_among(withheld: Iterable[Span], addresses: Iterable[str]) -> str | None:
+    """The first of some IPv6 addresses that lies in one of these spans."""
+    return next((text for text in addresses if any(parse_address(text)[1] in span for span in withheld)), None)
+
+
 def _stateless(network: NetworkSpec, mac: str) -> Iterator[str]:
     for subnet in network.subnets:
         if subnet.version == 6:
             yield slaac_address(subnet.text, mac)
+
+
+def _withheld(network: NetworkSpec, mac: str) -> str | None:
+    """An address that a port with this MAC would form, and that a NIC allows."""
+    return allowed_among(network.withheld6, _stateless(network, mac)) if network.withheld6 else None
 
 
 def _macs(network: NetworkSpec, ports: Sequence[Wanted], held: Held, problems: list[Problem]) -> dict[str, str]:
@@ -123,7 +133,10 @@ def _macs(network: NetworkSpec, ports: Sequence[Wanted], held: Held, problems: l
                 f"{port.nic.mac} makes the address {min(clash)}, which is the gateway's; choose another MAC or gateway"
             )
             problems.append(Problem.at(port.nic.place, message))
-    taken = {*held.kept_macs, *macs.values()}
+        elif port.nic.mac is not None and (clash6 := _withheld(network, port.nic.mac)) is not None:
+            message = f"{port.nic.mac} makes the address {clash6}, which a NIC of {network.name} allows; choose another"
+            problems.append(Problem.at(port.nic.place, message))
+    taken = {*held.kept_macs, *network.withheld_macs, *macs.values()}
     for port in ports:
         had = port.before.mac if port.before else None
         if (
@@ -131,6 +144,7 @@ def _macs(network: NetworkSpec, ports: Sequence[Wanted], held: Held, problems: l
             and had is not None
             and had not in taken
             and not gateways & set(_stateless(network, had))
+            and _withheld(network, had) is None
         ):
             macs[port.id] = had
             taken.add(had)
@@ -138,7 +152,7 @@ def _macs(network: NetworkSpec, ports: Sequence[Wanted], held: Held, problems: l
         attempt = 0
         while port.id not in macs:
             mac = derived_mac(port.id, attempt)
-            is_ours = held.macs.get(mac, port.id) == port.id
+            is_ours = held.macs.get(mac, port.id) == port.id and _withheld(network, mac) is None
             if is_ours and mac not in taken and not gateways.intersection(_stateless(network, mac)):
                 macs[port.id] = mac
                 taken.add(mac)

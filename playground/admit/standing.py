@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from overlay.mac import slaac_address
 from overlay.pools import Span, address_hex, parse_address, subtract
 from playground import records
+from playground.admit.assign import allowed_among
 from playground.admit.gateways import router_of, routers_of
 from playground.admit.known import Known
 from playground.records import PortRecord, WorkspaceRecord
@@ -38,13 +39,15 @@ class Standing:
 @dataclass(frozen=True, slots=True)
 class _Rules:
     """What a network lets a port keep. spans: of its pools, without what is reserved: exclusions, gateways, and
-    addresses that the file fixes; None where it has no IPv4. macs: those that the file fixes."""
+    addresses that the file fixes; None where it has no IPv4. macs: those that the file fixes or a NIC allows.
+    withheld6: IPv6 addresses that a NIC allows."""
 
     id: str
     spans: tuple[Span, ...] | None
     prefixes: tuple[str, ...]
     gateways: frozenset[str]
     macs: frozenset[str]
+    withheld6: tuple[Span, ...]
 
     def gives(self, address: int) -> bool:
         """Whether a port to which the file fixes no address may keep this one."""
@@ -137,6 +140,8 @@ def _kept_ports(
             break
         if port.router != router_of(index, workspace.nics, routers, name) or port.aliases != nic.aliases:
             break
+        if port.allowed_addresses != nic.allowed_addresses or port.allowed_macs != nic.allowed_macs:
+            break
         id, rule, mac, texts = port.id, rules[network], port.mac, port.addresses
         if id != old.ports[index] or id != records.port_id(playground, name, network) or port.network_id != rule.id:
             break
@@ -148,6 +153,8 @@ def _kept_ports(
         if address is not None and (address != nic.address if nic.address is not None else not rule.gives(address)):
             break
         if (formed and not rule.gateways.isdisjoint(formed)) or formed != _formed(rule.prefixes, mac):
+            break
+        if rule.withheld6 and allowed_among(rule.withheld6, formed) is not None:
             break
         for key in keys:
             claim = claims.get(key)
@@ -173,7 +180,8 @@ def _rules(spec: PlaygroundSpec) -> dict[str, _Rules]:
             _spans(network, fixed[name]),
             tuple(subnet.text for subnet in network.subnets if subnet.version == 6),
             frozenset(subnet.gateway_text for subnet in network.subnets),
-            frozenset(macs[name]),
+            frozenset(macs[name]) | network.withheld_macs,
+            network.withheld6,
         )
         for name, network in spec.networks.items()
     }

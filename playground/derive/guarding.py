@@ -111,7 +111,13 @@ def _parts(bound: Bound, networks: Mapping[str, NetworkRecord]) -> Iterable[tupl
     the one host may still be on its way to the other.
     """
     port, entry = bound.port, bound.entry
-    station = Station(port.mac, port.addresses, owned=_owned(port, networks))
+    station = Station(
+        port.mac,
+        port.addresses,
+        allowed_addresses=port.allowed_addresses,
+        allowed_macs=port.allowed_macs,
+        owned=_owned(port, networks),
+    )
     if entry.port is not None:
         device = port_device(PortId(port.id))
         part = of_port(GuardedPort(device, station, networks[port.network_id].subnets))

@@ -29,7 +29,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one bound port says of its network, on one host. hosts: those that carry it, will, or have just done."""
+    """What one bound port says of its network, on one host. hosts: those that carry it, will, or have just done.
+    also: MACs that lead to it beside its own."""
 
     network: NetworkId
     mac: str
@@ -37,6 +38,12 @@ class Entry:
     port: LocalPort | None = None
     remote: RemotePort | None = None
     chase: str | None = None
+    also: tuple[str, ...] = ()
+
+    @property
+    def chased(self) -> dict[str, str]:
+        """MAC → VTEP."""
+        return dict.fromkeys((self.mac, *self.also), self.chase) if self.chase is not None else {}
 
 
 def entry_of(port: PortRecord, binding: BindingRecord, place: Place) -> Entry:
@@ -50,10 +57,12 @@ def entry_of(port: PortRecord, binding: BindingRecord, place: Place) -> Entry:
     local, remote = None, None
     if carries or prepares:
         gate = Gate.OPEN if carries else Gate.CLOSED
-        local = LocalPort(PortId(port.id), port.mac, port.addresses, gate, port.id in place.adopted, is_router)
+        is_adopted, also = port.id in place.adopted, port.allowed_macs
+        announces = bool(port.allowed_addresses or also)
+        local = LocalPort(PortId(port.id), port.mac, port.addresses, gate, is_adopted, is_router, also, announces)
     vtep = place.vteps.get(binding.active) if not carries else None
     if vtep is not None:
-        remote = RemotePort(port.mac, port.addresses, vtep, is_router)
+        remote = RemotePort(port.mac, port.addresses, vtep, is_router, port.allowed_macs)
     return Entry(
         network=NetworkId(port.network_id),
         mac=port.mac,
@@ -61,6 +70,7 @@ def entry_of(port: PortRecord, binding: BindingRecord, place: Place) -> Entry:
         port=local,
         remote=remote,
         chase=vtep if prepares else None,
+        also=port.allowed_macs,
     )
 
 
@@ -82,8 +92,8 @@ class Members:
                 del ports[entry.port.id]
             if entry.remote is not None:
                 del remotes[entry.mac]
-            if entry.chase is not None:
-                del chase[entry.mac]
+            for mac in entry.chased:
+                del chase[mac]
         for entry in come.values():
             if entry.mac in remotes and entry.remote is not None:
                 return None
@@ -132,8 +142,7 @@ def _say(
         ports[entry.port.id] = entry.port
     if entry.remote is not None:
         remotes[entry.mac] = entry.remote
-    if entry.chase is not None:
-        chase[entry.mac] = entry.chase
+    chase.update(entry.chased)
 
 
 def _vteps(hosts: Iterable[str], place: Place) -> frozenset[str]:

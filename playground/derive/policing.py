@@ -45,7 +45,8 @@ def zones_of(vnis: Iterable[int]) -> dict[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """Where the flows of a port are: the zone of its network here, and the addresses that are the port's."""
+    """Where the flows of a port are: the zone of its network here, and the addresses that are the port's, but for whole
+    prefixes that it is allowed."""
 
     zone: int
     addresses: tuple[str, ...]
@@ -143,7 +144,8 @@ class Police:
         for id in section.guards.needs:
             if (known := self._ports.get(id)) is not None:
                 network = section.networks[NetworkId(known.record.network_id)]
-                found[str(id)] = Tracked(zones[network.vni], known.here.addresses)
+                addresses = tuple(text for text in known.here.addresses if "/" not in text)
+                found[str(id)] = Tracked(zones[network.vni], addresses)
         return found
 
     def _read_ports(
@@ -169,7 +171,7 @@ def _known(record: PortRecord) -> _Known:
 
 
 def _addresses(record: PortRecord) -> tuple[str, ...]:
-    return (*record.addresses, link_local(record.mac))
+    return (*record.addresses, link_local(record.mac), *record.allowed_addresses)
 
 
 def _is_here(section: Section, id: str) -> bool:

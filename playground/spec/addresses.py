@@ -22,6 +22,9 @@ _UNUSABLE_6 = {
 }
 _UNUSABLE = [(netaddr.IPNetwork(text), why) for table in (_UNUSABLE_4, _UNUSABLE_6) for text, why in table.items()]
 
+WIDEST_BLOCK = {4: 16, 6: 48}
+"""Shortest prefix that a NIC may allow, by version."""
+
 SMALLEST_PREFIX_4 = 8
 LARGEST_PREFIX_4 = 30
 """Longer ones have no room for a gateway, a port, the network's own and the broadcast address."""
@@ -55,6 +58,28 @@ def parse_prefix(text: str) -> tuple[Version, Span, int]:
     if version == 4 and not SMALLEST_PREFIX_4 <= network.prefixlen <= LARGEST_PREFIX_4:
         raise ValueError(f"{text} has the wrong size; write a /{SMALLEST_PREFIX_4} to /{LARGEST_PREFIX_4}")
     return version, Span(int(network.first), int(network.last)), int(network.prefixlen)
+
+
+def parse_block(text: str) -> tuple[Version, Span, str]:
+    """An address, or a prefix of up to WIDEST_BLOCK, of addresses that a port may have: (version, span, canonical)."""
+    try:
+        network = (
+            netaddr.IPNetwork(text.strip())
+            if "/" in text
+            else netaddr.IPNetwork(str(netaddr.IPAddress(text.strip(), flags=netaddr.INET_PTON)))
+        )
+    except (netaddr.AddrFormatError, ValueError):
+        raise ValueError(f"{text!r} is no address or prefix; write it as 10.20.0.250 or 10.99.0.0/16") from None
+    if network.ip != network.network:
+        raise ValueError(f"{text} has host bits set; write {network.cidr}")
+    for unusable, why in _UNUSABLE:
+        if network.version == unusable.version and (network in unusable or unusable in network):
+            raise ValueError(f"{text} can't be used: {unusable} {why}; choose others")
+    version: Version = 4 if network.version == 4 else 6
+    if network.prefixlen < WIDEST_BLOCK[version]:
+        raise ValueError(f"{text} is too wide; write a /{WIDEST_BLOCK[version]} or longer")
+    written = str(network.ip) if network.size == 1 else str(network.cidr)
+    return version, Span(int(network.first), int(network.last)), written
 
 
 def parse_range(text: str) -> tuple[Version, Span]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from overlay.pools import address_text, parse_address
 from playground.spec import names
 from playground.spec.addresses import parse_ip
+from playground.spec.allowance import withheld
 from playground.spec.dns import with_names, with_records
 from playground.spec.models import HostShape, IncludedShape, PlaygroundShape, SiteShape
 from playground.spec.network import networks
@@ -45,6 +46,7 @@ def load_playground(text: str | bytes, file: str, included: Included | None = No
     sources = [Source(document, shape.groups, shape.policies, shape.tests)]
     sources += _included(shape.include, included, document, problems)
     rules = connectivity(shape.name, sources, shape.workspaces, found, shape.gateways, problems)
+    found = withheld(found, members.values())
     members = with_names(shape.name, members, shape.workspaces, rules.words.groups, document, problems)
     found = with_records(shape.name, found, shape.networks, members, document, problems)
     if problems:

@@ -32,6 +32,7 @@ from playground.spec.policy_models import (
 )
 
 __all__ = [
+    "AllowShape",
     "BootShape",
     "CapacityShape",
     "DhcpShape",
@@ -114,16 +115,26 @@ class NetworkShape(Shape):
     boot: BootShape = BootShape()
 
 
+class AllowShape(Shape):
+    """`allow` of a NIC: what it may use beside its own."""
+
+    addresses: Listed = Field(default=[], description="addresses and prefixes, as 10.20.0.250 or 10.99.0.0/16")
+    macs: Annotated[list[Mac], BeforeValidator(as_list, json_schema_input_type=str | list[str])] = Field(
+        default=[], description="MACs that no other NIC has or allows"
+    )
+
+
 class NicShape(Shape):
     """A workspace's place on one network."""
 
-    not_yet = frozenset({"bandwidth", "allow"})
+    not_yet = frozenset({"bandwidth"})
     network: str
     labels: Labels = Field(default={})
     addresses: Listed = Field(default=[], description="a fixed IPv4 address")
     address: str | None = Field(default=None, description="short for addresses: [A]")
     mac: Mac | None = Field(default=None, description="a fixed MAC; default: derived from names")
     aliases: Listed = Field(default=[], description="more names in this network")
+    allow: AllowShape = AllowShape()
     dhcp: DhcpShape = DhcpShape()
     default_route: bool | None = Field(
         default=None, description="whether the way to the world is by this network's gateway; default: by the first's"

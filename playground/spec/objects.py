@@ -79,7 +79,10 @@ class DnsSpec:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """One L2 overlay. subnets in the file's order. exclude: IPv4 addresses that no port gets unless fixed to it."""
+    """One L2 overlay. subnets in the file's order. exclude: IPv4 addresses that no port gets unless fixed to it.
+
+    withheld6, withheld_macs: IPv6 addresses and MACs that a NIC allows, so that no port has them for its own.
+    """
 
     name: str
     subnets: tuple[SubnetSpec, ...]
@@ -87,6 +90,18 @@ class NetworkSpec:
     place: Place
     dns: DnsSpec = DnsSpec()
     delivery: Delivery = NOTHING
+    withheld6: tuple[Span, ...] = ()
+    withheld_macs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedSpec:
+    """Addresses that a NIC may use beside its own. text: canonical, an address, or a prefix of more than one."""
+
+    version: Version
+    span: Span
+    text: str
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +110,8 @@ class NicSpec:
 
     default_route: whether the way to the world is to be by this one, or not; None where the file leaves that open.
     aliases: names beside the workspace's own, relative to the playground: those declared, and its groups'.
-    delivery: what the NIC and its workspace say; the rest is their network's.
+    delivery: what the NIC and its workspace say; the rest is their network's. allowed, allowed_macs: what it may use
+    beside its own.
     """
 
     network: str
@@ -106,6 +122,13 @@ class NicSpec:
     default_route: bool | None = None
     aliases: tuple[str, ...] = ()
     delivery: Delivery = NOTHING
+    allowed: tuple[AllowedSpec, ...] = ()
+    allowed_macs: tuple[str, ...] = ()
+
+    @property
+    def allowed_addresses(self) -> tuple[str, ...]:
+        """As records have them."""
+        return tuple(one.text for one in self.allowed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from overlay.mac import is_usable
 from overlay.pools import address_text
 from playground.spec import names
 from playground.spec.addresses import parse_ip
+from playground.spec.allowance import Allowances
 from playground.spec.delivery import Delivery, check_times, delivery
 from playground.spec.models import NicShape, WorkspaceShape
 from playground.spec.network import reserved
@@ -31,7 +32,7 @@ def workspaces(
     problems: list[Problem],
 ) -> dict[str, WorkspaceSpec]:
     """Every workspace by name, in the file's order, instances in theirs; what is wrong is added to `problems`."""
-    reader = _Reader(networks, document, problems)
+    reader = _Reader(networks, document, problems, Allowances(networks, document, problems))
     found: dict[str, WorkspaceSpec] = {}
     total = sum(1 if shape.scale is None else shape.scale for shape in shapes.values())
     if total > MAX_WORKSPACES:
@@ -45,6 +46,7 @@ def workspaces(
                 message = f"a workspace named {workspace.name} comes from {places[0].path} too; rename one"
                 problems.append(Problem.at(places[1], message))
             found[workspace.name] = workspace
+    reader.allowances.check(reader.addresses, reader.macs)
     return found
 
 
@@ -74,6 +76,7 @@ class _Reader:
     networks: Mapping[str, NetworkSpec]
     document: Document
     problems: list[Problem]
+    allowances: Allowances
     addresses: dict[tuple[str, int], Place] = field(default_factory=dict)
     macs: dict[tuple[str, str], Place] = field(default_factory=dict)
 
@@ -145,25 +148,36 @@ class _Reader:
             seen[nic.network] = at_name
             network = self.networks.get(nic.network)
             if network is not None:
-                yield self._nic(nic, network, whole, path, place, is_scaled=shape.scale is not None)
+                yield self._nic(nic, network, shape, whole, path, place)
 
     def _nic(
         self,
         nic: NicShape,
         network: NetworkSpec,
+        shape: WorkspaceShape,
         whole: Delivery,
         path: tuple[str | int, ...],
         place: Place,
-        *,
-        is_scaled: bool,
     ) -> NicSpec:
-        """One NIC. whole: what its workspace says of delivery."""
+        """One NIC. shape: its workspace; whole: what that says of delivery."""
+        is_scaled = shape.scale is not None
+        labels, allowing = shape.labels | nic.labels, (*path, "allow")
         address = self._address(nic, network, path, is_scaled)
         mac = self._mac(nic, network, self.document.place((*path, "mac")), is_scaled)
         own = delivery(nic.dhcp, None, self.document, path, self.problems).within(whole)
         check_times(own.within(network.delivery), self.document, path[:2], self.problems)
         check_times(own.within(network.delivery), self.document, path, self.problems)
-        return NicSpec(network.name, nic.labels, address, mac, place, nic.default_route, delivery=own)
+        return NicSpec(
+            network.name,
+            nic.labels,
+            address,
+            mac,
+            place,
+            nic.default_route,
+            delivery=own,
+            allowed=self.allowances.addresses(nic.allow, network, labels, allowing),
+            allowed_macs=self.allowances.macs(nic.allow, network, allowing, is_scaled=is_scaled),
+        )
 
     def _address(self, nic: NicShape, network: NetworkSpec, path: tuple[str | int, ...], is_scaled: bool) -> int | None:
         if nic.address is not None and nic.addresses:

@@ -10,10 +10,10 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from policies.compile.judges import ACCEPTED, Judges, compile_judges, forwards_name, has_nothing_to_say, span_text
-from policies.compile.numbers import SERVICES_NUMBER, EndNumbers, number_ends
+from policies.compile.numbers import NO_END, SERVICES_NUMBER, EndNumbers, number_ends
 from policies.compile.tables import Chain as KernelChain
 from policies.compile.tables import Part, SetShape, fingerprint
 from policies.ir import IR, SERVICES, Chain
@@ -331,7 +331,7 @@ class PlaygroundCompiler:
             if one.network in bridges:
                 number = str(numbers.numbers[numbers.members[one.workspace, one.network]])
                 for address in one.addresses:
-                    _put(found, "ends", bridges[one.network], address, number)
+                    _put(found, "ends", bridges[one.network], address, number, shared=str(NO_END))
         return found
 
     def _jumps(
@@ -352,9 +352,10 @@ class PlaygroundCompiler:
                 if judges is None or not judges.entry:
                     continue
                 for address in one.addresses:
-                    _put(elements, side, bridges[one.network], address, f"jump {judges.entry}")
+                    _put(elements, side, bridges[one.network], address, f"jump {judges.entry}", shared="drop")
                     if judges.backwards:
-                        _put(elements, f"back_{side}", bridges[one.network], address, f"jump {judges.backwards}")
+                        verdict = f"jump {judges.backwards}"
+                        _put(elements, f"back_{side}", bridges[one.network], address, verdict, shared="drop")
                     if direction is Direction.EGRESS and judges.is_closed:
                         _put(elements, "silent", bridges[one.network], address, "")
         return elements
@@ -380,11 +381,15 @@ class PlaygroundCompiler:
         return int.from_bytes(digest.digest(), "big") & ~REVERSED | ACCEPTED
 
 
-def _put(elements: dict[str, dict[str, str]], name: str, network: PolicedNetwork, address: str, value: str) -> None:
-    """Blocks are left out; see _Blocks."""
+def _put(
+    elements: dict[str, dict[str, str]], name: str, network: PolicedNetwork, address: str, value: str, shared: str = ""
+) -> None:
+    """Blocks are left out; see _Blocks. shared: the value of an address that several ends have, where theirs differ."""
     family, one = _canonical(address)
     if one:
-        elements.setdefault(f"{name}_{family}", {})[f'"{network.bridge}" . {one}'] = value
+        found = elements.setdefault(f"{name}_{family}", {})
+        key = f'"{network.bridge}" . {one}'
+        found[key] = value if found.get(key, value) == value else shared
 
 
 @lru_cache(1 << 16)
@@ -395,7 +400,8 @@ def _canonical(address: str) -> tuple[str, str]:
 
 
 class _Blocks:
-    """Ends that have whole blocks of addresses, without those in them that an end has alone: a rule each.
+    """Ends that have whole blocks of addresses, without those in them that an end has alone: a rule each. A block that
+    different ends share is judged by what judges each of them, and its addresses are nobody's.
 
     marks: to "saddr" or "daddr" the rules that say who is there; jumps: to a direction the rules that have it judged.
     """
@@ -409,24 +415,43 @@ class _Blocks:
     ) -> None:
         self.marks: dict[str, list[str]] = {"saddr": [], "daddr": []}
         self.jumps: dict[str, list[str]] = {"egress": [], "ingress": []}
-        wide = [(one, ip_network(address)) for one in ends for address in one.addresses if "/" in address]
-        for one, block in wide:
-            if block.num_addresses == 1 or one.network not in bridges:
+        wide: dict[tuple[str, IPv4Network | IPv6Network], list[PolicedEnd]] = {}
+        for one in ends:
+            for address in one.addresses:
+                if "/" in address and (block := ip_network(address)).num_addresses > 1 and one.network in bridges:
+                    wide.setdefault((one.network, block), []).append(one)
+        networks = {network for network, _ in wide}
+        alone: dict[str, set[IPv4Network | IPv6Network]] = {network: set() for network in networks}
+        for one in ends:
+            if one.network in networks:
+                alone[one.network].update(map(ip_network, one.addresses))
+        for (network, block), sharers in wide.items():
+            inside = [one for one in alone[network] if one != block and _is_within(one, block)]
+            left = spans_of(BlockPeer(block, tuple(sorted(inside, key=_first))))
+            if not left:
                 continue
-            alone = {ip_network(text) for other in ends if other.network == one.network for text in other.addresses}
-            holes = tuple(sorted(hole for hole in alone if hole != block and hole.version == block.version))
-            spans = ", ".join(map(span_text, spans_of(BlockPeer(block, holes))))
-            end = numbers.members[one.workspace, one.network]
-            family, bridge = _FAMILIES[block.version], bridges[one.network].bridge
+            spans = ", ".join(map(span_text, left))
+            family, bridge = _FAMILIES[block.version], bridges[network].bridge
+            members = {numbers.members[one.workspace, one.network]: None for one in sharers}
             for side, rules in self.marks.items():
-                match = f'meta mark 0 iifname "{bridge}" ct original {family} {side} {{ {spans} }}'
-                rules.append(f"{match} meta mark set {numbers.numbers[end]}")
+                if len(members) == 1:
+                    match = f'meta mark 0 iifname "{bridge}" ct original {family} {side} {{ {spans} }}'
+                    rules.append(f"{match} meta mark set {numbers.numbers[next(iter(members))]}")
+            here = {numbers.members[one.workspace, one.network]: None for one in sharers if one.is_local}
             for direction, (_, name) in _DIRECTIONS.items():
-                judges = entries.get((direction, end)) if one.is_local else None
                 side = "saddr" if direction is Direction.EGRESS else "daddr"
-                if judges is not None and judges.entry:
-                    match = f'iifname "{bridge}" ct original {family} {side} {{ {spans} }}'
-                    self.jumps[name].append(f"{match} jump {judges.entry}")
+                judges = [found.entry for end in here if (found := entries.get((direction, end))) and found.entry]
+                match = f'iifname "{bridge}" ct original {family} {side} {{ {spans} }}'
+                self.jumps[name] += [f"{match} jump {entry}" for entry in dict.fromkeys(judges)]
+
+
+def _is_within(one: IPv4Network | IPv6Network, block: IPv4Network | IPv6Network) -> bool:
+    """Whether all of `one` is in `block`."""
+    return one.version == block.version and block.prefixlen <= one.prefixlen and one.network_address in block
+
+
+def _first(block: IPv4Network | IPv6Network) -> int:
+    return int(block.network_address)
 
 
 def _rules(generation: int, blocks: _Blocks) -> tuple[str, ...]:

@@ -1,0 +1,180 @@
+"""Pure. What a NIC may use beside its own: addresses and MACs (`allow`), that no other port has. Knows no guard.
+
+Addresses lie in a subnet of the NIC's network, or outside of all subnets of the playground: machines nested in the
+workspace. NICs of one network may share an address that one of them has at a time (VRRP, RFC 9568).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from overlay.mac import is_usable
+from overlay.pools import address_text
+from playground.spec.addresses import parse_block
+from playground.spec.models import AllowShape
+from playground.spec.network import reserved
+from playground.spec.objects import AllowedSpec, NetworkSpec, SubnetSpec, WorkspaceSpec
+from playground.spec.problem import Place, Problem
+from playground.spec.source import Document, Path
+
+At = tuple[str, int]
+"""(network, IPv4 address)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """A block that a NIC allows, with the NIC's labels, its workspace's among them."""
+
+    network: str
+    block: AllowedSpec
+    labels: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Allowances:
+    """What the NICs of a file allow, read one by one. Problems are added to `problems`."""
+
+    networks: Mapping[str, NetworkSpec]
+    document: Document
+    problems: list[Problem]
+    _declared: list[_Declared] = field(default_factory=list)
+    _macs: dict[tuple[str, str], Place] = field(default_factory=dict)
+
+    def addresses(
+        self, shape: AllowShape, network: NetworkSpec, labels: Mapping[str, str], path: Path
+    ) -> tuple[AllowedSpec, ...]:
+        """The blocks of one NIC. path: of its `allow`. labels: the NIC's, and its workspace's."""
+        found: list[AllowedSpec] = []
+        for index, text in enumerate(shape.addresses):
+            place = self.document.place((*path, "addresses", index))
+            try:
+                version, span, written = parse_block(text)
+            except ValueError as error:
+                self.problems.append(Problem.at(place, str(error)))
+                continue
+            block = AllowedSpec(version, span, written, place)
+            if misfit := self._misfit(block, network):
+                self.problems.append(Problem.at(place, misfit))
+                continue
+            twin = next((one for one in found if one.version == version and one.span.overlaps(span)), None)
+            if twin is not None:
+                self.problems.append(Problem.at(place, f"{text} overlaps {twin.text} of the same NIC; keep one"))
+                continue
+            found.append(block)
+        self._declared += [_Declared(network.name, block, labels) for block in found]
+        return tuple(found)
+
+    def macs(self, shape: AllowShape, network: NetworkSpec, path: Path, *, is_scaled: bool) -> tuple[str, ...]:
+        """The MACs of one NIC."""
+        found: list[str] = []
+        for index, mac in enumerate(shape.macs):
+            place = self.document.place((*path, "macs", index))
+            if not is_usable(mac):
+                message = f"{mac} can't be allowed: it is multicast, zero or the gateways' own; leave it out"
+            elif is_scaled:
+                message = f"{mac} would be allowed at each instance; a MAC that moves from NIC to NIC is not built yet"
+            elif (twin := self._macs.setdefault((network.name, mac), place)) is not place:
+                message = (
+                    f"{mac} is allowed in line {twin.line} too; a MAC that moves from NIC to NIC is not built yet: "
+                    "let VRRP use each NIC's own (keepalived without use_vmac)"
+                )
+            else:
+                found.append(mac)
+                continue
+            self.problems.append(Problem.at(place, message))
+        return tuple(found)
+
+    def check(self, fixed: Mapping[At, Place], macs: Mapping[tuple[str, str], Place]) -> None:
+        """That nobody allows what is another's. fixed: addresses that the file gives to NICs; macs: the same."""
+        self.problems.extend(self._clashes(fixed))
+        for key in self._macs.keys() & macs.keys():
+            place, other = self._macs[key], macs[key]
+            message = f"{key[1]} is a NIC's own on {key[0]} in line {other.line}; leave it out, or choose another"
+            self.problems.append(Problem.at(place, message))
+
+    def _misfit(self, block: AllowedSpec, network: NetworkSpec) -> str | None:
+        for other in self.networks.values():
+            for subnet in other.subnets:
+                if subnet.version != block.version or not subnet.span.overlaps(block.span):
+                    continue
+                inside = subnet.span.first <= block.span.first and block.span.last <= subnet.span.last
+                if other.name != network.name:
+                    return (
+                        f"{block.text} reaches into {subnet.text} of {other.name}; allow addresses of {network.name}, "
+                        "or some outside of all subnets"
+                    )
+                if not inside:
+                    return f"{block.text} contains all of {subnet.text}; allow a part of it"
+                if (clash := _reserved(subnet, block)) is not None:
+                    address, what = clash
+                    return f"{block.text} contains {address}, {what} of {subnet.text}; leave it out"
+        return None
+
+    def _clashes(self, fixed: Mapping[At, Place]) -> Iterator[Problem]:
+        ordered = sorted(self._declared, key=_order)
+        for one, two in _overlapping(ordered):
+            first, second = sorted((one, two), key=lambda each: (each.block.place.line, each.block.place.column))
+            where = f"{first.block.place.path} in line {first.block.place.line}"
+            if one.block.span != two.block.span:
+                message = f"{second.block.text} overlaps {first.block.text}, {where}; write the same at both"
+            elif one.labels != two.labels:
+                message = (
+                    f"{second.block.text} is allowed at {where} too, under other labels; "
+                    "give workspaces that share an address the same ones: it has one identity"
+                )
+            else:
+                continue
+            yield Problem.at(second.block.place, message)
+        for (network, address), place in fixed.items():
+            for one in self._declared:
+                if one.network == network and one.block.version == 4 and address in one.block.span:
+                    text = address_text(4, address)
+                    what = f"{one.block.text} contains {text}, " if text != one.block.text else f"{text} is "
+                    message = f"{what}a NIC's own address in line {place.line}; leave it out, or choose another"
+                    yield Problem.at(one.block.place, message)
+
+
+def withheld(networks: Mapping[str, NetworkSpec], workspaces: Iterable[WorkspaceSpec]) -> dict[str, NetworkSpec]:
+    """The networks, knowing what their ports don't get since a NIC allows it."""
+    blocks: dict[str, dict[AllowedSpec, None]] = {}
+    macs: dict[str, set[str]] = {}
+    for workspace in workspaces:
+        for nic in workspace.nics:
+            if nic.allowed:
+                blocks.setdefault(nic.network, {}).update(dict.fromkeys(nic.allowed))
+            if nic.allowed_macs:
+                macs.setdefault(nic.network, set()).update(nic.allowed_macs)
+    return {
+        name: replace(
+            network,
+            exclude=(*network.exclude, *dict.fromkeys(one.span for one in blocks.get(name, ()) if one.version == 4)),
+            withheld6=tuple(dict.fromkeys(one.span for one in blocks.get(name, ()) if one.version == 6)),
+            withheld_macs=frozenset(macs.get(name, ())),
+        )
+        if name in blocks or name in macs
+        else network
+        for name, network in networks.items()
+    }
+
+
+def _order(one: _Declared) -> tuple[str, int, int, int]:
+    return one.network, one.block.version, one.block.span.first, one.block.span.last
+
+
+def _overlapping(ordered: Iterable[_Declared]) -> Iterator[tuple[_Declared, _Declared]]:
+    """Each that overlaps one before it, with the widest such."""
+    widest: _Declared | None = None
+    for one in ordered:
+        if widest is not None and _order(widest)[:2] == _order(one)[:2] and widest.block.span.overlaps(one.block.span):
+            yield widest, one
+            if one.block.span.last <= widest.block.span.last:
+                continue
+        widest = one
+
+
+def _reserved(subnet: SubnetSpec, block: AllowedSpec) -> tuple[str, str] | None:
+    for address in (subnet.gateway, subnet.span.first, subnet.span.last):
+        if address in block.span and (what := reserved(subnet, address)) is not None:
+            return address_text(subnet.version, address), what
+    return None
