@@ -83,8 +83,10 @@ def close(network: Network, part: Part) -> Part:
     """
     ports = {id: network.ports[id] for id in part.ports if id in network.ports}
     macs = part.macs | {port.mac for port in ports.values()}
-    ports.update((id, port) for id, port in network.ports.items() if port.mac in macs)
+    ports.update((id, port) for id, port in network.ports.items() if not macs.isdisjoint(port.macs))
     remotes = [network.remotes[mac] for mac in macs if mac in network.remotes]
+    if strange := macs - network.remotes.keys() - {port.mac for port in ports.values()}:
+        remotes += [one for one in network.remotes.values() if not strange.isdisjoint(one.also)]
     return part | part_of(*ports.values(), *remotes)
 
 

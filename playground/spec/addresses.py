@@ -61,25 +61,27 @@ def parse_prefix(text: str) -> tuple[Version, Span, int]:
 
 
 def parse_block(text: str) -> tuple[Version, Span, str]:
-    """An address, or a prefix of up to WIDEST_BLOCK, of addresses that a port may have: (version, span, canonical)."""
+    """An address that a port may have, or a prefix of such: (version, span, canonical text)."""
+    address, slash, length = text.strip().partition("/")
     try:
         network = (
             netaddr.IPNetwork(text.strip())
-            if "/" in text
-            else netaddr.IPNetwork(str(netaddr.IPAddress(text.strip(), flags=netaddr.INET_PTON)))
+            if slash
+            else netaddr.IPNetwork(netaddr.IPAddress(address, flags=netaddr.INET_PTON))
         )
+        if slash and not length.isdecimal():
+            raise ValueError
     except (netaddr.AddrFormatError, ValueError):
         raise ValueError(f"{text!r} is no address or prefix; write it as 10.20.0.250 or 10.99.0.0/16") from None
+    version: Version = 4 if network.version == 4 else 6
     if network.ip != network.network:
         raise ValueError(f"{text} has host bits set; write {network.cidr}")
-    for unusable, why in _UNUSABLE:
-        if network.version == unusable.version and (network in unusable or unusable in network):
-            raise ValueError(f"{text} can't be used: {unusable} {why}; choose others")
-    version: Version = 4 if network.version == 4 else 6
     if network.prefixlen < WIDEST_BLOCK[version]:
         raise ValueError(f"{text} is too wide; write a /{WIDEST_BLOCK[version]} or longer")
-    written = str(network.ip) if network.size == 1 else str(network.cidr)
-    return version, Span(int(network.first), int(network.last)), written
+    for unusable, why in _UNUSABLE:
+        if network.version == unusable.version and network in unusable:
+            raise ValueError(f"{text} can't be used: {unusable} {why}; choose another")
+    return version, Span(int(network.first), int(network.last)), str(network.ip if network.size == 1 else network)
 
 
 def parse_range(text: str) -> tuple[Version, Span]:

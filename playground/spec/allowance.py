@@ -108,7 +108,9 @@ class Allowances:
                     return f"{block.text} contains all of {subnet.text}; allow a part of it"
                 if (clash := _reserved(subnet, block)) is not None:
                     address, what = clash
-                    return f"{block.text} contains {address}, {what} of {subnet.text}; leave it out"
+                    if address == block.text:
+                        return f"{address} is {what} of {subnet.text}; choose another"
+                    return f"{block.text} contains {address}, {what} of {subnet.text}; leave that out"
         return None
 
     def _clashes(self, fixed: Mapping[At, Place]) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from playground.spec.models import PlaygroundShape, SiteShape
 _TITLES = {
     "PlaygroundShape": "playground",
     "NetworkShape": "network",
+    "AllowShape": "allow",
     "DhcpShape": "dhcp",
     "DnsShape": "dns",
     "RecordShape": "names of a network",

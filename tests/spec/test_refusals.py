@@ -251,9 +251,53 @@ WORKSPACES = {
     "{networks: {network: grid, mac: §'xy'}}": [
         "workspaces.head.networks.mac: 'xy' is no MAC; write six hex bytes, as 52:54:00:12:34:56"
     ],
+    "{networks: {network: grid, address: 10.0.0.5, allow: {addresses: §10.0.0.5}}}": [
+        "workspaces.head.networks.allow.addresses: 10.0.0.5 is a NIC's own address in line 5; "
+        "leave it out, or choose another"
+    ],
+    "{networks: {network: grid, address: 10.0.0.5, allow: {addresses: §10.0.0.4/30}}}": [
+        "workspaces.head.networks.allow.addresses: 10.0.0.4/30 contains 10.0.0.5, a NIC's own address in line 5; "
+        "leave it out, or choose another"
+    ],
+    "{networks: {network: grid, allow: {addresses: [§10.0.0.1, §10.0.0.128/25, §10.0.0.0/20, §10.0.0.9/24]}}}": [
+        "workspaces.head.networks.allow.addresses[0]: 10.0.0.1 is the gateway of 10.0.0.0/24; choose another",
+        "workspaces.head.networks.allow.addresses[1]: 10.0.0.128/25 contains 10.0.0.255, "
+        "the broadcast address of 10.0.0.0/24; leave that out",
+        "workspaces.head.networks.allow.addresses[2]: 10.0.0.0/20 contains all of 10.0.0.0/24; allow a part of it",
+        "workspaces.head.networks.allow.addresses[3]: 10.0.0.9/24 has host bits set; write 10.0.0.0/24",
+    ],
+    "{networks: {network: grid, allow: {addresses: [§224.0.0.5, §'fe80::7', §0.0.0.0/0, §20.0.0.0/8, §x]}}}": [
+        "workspaces.head.networks.allow.addresses[0]: 224.0.0.5 can't be used: 224.0.0.0/4 is multicast; "
+        "choose another",
+        "workspaces.head.networks.allow.addresses[1]: fe80::7 can't be used: fe80::/10 is link-local; choose another",
+        "workspaces.head.networks.allow.addresses[2]: 0.0.0.0/0 is too wide; write a /16 or longer",
+        "workspaces.head.networks.allow.addresses[3]: 20.0.0.0/8 is too wide; write a /16 or longer",
+        "workspaces.head.networks.allow.addresses[4]: 'x' is no address or prefix; "
+        "write it as 10.20.0.250 or 10.99.0.0/16",
+    ],
+    "{networks: {network: grid, allow: {addresses: [10.9.0.0/24, §10.9.0.7]}}}": [
+        "workspaces.head.networks.allow.addresses[1]: 10.9.0.7 overlaps 10.9.0.0/24 of the same NIC; keep one"
+    ],
+    "{networks: {network: grid, mac: '52:54:00:00:00:01', allow: {macs: [§'52:54:00:00:00:01']}}}": [
+        "workspaces.head.networks.allow.macs[0]: 52:54:00:00:00:01 is a NIC's own on grid in line 5; "
+        "leave it out, or choose another"
+    ],
+    "{networks: {network: grid, allow: {macs: [§'02:70:67:00:00:01', §'01:00:5e:00:00:01']}}}": [
+        "workspaces.head.networks.allow.macs[0]: 02:70:67:00:00:01 can't be allowed: "
+        "it is multicast, zero or the gateways' own; leave it out",
+        "workspaces.head.networks.allow.macs[1]: 01:00:5e:00:00:01 can't be allowed: "
+        "it is multicast, zero or the gateways' own; leave it out",
+    ],
+    "{scale: 2, networks: {network: grid, allow: {macs: §'00:00:5e:00:01:07'}}}": [
+        "workspaces.head.networks.allow.macs: 00:00:5e:00:01:07 would be allowed at each instance; "
+        "a MAC that moves from NIC to NIC is not built yet"
+    ],
+    "{networks: {network: grid, allow: {§address: 10.0.0.9}}}": [
+        "workspaces.head.networks.allow.address: unknown key 'address'; did you mean addresses?"
+    ],
     "{networks: {network: grid, §bandwidth: {min: 1}}}": [
         "workspaces.head.networks.bandwidth: bandwidth is not built yet; "
-        "leave it out (built: network, labels, addresses, address, mac, aliases, dhcp, default_route)"
+        "leave it out (built: network, labels, addresses, address, mac, aliases, allow, dhcp, default_route)"
     ],
     "{networks: grid, §image: debian}": [
         "workspaces.head.image: image is not built yet; "
@@ -296,6 +340,60 @@ WORKSPACES = {
 def test_a_workspace_is_refused(body: str) -> None:
     text, places = marked(with_workspace(body))
     assert refusals(text) == [f"{place}: {line}" for place, line in zip(places, WORKSPACES[body], strict=True)]
+
+
+PAIRS = {
+    "[10.0.0.9], role: one": "[§10.0.0.9], role: two",
+    "[10.0.0.8/30], role: one": "[§10.0.0.8/31], role: one",
+    "[10.9.0.0/24], role: one": "[§10.1.0.9], role: one",
+}
+SAID = {
+    "[§10.0.0.9], role: two": (
+        "10.0.0.9 is allowed at workspaces.a.networks[0].allow.addresses[0] in line 6 too, under other labels; "
+        "give workspaces that share an address the same ones: it has one identity"
+    ),
+    "[§10.0.0.8/31], role: one": (
+        "10.0.0.8/31 overlaps 10.0.0.8/30, workspaces.a.networks[0].allow.addresses[0] in line 6; "
+        "write the same at both"
+    ),
+    "[§10.1.0.9], role: one": (
+        "10.1.0.9 reaches into 10.1.0.0/24 of blue; allow addresses of grid, or some outside of all subnets"
+    ),
+}
+
+
+def two(one: str, other: str) -> str:
+    """A file with two NICs that allow something: `[ADDRESSES], role: LABEL`."""
+    networks = "  grid: {subnets: [10.0.0.0/24, 'fd00::/64']}\n  blue: {subnets: [10.1.0.0/24]}\n"
+    lines = []
+    for name, said in (("a", one), ("b", other)):
+        blocks, _, role = said.partition(", role: ")
+        lines.append(
+            f"  {name}: {{labels: {{r: {role}}}, networks: [{{network: grid, allow: {{addresses: {blocks}}}}}]}}\n"
+        )
+    return f"name: lab\nnetworks:\n{networks}workspaces:\n{''.join(lines)}"
+
+
+@pytest.mark.parametrize("one", PAIRS)
+def test_addresses_are_shared_by_equals_only(one: str) -> None:
+    text, [place] = marked(two(one, PAIRS[one]))
+    assert refusals(text) == [f"{place}: workspaces.b.networks[0].allow.addresses[0]: {SAID[PAIRS[one]]}"]
+
+
+def test_a_pair_may_share_addresses() -> None:
+    assert refusals(two("[10.0.0.9, 'fd00::9'], role: one", "[10.0.0.9, 'fd00::9'], role: one")) == []
+
+
+def test_a_mac_at_two_nics_is_not_built_yet() -> None:
+    text, [place] = marked(
+        two("[], role: one", "[], role: one")
+        .replace("addresses: []", "macs: ['00:00:5e:00:01:07']", 1)
+        .replace("addresses: []", "macs: [§'00:00:5e:00:01:07']", 1)
+    )
+    assert refusals(text) == [
+        f"{place}: workspaces.b.networks[0].allow.macs[0]: 00:00:5e:00:01:07 is allowed in line 6 too; a MAC that "
+        "moves from NIC to NIC is not built yet: let VRRP use each NIC's own (keepalived without use_vmac)"
+    ]
 
 
 def test_names_are_dns_labels_with_their_scale() -> None:
