@@ -58,16 +58,7 @@ def prove(entries: Iterable[Mapping[str, Any]], claim: Claim) -> list[str]:
 
 def _of_network(table: Table, ir: IR, playground: str, network: ProvedNetwork) -> Iterator[str]:
     blocks = [ip_network(text) for _, texts, _ in network.ends.values() for text in texts if "/" in text]
-    places = _told_apart(
-        table,
-        network.bridge,
-        (
-            (name, end, str(ip_network(address).network_address), is_here)
-            for name, (end, addresses, is_here) in network.ends.items()
-            for address in addresses
-            if ip_network(address).num_addresses == 1
-        ),
-    )
+    places = _told_apart(table, network.bridge, _places(network))
     world = _told_apart(
         table,
         network.bridge,
@@ -99,6 +90,24 @@ def _of_network(table: Table, ir: IR, playground: str, network: ProvedNetwork) -
 
 _Place = tuple[str, int, str, bool]
 """(name, end, address, whether it is judged here)."""
+
+
+def _places(network: ProvedNetwork) -> Iterator[_Place]:
+    """Every address once: one that names of one end share is judged where any of them is; that of different ends is
+    nobody's, and left out."""
+    found: dict[str, _Place | None] = {}
+    for name, (end, addresses, is_here) in network.ends.items():
+        for text in addresses:
+            block = ip_network(text)
+            if block.num_addresses > 1:
+                continue
+            address = str(block.network_address)
+            place = found.setdefault(address, (name, end, address, is_here))
+            if place is not None and place[1] != end:
+                found[address] = None
+            elif place is not None and is_here and not place[3]:
+                found[address] = (name, end, address, is_here)
+    return (place for place in found.values() if place is not None)
 
 
 def _told_apart(table: Table, bridge: str, places: Iterable[_Place]) -> list[_Place]:

@@ -53,6 +53,8 @@ def a_port(index: int, network: NetworkRecord) -> PortRecord:
         id=port_id(network.playground, workspace, network.name),
         mac=f"02:00:00:00:00:{index:02x}",
         addresses=(f"10.0.0.{index + 10}", f"fd00::{index + 10:x}"),
+        allowed_addresses=("10.0.0.200", "10.9.0.0/24") if index == 2 else (),
+        allowed_macs=("52:54:00:00:00:09",) if index == 2 else (),
     )
 
 

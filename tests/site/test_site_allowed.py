@@ -116,6 +116,11 @@ def test_an_address_that_moves_is_found_where_it_was_announced(held: Site, addre
     assert is_closed(held, "stranger", address)
 
 
+def test_the_kernels_hold_what_is_meant_of_shared_addresses(held: Site) -> None:
+    ran = held.cli("policy", "verify")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def test_an_address_that_nobody_allows_is_dropped(held: Site) -> None:
     for address in ("10.30.0.251/32", "fd00:30::251/128"):
         held.within("lab", "friend-2", "ip", "address", "add", address, "dev", "eth0", *("nodad",) * (":" in address))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -70,6 +71,45 @@ def test_only_local_ends_are_judged() -> None:
     assert '"br1" . 10.0.0.2 : jump i_' in text(compiled(scene, "w2"))
     assert '"br1" . 10.0.0.3 : jump' not in text(compiled(scene, "w2"))
     assert '"br1" . 10.0.0.3 : ' in text(compiled(scene, "w2"))  # as the other end it has a number
+
+
+def shared(address: str, *local: str) -> str:
+    """The table where w1 and w2, which policies tell apart, and w3 and w4, which none does, are allowed an address."""
+    scene = a_scene(a_policy("one", "workspace=w1", "workspace=w5"), a_policy("two", "workspace=w2"), size=5)
+    pair = ("w1", "w2") if address.startswith("10.0.0.1") else ("w3", "w4")
+    ends = tuple(
+        replace(end, addresses=(*end.addresses, address)) if end.workspace in pair else end
+        for end in ends_of(scene, *local)
+    )
+    return text(compile_playground(resolve(scene), "p", ID, (NETWORK,), ends))
+
+
+def test_an_address_that_different_ends_share_is_closed_where_both_are_and_the_worlds_elsewhere() -> None:
+    assert shared("10.0.0.100").count('"br1" . 10.0.0.100 : drop') == 1
+    assert '"br1" . 10.0.0.100 : 0' in shared("10.0.0.100")
+    assert '"br1" . 10.0.0.100 : jump i_' in shared("10.0.0.100", "w1")
+    assert '"br1" . 10.0.0.100 : drop' not in shared("10.0.0.100", "w1")
+
+
+def test_an_address_that_ends_of_one_identity_share_is_theirs() -> None:
+    table = shared("10.0.0.200")
+    own = next(line.split(" : ")[1] for line in re.split("[,\n]", table) if '"br1" . 10.0.0.3 : ' in line)
+    assert f'"br1" . 10.0.0.200 : {own.split()[0]}' in table
+    assert '"br1" . 10.0.0.200 : 0' not in table
+
+
+def test_a_block_that_different_ends_share_is_judged_by_each_and_nobodys() -> None:
+    table = shared("10.0.0.128/26")
+    assert len(set(re.findall(r"10\.0\.0\.128/26 } jump (i_\w+)", table))) == 2
+    assert "10.0.0.128/26 } meta mark set" not in table
+
+
+def test_a_block_within_another_is_left_out_of_that_one_only() -> None:
+    scene = a_scene(a_policy("ssh", "*", "workspace=w1"))
+    wide, narrow = ("10.9.0.0/16",), ("10.9.8.0/24",)
+    ends = tuple(replace(end, addresses=wide if end.workspace == "w1" else narrow) for end in ends_of(scene)[:2])
+    table = text(compile_playground(resolve(scene), "p", ID, (NETWORK,), ends))
+    assert "{ 10.9.0.0/21, 10.9.9.0-10.9.255.255 }" in table and "{ 10.9.8.0/24 }" in table
 
 
 def test_a_policed_playground_has_its_network_policed_where_nobody_of_it_is_judged() -> None:
