@@ -1,11 +1,11 @@
 """What policies cost: packets through two policed ports beside the same bridge unfiltered, and the rules themselves.
 
-`python benchmarks/bench_policed.py [--policies 10,10000] [--rounds 5] [--seconds 2]`. Two guests, each with a port in a
-bare bridge and one in a policed bridge of the same namespace; flows are taken by turns, and each round has its own
+`python benchmarks/bench_policed.py [--policies 10,10000] [--rounds 5] [--seconds 2]`. Two guests, each with a port in
+a bare bridge and one in a policed bridge of the same namespace; flows are taken by turns, and each round has its own
 ratio. Every policy is one of 1000 workspaces' (10 000 policies: ten each), all of them here; the two guests are among
 them. Small packets: UDP of 64 bytes as fast as one sender can, packets a second that arrive; TCP: one stream, Mb/s.
-`loaded_s`: all rules put in force from nothing, beside `nft -f` of the same text. `changed_ms`: one policy changed, from
-the policy to the kernel's answer, of which `compiled_ms` is without the kernel.
+`loaded_s`: all rules put in force from nothing, beside `nft -f` of the same text. `changed_ms`: one policy changed,
+from the policy to the kernel's answer, of which `compiled_ms` is without the kernel.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Rules:
         )
         self._resolver, self._compiler = Resolver(), PlaygroundCompiler(PLAYGROUND, ID)
         ports = [GuardedPort(device(number), Station(mac(number), (address(number),))) for number in (0, 1)]
-        self._guard = guard.parts(ports, [])
+        self._guard = {key: guard.judged(part) for key, part in guard.parts(ports, []).items()}
 
     def compiled(self) -> Ruleset:
         """All tables; what has not changed is the same object."""

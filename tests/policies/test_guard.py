@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from policies.compile.tables import difference, joined, whole
 from policies.guard import rules
-from policies.guard.parts import TABLE, of_port, of_station, parts
+from policies.guard.parts import TABLE, judged, of_port, of_station, parts
 from policies.guard.reason import Reason
 from policies.guard.station import GuardedPort, GuardedTunnel, Station, broadcasts, link_local, outside
 
@@ -117,7 +117,7 @@ def test_only_subnets_that_have_a_broadcast_address_name_one() -> None:
 
 
 def test_each_reason_has_its_counter_and_each_counter_a_rule() -> None:
-    text = whole({TABLE: parts(PORTS, [TUNNEL])})
+    text = whole({TABLE: {key: judged(part) for key, part in parts(PORTS, [TUNNEL]).items()}})
     assert rules.SHARED.counters == {reason.counter for reason in Reason}
     for reason in Reason:
         assert f'counter name "{reason.counter}" drop' in text

@@ -198,6 +198,17 @@ def test_a_command_on_a_tty_has_it_as_its_controlling_terminal_and_knows_its_nam
     os.close(master)
 
 
+def test_a_command_ignores_no_signal_that_the_agent_ignores(driver: NetnsDriver) -> None:
+    ignored = {signo: signal.signal(signo, signal.SIG_IGN) for signo in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)}
+    try:
+        _, text = capture(driver, GUEST.id, ["grep", "SigIgn", "/proc/self/status"])
+    finally:
+        for signo, handler in ignored.items():
+            signal.signal(signo, handler)
+    standard = (1 << 31) - 1  # those above 31 are the C library's own
+    assert int(text.split()[1], 16) & standard == 0
+
+
 @pytest.mark.parametrize(
     ("argv", "code"), [(["no-such-command"], 127), (["/"], 126), (["sh", "-c", "kill -9 $$"], 137)]
 )

@@ -33,6 +33,9 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = (
 )
 PR_SET_PDEATHSIG = 1
 PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH)
+OWN = (*PASSED[:-1], signal.SIGPIPE, signal.SIGXFSZ)
+"""Signals that a command begins with as any does, though an agent that nohup(1) started ignores SIGHUP, and Python
+SIGPIPE and SIGXFSZ."""
 GONE, NOT_RUNNABLE, NOT_FOUND = 125, 126, 127
 PATIENCE_MS = 1000
 
@@ -67,6 +70,8 @@ def become(init: int, argv: list[str], tty: bool) -> None:
         os.setsid()
         if tty:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        for signo in OWN:
+            signal.signal(signo, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         code = NOT_RUNNABLE
         os.execvp(argv[0], argv)
