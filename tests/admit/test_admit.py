@@ -316,3 +316,41 @@ def test_a_claim_that_nothing_needs_is_released() -> None:
     stray = address_claim(network_id("lab", "grid"), "0a0000c8")
     site.claims[stray] = ClaimRecord(owner="gone", playground="lab", change="c0")
     assert site.up(a_file(1)) == Admission(deletes=(stray,))
+
+
+ALLOWED = "{{network: grid, allow: {{addresses: [{}], macs: [{}]}}}}"
+
+
+def allowing(addresses: str, macs: str = "") -> str:
+    return a_file(2, more=f"  pair: {{networks: [{ALLOWED.format(addresses, macs)}]}}\n")
+
+
+def test_what_a_nic_allows_is_no_ports_own() -> None:
+    site = Site()
+    site.up(a_file(2))
+    workers = [port for port in site.records.values() if isinstance(port, PortRecord)]
+    taken = [workers[0].addresses[0], workers[1].addresses[1], workers[0].mac]
+    admission = site.up(allowing(f"{taken[0]}, '{taken[1]}'", f"'{taken[2]}'"))
+    ports = {port.workspace: port for port in admission.puts if isinstance(port, PortRecord)}
+    assert ports.keys() == {"worker-0", "worker-1", "pair"}
+    assert (ports["pair"].allowed_addresses, ports["pair"].allowed_macs) == (tuple(taken[:2]), (taken[2],))
+    assert not {text for port in ports.values() for text in (*port.addresses, port.mac)} & set(taken)
+    assert site.up(allowing(f"{taken[0]}, '{taken[1]}'", f"'{taken[2]}'")) == Admission()
+
+
+def test_an_edit_of_what_is_allowed_changes_that_port_alone_and_says_so() -> None:
+    site = Site()
+    site.up(allowing("10.0.0.200"))
+    admission = site.up(allowing("10.0.0.201, 10.9.0.0/24"))
+    assert [port.workspace for port in admission.puts if isinstance(port, PortRecord)] == ["pair"]
+    [step] = admission.steps
+    assert step == Step("change", "workspace pair", "grid allows 10.0.0.200 → 10.0.0.201 10.9.0.0/24")
+
+
+def test_a_fixed_mac_whose_address_is_allowed_elsewhere_is_refused() -> None:
+    address = slaac_address("fd00::/64", "52:54:00:00:00:01")
+    text = allowing(f"'{address}'") + "  own: {networks: [{network: grid, mac: '52:54:00:00:00:01'}]}\n"
+    assert refused(text) == [
+        f"7:20: workspaces.own.networks[0]: 52:54:00:00:00:01 makes the address {address}, which a NIC of grid allows; "
+        "choose another"
+    ]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from overlay.state import Gate, PortId
+from overlay.state import Gate, NetworkId, PortId, port_device, vxlan_device
+from overlay.topology import ANNOUNCING, OPEN, lay_out
 from playground import view as view_module
 from playground.derive import Derivation, Role, Setting, derive_whole
 from playground.derive.guests import role_of
@@ -209,6 +210,26 @@ def test_never_do_both_ends_of_a_move_chase_without_one_being_open() -> None:
 )
 def test_role_in_a_move(state: str, host: str, role: Role | None) -> None:
     assert role_of(a_workspace(P0, "n1"), a_move(P0, "n1", "n2", state), host) is role
+
+
+def test_what_a_port_is_allowed_leads_to_it_from_here_and_there_and_nobody_answers_for_it() -> None:
+    port = a_port(2, GRID)
+    for host in ("n1", "n2"):
+        view = a_view(host, [GRID, P0, a_binding(P0, "n2"), port, a_binding(port, "n1")], [])
+        network = derive_whole(view, a_setting(host)).state.networks[NetworkId(GRID.id)]
+        tables = lay_out(network, UNDERLAY[host], {port_device(PortId(port.id))}).tables
+        way = port_device(PortId(port.id)) if host == "n1" else vxlan_device(NetworkId(GRID.id))
+        assert {tables.forwarding[mac] for mac in (port.mac, *port.allowed_macs)} == {way}
+        assert set(port.addresses) < tables.neighbours.keys()
+        assert tables.neighbours.keys().isdisjoint(port.allowed_addresses)
+
+
+def test_only_a_port_that_is_allowed_more_announces_it_to_all_hosts() -> None:
+    one, other = a_port(2, GRID), a_port(3, GRID)
+    view = a_view("n1", [GRID, one, a_binding(one, "n1"), other, a_binding(other, "n1")], [])
+    network = derive_whole(view, a_setting("n1")).state.networks[NetworkId(GRID.id)]
+    links = lay_out(network, UNDERLAY["n1"], {port_device(PortId(port.id)) for port in (one, other)}).ports
+    assert [links[port_device(PortId(port.id))].flags for port in (one, other)] == [ANNOUNCING, OPEN]
 
 
 def test_a_stopped_workspace_keeps_its_port_and_has_the_role_stop() -> None:

@@ -16,7 +16,21 @@ ADOPTED = 3
 
 
 def local_port(number: int, gate: Gate, addresses: tuple[str, ...]) -> LocalPort:
-    return LocalPort(port_id(number), mac(number), addresses, gate, adopt=number == ADOPTED)
+    return LocalPort(
+        port_id(number),
+        mac(number),
+        addresses,
+        gate,
+        adopt=number == ADOPTED,
+        also=also(number),
+        announces=bool(also(number)),
+    )
+
+
+def also(number: int) -> tuple[str, ...]:
+    """MACs that lead to a port beside its own: one of the two that are here or there has some, and one of those that
+    never are here."""
+    return (mac(60 + number), mac(80 + number)) if number in (2, 20) else ()
 
 
 def addresses_of(number: int) -> st.SearchStrategy[tuple[str, ...]]:
@@ -26,7 +40,7 @@ def addresses_of(number: int) -> st.SearchStrategy[tuple[str, ...]]:
 def remotes() -> st.SearchStrategy[dict[str, RemotePort]]:
     """Some of the MACs are those of local ports: guests move."""
     entry = st.sampled_from([1, 2, 4, 20, 21]).flatmap(
-        lambda n: st.builds(RemotePort, st.just(mac(n)), addresses_of(n), st.sampled_from(VTEPS))
+        lambda n: st.builds(RemotePort, st.just(mac(n)), addresses_of(n), st.sampled_from(VTEPS), also=st.just(also(n)))
     )
     return st.lists(entry, max_size=4).map(lambda found: {remote.mac: remote for remote in found})
 
