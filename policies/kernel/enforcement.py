@@ -261,14 +261,19 @@ class _Door:
         raise NftError("somebody keeps changing the tables while they are read")
 
     def _mended(self, found: Ruleset, wanted: Ruleset, refused: dict[tuple[Table, Hashable], str]) -> Ruleset:
-        """From what was found: by the difference, else by the whole, else part by part, from nothing. What is then in
-        force."""
+        """From what was found: by the difference, if nothing is wrong then (a dormant table stays so), else by the
+        whole, else part by part, from nothing. What is then in force."""
+        try:
+            self._load(difference(found, wanted))
+        except NftError:
+            pass
+        else:
+            found = self._read_back(wanted)
+            if not wrong_objects(found, wanted):
+                return wanted
         nothing = "".join(f"delete table {family} {name}\n" for family, name in found)
-        for text in (difference(found, wanted), nothing + whole(wanted)):
-            try:
-                self._load(text)
-            except NftError:
-                continue
+        with suppress(NftError):
+            self._load(nothing + whole(wanted))
             return wanted
         self._load(nothing)
         return self._changed({}, wanted, refused)

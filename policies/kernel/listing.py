@@ -20,13 +20,14 @@ _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _INET_HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
 _HOOKS = {"netdev": ("ingress", "egress"), "arp": ("input", "output", "forward")}
 _COUNTER = 1
+_DORMANT = 1
 _RULE_COMMENT, _SET_COMMENT = 0, 7
 
 
 @dataclass(slots=True)
 class TableFound:
     """A table as it stands. chains: to each its hook, as tables.Chain has it, and its rules' comments; sets: to each
-    its comment. A missing comment is ""."""
+    its comment. A missing comment is ""; so is a hook in a dormant table, whose chains meet no packet."""
 
     chains: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
     sets: dict[str, str] = field(default_factory=dict)
@@ -52,10 +53,12 @@ class Listing:
 
     def tables(self, prefix: str) -> dict[tuple[str, str], TableFound]:
         """What stands in tables whose names begin like this: all but sets' elements."""
-        found = {place: TableFound() for place, _ in self._named(_GETTABLE) if place[1].startswith(prefix)}
+        flags = {place: number(parts[2]) for place, parts in self._named(_GETTABLE) if place[1].startswith(prefix)}
+        found = {place: TableFound() for place in flags}
         for place, parts in self._named(_GETCHAIN):
             if place in found:
-                found[place].chains[text_of(parts[3])] = _hook_text(place[0], parts), []
+                hook = "" if flags[place] & _DORMANT else _hook_text(place[0], parts)
+                found[place].chains[text_of(parts[3])] = hook, []
         for place, parts in self._named(_GETRULE):
             if place in found:
                 found[place].chains[text_of(parts[2])][1].append(_comment(parts.get(7, b""), _RULE_COMMENT))

@@ -167,6 +167,7 @@ EDITS = {
     "a set that comes": ("add set inet playground_policy theirs { type mark; }", {"set": 1}),
     "a counter that comes": ("add counter inet playground_policy theirs", {"counter": 1}),
     "a table of ours": ("add table ip playground_policy", {"table": 1}),
+    "a table put to sleep": ("table inet playground_policy { flags dormant; }", {"hook": 1}),
     "everything": ("flush ruleset", {"table": 1}),
 }
 

@@ -23,6 +23,7 @@ TOLD = {
     "a set that comes": "set theirs should not be there",
     "a counter that comes": "counter theirs should not be there",
     "a table of ours": "table ip playground_policy should not be there",
+    "a table put to sleep": "it is hooked as 'nothing'",
     "everything": "table inet playground_policy is missing",
 }
 
