@@ -1,9 +1,10 @@
 """Pure. Questions to a port's client for the addresses that it should have; knows no socket and no clock.
 
 A client says what it takes once: to whoever was not there then, it has taken nothing until half its lease is over, or
-for ever. So it is asked: by ARP (RFC 826) for the address that DHCP gives it, by a neighbour solicitation (RFC 4861
-§4.3) for those that it forms. The questions come from the gateway and go to the client's own MAC: they are no business
-of anybody else's, and no probe that a client could take for a duplicate (RFC 5227 §2.1.1).
+for ever. So it is asked: by ARP (RFC 826) for the address that DHCPv4 gives it, by a neighbour solicitation (RFC 4861
+§4.3) for those that DHCPv6 gives it and those that it forms. The questions come from the gateway and go to the client's
+own MAC: they are no business of anybody else's, and no probe that a client could take for a duplicate (RFC 5227
+§2.1.1).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ waited for."""
 
 
 def questions(scope: PortScope) -> dict[str, bytes]:
-    """Frames by the address that each asks for: the one given, and in each autonomous prefix of 64 bits the one made of
+    """Frames by the address that each asks for: those given, and in each autonomous prefix of 64 bits the one made of
     the MAC (RFC 4291 appendix A)."""
     found: dict[str, bytes] = {}
     mac, server_mac = frame.mac(scope.mac), frame.mac(scope.server_mac)
@@ -34,12 +35,14 @@ def questions(scope: PortScope) -> dict[str, bytes]:
     source = ipaddress.IPv6Address(scope.ra.source).packed
     source_mac = frame.mac(scope.ra.source_mac or scope.server_mac)
     identifier = bytes((mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]))
+    targets = [] if scope.v6 is None else [ipaddress.IPv6Address(text).packed for text in scope.v6.addresses]
     for prefix, is_autonomous in scope.ra.prefixes:
         network = ipaddress.IPv6Network(prefix)
         if is_autonomous and network.prefixlen == 64:
-            target = network.network_address.packed[:8] + identifier
-            body = bytes((ra.NEIGHBOUR_SOLICITATION, *bytes(7))) + target + b"\x01\x01" + source_mac
-            found[str(ipaddress.IPv6Address(target))] = frame.icmp6(mac, source_mac, source, target, body)
+            targets.append(network.network_address.packed[:8] + identifier)
+    for target in targets:
+        body = bytes((ra.NEIGHBOUR_SOLICITATION, *bytes(7))) + target + b"\x01\x01" + source_mac
+        found[str(ipaddress.IPv6Address(target))] = frame.icmp6(mac, source_mac, source, target, body)
     return found
 
 

@@ -20,7 +20,7 @@ _UDP_HEAD = struct.Struct("!HHHH")
 
 
 class Datagram(NamedTuple):
-    """A UDP datagram over IPv4 as received. Addresses: 4 bytes, MACs: 6."""
+    """A UDP datagram as received. Addresses: 4 bytes of IPv4 or 16 of IPv6, MACs: 6."""
 
     source_mac: bytes
     source: bytes
@@ -98,9 +98,9 @@ def parse_arp_reply(frame: bytes) -> tuple[bytes, bytes] | None:
     return (frame[22:28], frame[28:32]) if frame[22:28] == frame[6:12] else None
 
 
-def _checksum6(source: bytes, destination: bytes, body: bytes) -> int:
-    """ICMPv6 checksum with the pseudo header of RFC 8200 §8.1; 0 when `body` already carries the right one."""
-    return checksum(source + destination + struct.pack("!IHBB", len(body), 0, 0, _ICMPV6) + body)
+def _checksum6(source: bytes, destination: bytes, body: bytes, protocol: int = _ICMPV6) -> int:
+    """Checksum with the pseudo header of RFC 8200 §8.1; 0 when `body` already carries the right one."""
+    return checksum(source + destination + struct.pack("!IHBB", len(body), 0, 0, protocol) + body)
 
 
 def icmp6(to_mac: bytes, from_mac: bytes, source: bytes, destination: bytes, body: bytes) -> bytes:
@@ -118,6 +118,28 @@ def parse_icmp6(frame: bytes) -> Icmp6 | None:
     if end < 58 or end > len(frame):
         return None
     return Icmp6(frame[6:12], frame[22:38], frame[38:54], frame[21], frame[54:end])
+
+
+def udp6(
+    to_mac: bytes, from_mac: bytes, source: bytes, destination: bytes, ports: tuple[int, int], payload: bytes
+) -> bytes:
+    """A whole Ethernet frame. Addresses: 16 bytes; ports: source and destination."""
+    length = 8 + len(payload)
+    summed = _checksum6(source, destination, _UDP_HEAD.pack(*ports, length, 0) + payload, _UDP) or 0xFFFF
+    head = struct.pack("!IHBB", 0x60000000, length, _UDP, 64)
+    return to_mac + from_mac + _IPV6 + head + source + destination + _UDP_HEAD.pack(*ports, length, summed) + payload
+
+
+def parse_udp6(frame: bytes) -> Datagram | None:
+    """The datagram that follows directly on an IPv6 header; None for anything else, and for lengths that don't fit."""
+    if len(frame) < 62 or frame[12:14] != _IPV6 or frame[14] >> 4 != 6 or frame[20] != _UDP:
+        return None
+    end = 54 + int.from_bytes(frame[18:20], "big")
+    source_port, destination_port, length, _ = _UDP_HEAD.unpack_from(frame, 54)
+    if length < 8 or 54 + length > end or end > len(frame):
+        return None
+    payload = frame[62 : 54 + length]
+    return Datagram(frame[6:12], frame[22:38], frame[38:54], source_port, destination_port, payload)
 
 
 def has_right_checksum(message: Icmp6) -> bool:

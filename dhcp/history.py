@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Final, NamedTuple
 
+from dhcp import decide6, v6
 from dhcp.decide import Act
 from dhcp.message import ZERO, Message
 from dhcp.options import Code
@@ -20,6 +21,7 @@ _KINDS: Final = {
     b"\x07": "RELEASE",
     b"\x08": "INFORM",
 }
+_KINDS6: Final = {int(kind): kind.name.replace("_", "-") for kind in v6.Kind}
 _TEXT: Final = 64
 """Bytes of what a client says of itself that are kept."""
 
@@ -32,11 +34,11 @@ class Exchange(NamedTuple):
     what: str
     mac: bytes
     address: bytes
-    outcome: Act | Reason
+    outcome: Act | decide6.Act | Reason
 
 
 class Client(NamedTuple):
-    """What a client says of itself (options 61, 60, 12), and when it was heard last."""
+    """What a client says of itself (options 61, 60, 12; its DUID), and when it was heard last."""
 
     seen_utc_s: float
     client_id: bytes = b""
@@ -51,9 +53,9 @@ class History:
 
     def __init__(self, begun_utc_s: float) -> None:
         self.begun_utc_s: Final = begun_utc_s
-        self.counts: Final[Counter[Act | Reason]] = Counter()
+        self.counts: Final[Counter[Act | decide6.Act | Reason]] = Counter()
         self.exchanges: Final[deque[Exchange]] = deque(maxlen=EXCHANGES)
-        self.last: tuple[float, Message] | None = None
+        self.last: tuple[float, Message | v6.Message] | None = None
         """The last message that was a client's own, and when."""
 
     def note(
@@ -72,14 +74,31 @@ class History:
         if outcome is not Reason.FOREIGN_MAC:
             self.last = (now_utc_s, request)
 
+    def note6(
+        self,
+        now_utc_s: float,
+        outcome: decide6.Act | Reason,
+        mac: bytes,
+        request: v6.Message | None,
+        address: bytes = b"",
+    ) -> None:
+        """The same of a DHCPv6 message."""
+        self.counts[outcome] += 1
+        what = "" if request is None else _KINDS6.get(request.kind, "")
+        self.exchanges.append(Exchange(now_utc_s, what, mac, address, outcome))
+        if request is not None and outcome is not Reason.FOREIGN_MAC:
+            self.last = (now_utc_s, request)
+
     @property
     def client(self) -> Client | None:
         """The one that was heard last."""
         return None if self.last is None else described(*self.last)
 
 
-def described(seen_utc_s: float, request: Message) -> Client:
+def described(seen_utc_s: float, request: Message | v6.Message) -> Client:
     """What a client said of itself in one message, cut to what a person reads."""
+    if isinstance(request, v6.Message):
+        return Client(seen_utc_s, (request.first(v6.Code.CLIENT_ID) or b"")[:_TEXT])
 
     def text(code: int) -> str:
         return request.options.get(code, b"")[:_TEXT].decode("utf-8", "replace")

@@ -64,8 +64,10 @@ def advertisement(scope: PortScope) -> bytes:
     if not 0 <= ra.router_lifetime_s <= 9000:
         raise ValueError(f"a router lifetime is 0 to 9000 s (RFC 4861 §6.2.1), not {ra.router_lifetime_s}")
     source_mac = frame.mac(ra.source_mac or scope.server_mac)
-    # Hop limit 64; M and O are 0: no DHCPv6 here; reachable and retransmission time unspecified.
-    parts = [struct.pack("!BBHBBHII", ADVERTISEMENT, 0, 0, 64, 0, ra.router_lifetime_s, 0, 0), b"\x01\x01" + source_mac]
+    flags = (0x80 if ra.managed else 0) | (0x40 if ra.other else 0)
+    # Hop limit 64; reachable and retransmission time unspecified.
+    head = struct.pack("!BBHBBHII", ADVERTISEMENT, 0, 0, 64, flags, ra.router_lifetime_s, 0, 0)
+    parts = [head, b"\x01\x01" + source_mac]
     if ra.mtu is not None:
         if ra.mtu < 1280:
             raise ValueError(f"IPv6 needs an MTU of 1280 or more (RFC 8200 §5), not {ra.mtu}")

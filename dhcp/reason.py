@@ -28,6 +28,8 @@ class Reason(Enum):
     UNKNOWN_CLIENT = "nothing is known of the client, and another may know it"
     RELAY_LOOP = "the message went through too many relays, or came back to us"
     NOT_KEPT = "the lease could not be written down, so it was not given"
+    NO_IDENTIFIER = "a DHCPv6 message without a valid identifier of its client, or of the server that it is for"
+    TO_ONE = "a DHCPv6 message that is for all servers, sent to one alone"
     BAD_CHECKSUM = "ICMPv6 checksum is wrong"
     BAD_SOLICITATION = "a router solicitation that RFC 4861 section 6.1.1 wants discarded"
     NOT_SENT = "the device is gone, down or full"

@@ -69,7 +69,8 @@ class ScopeRa:
     """Router advertisements for one port (RFC 4861 §4.2, RFC 8106).
 
     source: the link-local address that they come from. source_mac: who has it; empty for the port's server_mac.
-    prefixes: (prefix, autonomous); always on-link. router_lifetime_s is 0 where the source routes nothing.
+    prefixes: (prefix, autonomous); always on-link. router_lifetime_s is 0 where the source routes nothing. managed,
+    other: addresses, and what else there is to know, are to be had by DHCPv6.
     """
 
     source: str
@@ -81,6 +82,27 @@ class ScopeRa:
     dnssl: tuple[str, ...] = ()
     valid_s: int = 86400
     preferred_s: int = 14400
+    managed: bool = False
+    other: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scope6:
+    """DHCPv6 for one bound port (RFC 8415).
+
+    addresses: what the client gets. source: the link-local address that answers come from. boot: of it, what is a URL
+    is told (RFC 5970).
+    """
+
+    addresses: tuple[str, ...]
+    source: str
+    lease_s: int = 3600
+    dns: tuple[str, ...] = ()
+    hostname: str | None = None
+    domain: str | None = None
+    search: tuple[str, ...] = ()
+    ntp: tuple[str, ...] = ()
+    boot: Boot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +115,4 @@ class PortScope:
     v4: Scope4 | None = None
     ra: ScopeRa | None = None
     pool: Pool4 | None = None
+    v6: Scope6 | None = None

@@ -1,9 +1,9 @@
 """The one packet socket of a data plane namespace: client frames in, answers out by the same device. Decides nothing.
 
 All devices are heard through one socket (ETH_P_ALL: a bridge port's frames reach no other kind of listener), a classic
-BPF program passes only DHCP to a server, router solicitations and duplicate address detection, and frames that leave
-are not seen at all (PACKET_IGNORE_OUTGOING, which also spares the kernel a copy of each). The socket keeps its
-namespace alive: whoever opened it closes it when the namespace is to go.
+BPF program passes only DHCP of both kinds to a server, router solicitations and duplicate address detection, and frames
+that leave are not seen at all (PACKET_IGNORE_OUTGOING, which also spares the kernel a copy of each). The socket keeps
+its namespace alive: whoever opened it closes it when the namespace is to go.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from dhcp import ask, frame, message, ra
+from dhcp import ask, frame, message, ra, server6, v6
 from dhcp.decide import REPORTED, Act, LeaseKind
 from dhcp.history import History
 from dhcp.io.journal import Journal, of_pool
@@ -64,7 +64,10 @@ _FILTER: Final = (
     ("reply", _JUMP_EQUAL, frame.ARP_REPLY, "accept", "drop"),
     ("ipv6", _JUMP_EQUAL, 0x86DD, _NEXT, "drop"),
     ("next header", _LOAD_BYTE, 20, _NEXT, _NEXT),
-    ("icmpv6", _JUMP_EQUAL, 58, _NEXT, "drop"),
+    ("icmpv6", _JUMP_EQUAL, 58, "icmp type", _NEXT),
+    ("udp6", _JUMP_EQUAL, 17, _NEXT, "drop"),
+    ("port6", _LOAD_HALF, 56, _NEXT, _NEXT),
+    ("server6", _JUMP_EQUAL, v6.SERVER_PORT, "accept", "drop"),
     ("icmp type", _LOAD_BYTE, 54, _NEXT, _NEXT),
     ("solicitation", _JUMP_EQUAL, ra.SOLICITATION, "accept", _NEXT),
     ("neighbour", _JUMP_EQUAL, ra.NEIGHBOUR_SOLICITATION, _NEXT, "answer"),
@@ -130,6 +133,9 @@ class _Port:
     asking: asyncio.TimerHandle | None = None
     declined_s: float = float("-inf")
     """When the client declined the port's own address, monotonic."""
+    bound6: server6.Bound | None = None
+    declined6_s: dict[bytes, float] = field(default_factory=dict)
+    """The same of its IPv6 addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +203,7 @@ class PacketServer:
         """Answers at `device` by `scope` from now on, and advertises. Raises ValueError or OSError, leaving all as it
         was. What happened at the port before stays known."""
         bound = Bound(scope) if scope.v4 is not None else None
+        bound6 = server6.Bound(scope) if scope.v6 is not None else None
         advertisement = ra.advertisement(scope) if scope.ra is not None else None
         self._set_pool(scope)
         former = self._ports.get(device)
@@ -206,6 +213,7 @@ class PacketServer:
         loop = asyncio.get_running_loop()
         history = former.history if former is not None else History(self._now_utc_s())
         port = _Port(scope, bound, advertisement, ra.Schedule(loop.time()), ask.questions(scope), history)
+        port.bound6 = bound6
         self._ports[device] = port
         self._advertise(device, port)
         self._ask_later(device, port)
@@ -293,6 +301,9 @@ class PacketServer:
         datagram = frame.parse_udp4(data)
         if datagram is not None:
             return self._dhcp(device, port, datagram)
+        datagram = frame.parse_udp6(data)
+        if datagram is not None:
+            return self._dhcp6(device, port, datagram)
         solicitation = frame.parse_icmp6(data)
         if solicitation is not None:
             return self._solicitation(device, port, solicitation)
@@ -415,6 +426,45 @@ class PacketServer:
             address = socket.inet_ntoa(lease.address.to_bytes(4, "big"))
             self._on_heard(Heard(waiting.device, address, lease.mac.hex(":"), kind, lease.until_s))
 
+    def _dhcp6(self, device: str, port: _Port, datagram: frame.Datagram) -> Reason | None:
+        """The same by DHCPv6."""
+        if datagram.destination_port != v6.SERVER_PORT:
+            return Reason.NOT_FOR_US
+        request = v6.parse(datagram.payload)
+        outcome = self._answered6(device, port, datagram, request)
+        act, leases = (outcome.act, outcome.leases) if isinstance(outcome, server6.Reply) else (outcome, ())
+        known = None if isinstance(request, Reason) else request
+        port.history.note6(self._now_utc_s(), act, datagram.source_mac, known, leases[0][0] if leases else b"")
+        return outcome if isinstance(outcome, Reason) else None
+
+    def _answered6(
+        self, device: str, port: _Port, datagram: frame.Datagram, request: v6.Message | Reason
+    ) -> server6.Reply | Reason:
+        bound = port.bound6
+        if bound is None:
+            return Reason.NO_SCOPE
+        if datagram.source_mac != bound.mac:
+            return Reason.FOREIGN_MAC
+        if isinstance(request, Reason):
+            return request
+        now_mono_s = asyncio.get_running_loop().time()
+        quarantined = [one for one, at_s in port.declined6_s.items() if now_mono_s - at_s < QUARANTINE_S]
+        reply = bound.answer(request, is_unicast=datagram.destination != v6.SERVERS, quarantined=quarantined)
+        if isinstance(reply, Reason):
+            return reply
+        ports = (v6.SERVER_PORT, v6.CLIENT_PORT)
+        data = frame.udp6(bound.mac, bound.server_mac, bound.source, datagram.source, ports, reply.payload)
+        if not self._send(device, data):
+            return Reason.NOT_SENT
+        for packed, kind in reply.leases:
+            address = socket.inet_ntop(socket.AF_INET6, packed)
+            if kind is LeaseKind.BOUND:
+                port.questions.pop(address, None)
+            if kind is LeaseKind.DECLINED:
+                port.declined6_s[packed] = now_mono_s
+            self._on_heard(Heard(device, address, port.scope.mac, kind))
+        return reply
+
     def _solicitation(self, device: str, port: _Port, solicitation: frame.Icmp6) -> Reason | None:
         if port.advertisement is None or port.scope.ra is None:
             return Reason.NO_SCOPE
@@ -422,11 +472,13 @@ class PacketServer:
             return Reason.FOREIGN_MAC
         if solicitation.body[0] in (ra.NEIGHBOUR_SOLICITATION, ra.NEIGHBOUR_ADVERTISEMENT):
             prefixes = [prefix for prefix, autonomous in port.scope.ra.prefixes if autonomous]
-            formed = ra.formed_address(solicitation, prefixes)
+            formed, kind = ra.formed_address(solicitation, prefixes), LeaseKind.FORMED
+            if formed is None and port.scope.v6 is not None:
+                formed, kind = ra.formed_address(solicitation, port.scope.v6.addresses), LeaseKind.BOUND
             if formed is None:
                 return Reason.NOT_FOR_US
             port.questions.pop(formed, None)
-            self._on_heard(Heard(device, formed, port.scope.mac, LeaseKind.FORMED))
+            self._on_heard(Heard(device, formed, port.scope.mac, kind))
             return None
         reason = ra.check_solicitation(solicitation)
         if reason is None:

@@ -24,6 +24,8 @@ _UNREADABLE: Final = (
     Reason.UNEXPECTED_TYPE,
     Reason.NO_ADDRESS_NAMED,
     Reason.RELAY_LOOP,
+    Reason.NO_IDENTIFIER,
+    Reason.TO_ONE,
 )
 """Messages that are thrown away for what they are."""
 

@@ -49,7 +49,14 @@ _log = logging.getLogger(__name__)
 
 def lease_key(leased: Leased) -> str:
     """A port has one lease a family."""
-    return f"{leased.port}/{'v6' if leased.kind is LeaseKind.FORMED else 'v4'}"
+    return f"{leased.port}/{'v6' if ':' in leased.address else 'v4'}"
+
+
+def _text(address: bytes) -> str:
+    """An address of either family; empty for none, and for what is none."""
+    if len(address) not in (4, 16) or not any(address):
+        return ""
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
 
 
 def _exchange(found: history.Exchange) -> Exchange:
@@ -57,7 +64,7 @@ def _exchange(found: history.Exchange) -> Exchange:
         at_utc_s=round(found.at_utc_s, 3),
         what=found.what,
         mac=found.mac.hex(":"),
-        address=socket.inet_ntoa(found.address) if len(found.address) == 4 and any(found.address) else "",
+        address=_text(found.address),
         outcome=found.outcome.name,
     )
 

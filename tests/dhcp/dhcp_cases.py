@@ -7,7 +7,7 @@ from typing import Any
 
 from dhcp.message import BOOTREQUEST, Message
 from dhcp.options import Code, MessageType
-from dhcp.scope import Pool4, PortScope, Scope4, ScopeRa
+from dhcp.scope import Pool4, PortScope, Scope4, Scope6, ScopeRa
 
 MAC = "02:00:00:00:00:05"
 MAC_BYTES = bytes.fromhex("020000000005")
@@ -27,6 +27,19 @@ def a_scope4(**changes: Any) -> Scope4:
         search=("grid.atlas.internal", "atlas.internal"),
         ntp=("10.20.0.9",),
         routes=(("169.254.169.254/32", "10.20.0.1"),),
+    )
+    return replace(scope, **changes)
+
+
+def a_scope6(**changes: Any) -> Scope6:
+    scope = Scope6(
+        addresses=("fd00:20::5",),
+        source="fe80::1",
+        dns=("fd00:20::1",),
+        hostname="w0",
+        domain="grid.atlas.internal",
+        search=("grid.atlas.internal", "atlas.internal"),
+        ntp=("fd00:20::9",),
     )
     return replace(scope, **changes)
 

@@ -1,0 +1,182 @@
+"""Pure. The answer to a DHCPv6 client at a bound port (RFC 8415 §18.3): knows no socket, clock or lease file.
+
+The port's addresses are fixed before the client boots, so an answer is a function of the scope, the request and what
+the client has just declined; nothing is written. The first association that names one of the port's addresses, else the
+first of all, gets all of them: a port has one client.
+
+Choices beyond the RFC: an ADVERTISE has preference 255, since no other server is at the port and the client need not
+wait a second for one (§18.2.1).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection
+from typing import Final, NamedTuple
+
+from dhcp import frame, v6
+from dhcp.decide import LeaseKind
+from dhcp.decide6 import ACTS, FATES, REPORTED, Act, Fate, Situation, Standing, situation
+from dhcp.options import encode_name
+from dhcp.reason import Reason
+from dhcp.scope import Boot, PortScope
+from dhcp.v6 import Association, Code, Kind, Message, Option, Status
+
+_NO_ADDRESSES: Final = v6.status(Status.NO_ADDRESSES, "no address for this association")
+_NO_PREFIX: Final = v6.status(Status.NO_PREFIX, "no prefixes are delegated here")
+_NO_BINDING: Final = v6.status(Status.NO_BINDING, "nothing of this association is the client's")
+_SUCCESS: Final = v6.status(Status.SUCCESS, "")
+_NOT_ON_LINK: Final = v6.status(Status.NOT_ON_LINK, "not an address of this port")
+_USE_MULTICAST: Final = v6.status(Status.USE_MULTICAST, "ask ff02::1:2")
+_FIRST: Final = (Situation.SOLICITING, Situation.SOLICITING_RAPIDLY, Situation.REQUESTING)
+_ASKING: Final = (*_FIRST, Situation.RENEWING, Situation.REBINDING)
+
+
+class Reply(NamedTuple):
+    """One message for the client, to the address that it asked from. leases: what it means for the port's addresses, 16
+    bytes each."""
+
+    act: Act
+    payload: bytes
+    leases: tuple[tuple[bytes, LeaseKind], ...] = ()
+
+
+class Bound:
+    """One port's answers."""
+
+    __slots__ = ("_boot", "_fqdn", "_lease_s", "_values", "addresses", "mac", "server", "server_mac", "source")
+
+    def __init__(self, scope: PortScope) -> None:
+        """Raises ValueError for a scope without DHCPv6, or with a value that can't be told to a client."""
+        told = scope.v6
+        if told is None:
+            raise ValueError("the scope has no DHCPv6")
+        if not 0 < told.lease_s <= v6.FOREVER:
+            raise ValueError(f"a lifetime is 1 to {v6.FOREVER} s, not {told.lease_s}")
+        self.mac: Final = frame.mac(scope.mac)
+        self.server_mac: Final = frame.mac(scope.server_mac)
+        self.server: Final = v6.duid_ll(self.server_mac)
+        self.source: Final = ipaddress.IPv6Address(told.source).packed
+        self.addresses: Final = tuple(ipaddress.IPv6Address(text).packed for text in told.addresses)
+        self._lease_s: Final = told.lease_s
+        self._fqdn: Final = encode_name(f"{told.hostname}.{told.domain}") if told.hostname and told.domain else b""
+        self._boot: Final = told.boot
+        values = (
+            (Code.DNS, v6.addresses(told.dns)),
+            (Code.DOMAIN_SEARCH, v6.names(told.search)),
+            (Code.NTP, v6.ntp(told.ntp)),
+        )
+        self._values: Final[dict[int, bytes]] = {int(code): value for code, value in values if value}
+
+    def answer(
+        self, request: Message, *, is_unicast: bool = False, quarantined: Collection[bytes] = ()
+    ) -> Reply | Reason:
+        """The reply to one message, or why there is none. quarantined: of the port's addresses, those that the client
+        declined a short while ago."""
+        doing = situation(request, self.server, is_unicast)
+        if isinstance(doing, Reason):
+            return doing
+        if isinstance(doing, Act):
+            return self._reply(request, doing, [_USE_MULTICAST])
+        asked = v6.associations(request)
+        if isinstance(asked, Reason):
+            return asked
+        if doing is Situation.INFORMING:
+            # §16.12: a client that wants addresses is to ask for them in another way.
+            return Reason.MALFORMED_OPTIONS if asked else self._reply(request, ACTS[doing], self._parameters(request))
+        fates = self._fates(doing, asked, quarantined)
+        leases = tuple((one, REPORTED[doing, fate]) for one, fate in fates.items() if (doing, fate) in REPORTED)
+        if doing is Situation.CONFIRMING:
+            if not any(one.addresses for one in asked):
+                return Reason.NO_ADDRESS_NAMED
+            if Fate.NOT_ON_LINK in fates.values():
+                return self._reply(request, Act.REPLY_NOT_ON_LINK, [_NOT_ON_LINK])
+            return self._reply(request, ACTS[doing], [_SUCCESS, *self._parameters(request)], leases)
+        if doing not in _ASKING:
+            rest = [v6.association(one, 0, 0, [_NO_BINDING]) for one in asked if not self._has_own(one)]
+            return self._reply(request, ACTS[doing], [_SUCCESS, *rest], leases)
+        chosen = self._chosen(asked)
+        if chosen is None:
+            leases = ()
+        options = [self._associated(doing, one, one is chosen, fates) for one in asked]
+        return self._reply(request, ACTS[doing], [*options, *self._parameters(request)], leases)
+
+    def _has_own(self, asked: Association) -> bool:
+        return asked.code != Code.IA_PD and not set(self.addresses).isdisjoint(asked.addresses)
+
+    def _chosen(self, asked: tuple[Association, ...]) -> Association | None:
+        """The association that gets the port's addresses."""
+        lasting = [one for one in asked if one.code == Code.IA_NA]
+        return next((one for one in lasting if self._has_own(one)), lasting[0] if lasting else None)
+
+    def _fates(
+        self, doing: Situation, asked: tuple[Association, ...], quarantined: Collection[bytes]
+    ) -> dict[bytes, Fate]:
+        """By address: the port's that there is something to say of, and all others that the client names."""
+        named = [address for one in asked for address in one.addresses]
+        candidates = [*self.addresses, *named] if doing in _ASKING else named
+        found: dict[bytes, Fate] = {}
+        for address in candidates:
+            standing = Standing.FOREIGN
+            if address in self.addresses:
+                standing = Standing.QUARANTINED if address in quarantined else Standing.OWN
+            found[address] = FATES[doing, standing]
+        return found
+
+    def _associated(self, doing: Situation, asked: Association, is_chosen: bool, fates: dict[bytes, Fate]) -> Option:
+        given = [address for address in self.addresses if fates[address] is Fate.GIVEN] if is_chosen else []
+        parts = [v6.leased(address, self._lease_s, self._lease_s) for address in given]
+        parts += [v6.leased(address, 0, 0) for address in asked.addresses if fates[address] is Fate.ENDED]
+        if given:
+            return v6.association(asked, self._part(1, 2), self._part(4, 5), parts)
+        if doing not in _FIRST:
+            return v6.association(asked, 0, 0, [*parts, _NO_BINDING])
+        return v6.association(asked, 0, 0, [_NO_PREFIX if asked.code == Code.IA_PD else _NO_ADDRESSES])
+
+    def _part(self, times: int, of: int) -> int:
+        """Of the lifetime: when to renew and to rebind (§21.4); what is given for ever is never renewed."""
+        return self._lease_s if self._lease_s == v6.FOREVER else self._lease_s * times // of
+
+    def _parameters(self, request: Message) -> list[Option]:
+        """What the client asks for, in its order (§21.7), and its name if it said one."""
+        wishes = dict.fromkeys(v6.wished(request))
+        values = self._values
+        if Code.BOOT_URL in wishes and self._boot is not None and (url := _url(self._boot, request)):
+            values = values | {int(Code.BOOT_URL): url}
+        found = [(code, values[code]) for code in wishes if code in values]
+        said = request.first(Code.CLIENT_FQDN)
+        if said and self._fqdn:
+            # the name is the port's, and ours to put into the DNS (RFC 4704 §6)
+            found.append((int(Code.CLIENT_FQDN), bytes((1 if said[0] & 1 else 3,)) + self._fqdn))
+        return found
+
+    def _reply(
+        self, request: Message, act: Act, options: list[Option], leases: tuple[tuple[bytes, LeaseKind], ...] = ()
+    ) -> Reply:
+        client = request.first(Code.CLIENT_ID)
+        head: list[Option] = [] if client is None else [(int(Code.CLIENT_ID), client)]
+        head.append((int(Code.SERVER_ID), self.server))
+        if act is Act.ADVERTISE:
+            head.append((int(Code.PREFERENCE), b"\xff"))
+        if act is Act.REPLY_RAPID:
+            head.append((int(Code.RAPID_COMMIT), b""))
+        kind = Kind.ADVERTISE if act is Act.ADVERTISE else Kind.REPLY
+        return Reply(act, v6.encode(Message(kind, request.xid, (*head, *options))), leases)
+
+
+def _url(boot: Boot, request: Message) -> bytes:
+    """What this client boots: iPXE by its user class, others by their architecture (RFC 5970 §3.3). Only a URL can be
+    told: a name without a server is nothing to a client, and `server` is an IPv4 address."""
+    if boot.ipxe and b"iPXE" in (request.first(Code.USER_CLASS) or b""):
+        name = boot.ipxe
+    else:
+        said = request.first(Code.ARCHITECTURE) or b""
+        files = dict(boot.files)
+        kinds = [int.from_bytes(said[at : at + 2], "big") for at in range(0, len(said) - 1, 2)]
+        name = next((files[kind] for kind in (*kinds, -1) if kind in files), "")
+    return name.encode("ascii") if "://" in name else b""
+
+
+def answer(scope: PortScope, request: Message) -> Reply | Reason:
+    """What is sent to a client at a port, or why nothing is. Whoever answers often keeps a `Bound`."""
+    return Reason.NO_SCOPE if scope.v6 is None else Bound(scope).answer(request)
