@@ -49,14 +49,16 @@ class Client(NamedTuple):
 class History:
     """Of one port, since `begun_utc_s`. Cheap to add to: this is done for each message."""
 
-    __slots__ = ("begun_utc_s", "counts", "exchanges", "last")
+    __slots__ = ("begun_utc_s", "counts", "exchanges", "last", "last6")
 
     def __init__(self, begun_utc_s: float) -> None:
         self.begun_utc_s: Final = begun_utc_s
         self.counts: Final[Counter[Act | decide6.Act | Reason]] = Counter()
         self.exchanges: Final[deque[Exchange]] = deque(maxlen=EXCHANGES)
-        self.last: tuple[float, Message | v6.Message] | None = None
+        self.last: tuple[float, Message] | None = None
         """The last message that was a client's own, and when."""
+        self.last6: tuple[float, v6.Message] | None = None
+        """The same by DHCPv6."""
 
     def note(
         self, now_utc_s: float, outcome: Act | Reason, mac: bytes, request: Message | None, address: bytes = ZERO
@@ -87,18 +89,21 @@ class History:
         what = "" if request is None else _KINDS6.get(request.kind, "")
         self.exchanges.append(Exchange(now_utc_s, what, mac, address, outcome))
         if request is not None and outcome is not Reason.FOREIGN_MAC:
-            self.last = (now_utc_s, request)
+            self.last6 = (now_utc_s, request)
 
     @property
     def client(self) -> Client | None:
-        """The one that was heard last."""
-        return None if self.last is None else described(*self.last)
-
-
-def described(seen_utc_s: float, request: Message | v6.Message) -> Client:
-    """What a client said of itself in one message, cut to what a person reads."""
-    if isinstance(request, v6.Message):
+        """The one that was heard last. By DHCPv4 it says more of itself, so that counts where both are spoken."""
+        if self.last6 is None:
+            return None if self.last is None else described(*self.last)
+        seen_utc_s, request = self.last6
+        if self.last is not None:
+            return described(max(seen_utc_s, self.last[0]), self.last[1])
         return Client(seen_utc_s, (request.first(v6.Code.CLIENT_ID) or b"")[:_TEXT])
+
+
+def described(seen_utc_s: float, request: Message) -> Client:
+    """What a client said of itself in one message, cut to what a person reads."""
 
     def text(code: int) -> str:
         return request.options.get(code, b"")[:_TEXT].decode("utf-8", "replace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dhcp_cases import ADDRESS, MAC_BYTES, OTHER, a_request
 
+from dhcp import decide6, v6
 from dhcp.decide import Act
 from dhcp.history import EXCHANGES, History
 from dhcp.options import Code, MessageType
@@ -41,3 +42,15 @@ def test_a_client_is_described_by_what_it_said_last_and_never_by_more_than_fits(
     assert client is not None
     assert (client.seen_utc_s, client.client_id, client.vendor) == (1.0, b"\1" * 64, "udhcp 1.36")
     assert client.hostname == "\ufffdx"
+
+
+def test_a_client_of_both_protocols_is_described_by_what_it_says_in_the_older_one() -> None:
+    history = History(0.0)
+    solicit = v6.Message(v6.Kind.SOLICIT, b"\1\2\3", ((int(v6.Code.CLIENT_ID), b"\0\4" + bytes(16)),))
+    history.note6(1.0, decide6.Act.ADVERTISE, MAC_BYTES, solicit, bytes(15) + b"\1")
+    assert history.client is not None and history.client.client_id == b"\0\4" + bytes(16)
+    assert history.exchanges[-1][1:] == ("SOLICIT", MAC_BYTES, bytes(15) + b"\1", decide6.Act.ADVERTISE)
+    history.note(2.0, Act.OFFER, MAC_BYTES, a_request(MessageType.DISCOVER, {Code.CLIENT_ID: b"\1"}))
+    history.note6(3.0, decide6.Act.REPLY, MAC_BYTES, solicit)
+    assert history.client is not None
+    assert (history.client.client_id, history.client.seen_utc_s) == (b"\1", 3.0)
