@@ -53,6 +53,24 @@ def test_a_change_leaves_what_a_look_at_everything_leaves(earlier: HostState, de
     assert fast.converge_changes(desired, between(desired, desired)).applied == 0
 
 
+def test_a_mac_that_goes_to_another_port_stays_there_whichever_is_heard_of_first() -> None:
+    """The port that it comes to is known a pass before the one that it leaves."""
+    remotes = {number: a_remote(number, "192.0.2.2") for number in (1, 2)}
+    both = {number: replace(one, also=(mac(9),)) for number, one in remotes.items()}
+    kernel = MemoryDataPlane()
+    passes = [
+        {1: both[1], 2: remotes[2]},
+        {1: both[1], 2: both[2]},
+        {1: remotes[1], 2: both[2]},
+    ]
+    state = a_state()
+    kernel.converge(state)
+    for found in passes:
+        earlier, state = state, a_state(remotes={one.mac: one for one in found.values()})
+        kernel.converge_changes(state, between(earlier, state))
+    assert kernel.observe().tables[NET].tunnel.keys() == {mac(1), mac(2), mac(9)}
+
+
 @settings(max_examples=60, deadline=None)
 @given(host_states(), host_states())
 def test_what_did_not_change_is_not_touched(earlier: HostState, desired: HostState) -> None:

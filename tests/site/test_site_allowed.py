@@ -116,6 +116,17 @@ def test_an_address_that_moves_is_found_where_it_was_announced(held: Site, addre
     assert is_closed(held, "stranger", address)
 
 
+def test_an_allowed_address_goes_along_when_its_workspace_moves(held: Site) -> None:
+    try:
+        assert held.move("near", "n3")["state"] == "settled"
+        assert all(
+            pings(held, friend, address) for friend in ("friend-1", "friend-2") for address in (SHARED4, SHARED6)
+        )
+        assert is_closed(held, "stranger", SHARED4)
+    finally:
+        held.move("near", "n1")
+
+
 def test_the_kernels_hold_what_is_meant_of_shared_addresses(held: Site) -> None:
     ran = held.cli("policy", "verify")
     assert ran.returncode == 0, ran.stdout + ran.stderr
