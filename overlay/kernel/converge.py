@@ -42,9 +42,9 @@ ROUNDS = 4
 class Keeper(Protocol):
     """Keeps watch over ports: one that it holds joins no bridge, and leaves the one that it is in."""
 
-    def watch(self, devices: Mapping[str, int | None]) -> None:
-        """Hears, before anything is done about them, which devices of ports and tunnels a look has found: their
-        interface indexes by name; None for one that was looked for and is not there. Never raises."""
+    def watch(self, devices: Mapping[str, int | None], bridges: Mapping[str, int | None]) -> None:
+        """Hears, before anything is done about them, which devices of ports and tunnels a look has found, and which
+        bridges: their interface indexes by name; None for one that was looked for and is not there. Never raises."""
 
     def forget(self) -> None:
         """Hears that the namespace may be another: what was found there counts no more."""
@@ -221,7 +221,11 @@ class Convergence(ABC):
         chosen = _chosen(desired, focus)
         devices: dict[str, int | None] = dict.fromkeys(port_device(id) for network in chosen for id in network.ports)
         found = (name for name in observed.links if is_port_device(name) or is_tunnel_device(name))
-        self.keeper.watch(devices | {name: indexes[name] for name in found if name in indexes})
+        bridges = (bridge_device(network.id) for network in chosen)
+        self.keeper.watch(
+            devices | {name: indexes[name] for name in found if name in indexes},
+            {name: indexes.get(name) if name in observed.links else None for name in bridges},
+        )
         causes: dict[PortId, str] = {}
         networks = dict(desired.networks)
         for network in chosen:

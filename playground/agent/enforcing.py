@@ -59,6 +59,8 @@ class Enforcing:
         self._rules = NO_RULES
         self._devices: dict[str, int] = {}
         """Indexes by name, as they were found last."""
+        self._bridges: dict[str, int] = {}
+        """Those that send their packets through the rules, and the indexes that they had then."""
         self._is_blind = True
         """No device has been looked for yet in this namespace: what its ports have now must not be taken away."""
         self._guarded: dict[str, int] = {}
@@ -101,21 +103,26 @@ class Enforcing:
             self._closing = {}
             self._load()
 
-    def watch(self, devices: Mapping[str, int | None]) -> None:
-        """Hears which devices there are, before their ports are let in; None: it was looked for and is not there."""
+    def watch(self, devices: Mapping[str, int | None], bridges: Mapping[str, int | None]) -> None:
+        """Hears which devices and bridges there are, before ports are let in; None: it was looked for and is not
+        there. A bridge made anew sends no packet through the rules until it is told to."""
         news = {name: index for name, index in devices.items() if self._devices.get(name) != index}
+        policed = {name: index for name, index in bridges.items() if name in self.in_force.policed}
+        is_renewed = any(index is not None and self._bridges.get(name) != index for name, index in policed.items())
+        self._bridges.update((name, index) for name, index in policed.items() if index is not None)
         was_blind, self._is_blind = self._is_blind, False
         for name in news:
             self._devices.pop(name, None)  # with a device its chains may have gone: it begins from nothing
         if self._guarded.keys() & news.keys():
             self._load()
         self._devices.update((name, index) for name, index in news.items() if index is not None)
-        if was_blind or self._devices.keys() & news.keys():
+        if was_blind or is_renewed or self._devices.keys() & news.keys():
             self._load()
+        self._unpoliced |= {name for name, index in policed.items() if index is None}
 
     def forget(self) -> None:
         """What was found before counts no more; it is looked for, and put in force, again."""
-        self._guarded, self._policed, self._is_blind = {}, frozenset(), True
+        self._guarded, self._policed, self._bridges, self._is_blind = {}, frozenset(), {}, True
 
     def holds(self, port: PortId) -> str:
         """Why a port must not be in its bridge; empty when it may."""
@@ -151,6 +158,7 @@ class Enforcing:
         outcome = self._door.converge(ruleset, bridges, is_doubted=is_doubted)
         self.repaired.update(outcome.repaired)
         self._unpoliced = outcome.unpoliced
+        self._bridges = {name: i for name, i in self._bridges.items() if name in bridges - outcome.unpoliced}
         self.cause = outcome.cause or next((f"rules refused: {said}" for said in outcome.refused.values()), "")
         if outcome.cause:
             self._guarded, self._policed = {}, frozenset()

@@ -19,7 +19,7 @@ from policies.kernel.netlink import CREATE, EXCL, attribute, error_of, framed, n
 
 _NETLINK_ROUTE = 0
 _DUMP, _ERROR, _DONE = 0x300, 2, 3
-_NEWLINK, _GETLINK = 16, 18
+_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWROUTE, _OIF = 24, 4
 _TABLE_MAIN, _STATIC, _SCOPE_LINK, _UNICAST = 254, 4, 253, 1
 _LOOPBACK, _IFF_UP = 1, 1
@@ -67,9 +67,10 @@ class Switches:
         try:
             while chunk := heard.recv(_CHUNK):
                 for kind, _, body in split(chunk):
-                    state = _bridge_state(body) if kind == _NEWLINK else None
-                    if state is not None and not _is_as(state, self._policed):
-                        is_touched = True
+                    state = _bridge_state(body) if kind in (_NEWLINK, _DELLINK) else None
+                    if state is None:
+                        continue
+                    is_touched |= state.name in self._policed if kind == _DELLINK else not _is_as(state, self._policed)
         except BlockingIOError:
             pass
         except OSError:  # ENOBUFS: some of it was lost

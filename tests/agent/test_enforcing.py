@@ -43,9 +43,9 @@ def test_a_port_is_held_until_its_device_and_its_tunnels_have_their_rules() -> N
     enforcing, door = made()
     enforcing.want(rules())
     assert enforcing.holds(PORT)
-    enforcing.watch({DEVICE: 5})
+    enforcing.watch({DEVICE: 5}, {})
     assert enforcing.holds(PORT)
-    enforcing.watch({TUNNEL: 6})
+    enforcing.watch({TUNNEL: 6}, {})
     assert enforcing.holds(PORT) == ""
     assert door.in_force[GUARD][DEVICE] == OPEN
 
@@ -53,18 +53,18 @@ def test_a_port_is_held_until_its_device_and_its_tunnels_have_their_rules() -> N
 def test_an_agent_that_begins_takes_no_rule_away_before_it_has_looked() -> None:
     enforcing, door = made()
     enforcing.want(rules())
-    enforcing.watch(HERE)
+    enforcing.watch(HERE, {})
     again = Enforcing(door)
     again.want(rules())
     assert DEVICE in door.in_force[GUARD]
-    again.watch(HERE)
+    again.watch(HERE, {})
     assert again.holds(PORT) == "" and DEVICE in door.in_force[GUARD]
 
 
 def test_a_device_that_nobody_wants_is_shut_until_it_has_left() -> None:
     enforcing, door = made()
     enforcing.want(rules())
-    enforcing.watch(HERE)
+    enforcing.watch(HERE, {})
     enforcing.want(rules(port=None))
     assert door.in_force[GUARD][DEVICE] == shut_device(DEVICE)
     enforcing.settle()
@@ -74,7 +74,7 @@ def test_a_device_that_nobody_wants_is_shut_until_it_has_left() -> None:
 def test_a_port_that_closes_passes_what_is_on_its_way_until_the_data_plane_sends_it_on() -> None:
     enforcing, door = made()
     enforcing.want(rules())
-    enforcing.watch(HERE)
+    enforcing.watch(HERE, {})
     enforcing.want(rules(shut(OPEN)))
     assert door.in_force[GUARD][DEVICE] == OPEN
     enforcing.settle()
@@ -84,7 +84,7 @@ def test_a_port_that_closes_passes_what_is_on_its_way_until_the_data_plane_sends
 def test_a_port_that_closes_and_opens_again_is_open() -> None:
     enforcing, door = made()
     enforcing.want(rules())
-    enforcing.watch(HERE)
+    enforcing.watch(HERE, {})
     enforcing.want(rules(shut(OPEN)))
     enforcing.want(rules())
     enforcing.settle()
@@ -94,10 +94,10 @@ def test_a_port_that_closes_and_opens_again_is_open() -> None:
 def test_a_device_that_came_again_is_held_until_its_rules_were_made_anew() -> None:
     enforcing, door = made()
     enforcing.want(rules())
-    enforcing.watch(HERE)
-    enforcing.watch({DEVICE: None})
+    enforcing.watch(HERE, {})
+    enforcing.watch({DEVICE: None}, {})
     assert enforcing.holds(PORT) and DEVICE not in door.in_force[GUARD]
-    enforcing.watch({DEVICE: 9})
+    enforcing.watch({DEVICE: 9}, {})
     assert enforcing.holds(PORT) == ""
 
 
@@ -105,7 +105,7 @@ def test_a_port_whose_rules_are_refused_waits_and_says_why() -> None:
     enforcing, door = made()
     door.refuses[GUARD, DEVICE] = "no"
     enforcing.want(rules())
-    enforcing.watch(HERE)
+    enforcing.watch(HERE, {})
     assert "no" in enforcing.holds(PORT)
     door.refuses.clear()
     enforcing.want(rules(), is_due=True)
@@ -115,7 +115,7 @@ def test_a_port_whose_rules_are_refused_waits_and_says_why() -> None:
 def test_what_was_in_force_of_a_refused_part_stays() -> None:
     enforcing, door = made()
     enforcing.want(rules())
-    enforcing.watch(HERE)
+    enforcing.watch(HERE, {})
     other = of_port(GuardedPort(DEVICE, Station("02:00:00:00:00:01", ("10.0.0.2",)), ("10.0.0.0/24",)))
     door.refuses[GUARD, DEVICE] = "no"
     enforcing.want(rules(other))
@@ -126,13 +126,13 @@ def test_what_was_in_force_of_a_refused_part_stays() -> None:
 def test_where_nothing_is_sure_to_be_in_force_every_port_is_held() -> None:
     enforcing, door = made()
     enforcing.want(rules())
-    enforcing.watch(HERE)
+    enforcing.watch(HERE, {})
     door.cause = "nft is gone"
     enforcing.want(rules(), is_due=True)
     assert enforcing.holds(PORT) == "nft is gone"
     door.cause = ""
     enforcing.want(rules(), is_due=True)
-    enforcing.watch(HERE)
+    enforcing.watch(HERE, {})
     assert enforcing.holds(PORT) == ""
 
 
@@ -140,7 +140,7 @@ def test_a_policed_port_is_held_while_its_bridge_does_not_send_its_packets_throu
     enforcing, door = made()
     door.bridges = frozenset()
     enforcing.want(rules(policing=a_policing()))
-    enforcing.watch(HERE)
+    enforcing.watch(HERE, {})
     assert enforcing.holds(PORT) == "its playground's policies are not in force"
     door.bridges = None
     assert enforcing.want(rules(policing=a_policing(2))) == {PORT}
@@ -148,11 +148,26 @@ def test_a_policed_port_is_held_while_its_bridge_does_not_send_its_packets_throu
     assert TABLE in door.in_force
 
 
+def test_a_policed_port_is_held_while_its_bridge_is_gone_and_the_one_that_takes_its_place_is_told_first() -> None:
+    enforcing, door = made()
+    enforcing.want(rules(policing=a_policing()))
+    enforcing.watch(HERE, {BRIDGE: 7})
+    assert enforcing.holds(PORT) == ""
+    enforcing.watch(HERE, {BRIDGE: None})
+    assert enforcing.holds(PORT)
+    door.bridges = frozenset()
+    enforcing.watch(HERE, {BRIDGE: 8})
+    assert enforcing.holds(PORT)
+    door.bridges = None
+    enforcing.watch(HERE, {BRIDGE: 8})
+    assert enforcing.holds(PORT) == ""
+
+
 def test_on_a_host_that_cannot_police_policed_ports_wait_and_others_do_not() -> None:
     enforcing, door = made()
     door.lacks = "no br_netfilter"
     enforcing.want(rules(policing=a_policing()), is_doubted=True)
-    enforcing.watch(HERE)
+    enforcing.watch(HERE, {})
     assert enforcing.holds(PORT) == enforcing.cannot_police == "no br_netfilter"
     assert enforcing.want(rules()) == {PORT}
     assert enforcing.holds(PORT) == ""
@@ -163,7 +178,7 @@ def test_what_no_policy_has_judged_is_stopped_once_packets_meet_the_rules_and_no
     owned = replace(rules(policing=a_policing()), owners={DEVICE: "lab", TUNNEL: "lab"})
     door.bridges = frozenset()
     enforcing.want(owned)
-    enforcing.watch(HERE)
+    enforcing.watch(HERE, {})
     assert door.in_force[GUARD][DEVICE] == OPEN
     door.bridges = None
     enforcing.want(owned, is_due=True)

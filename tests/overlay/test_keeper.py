@@ -22,8 +22,11 @@ class AKeeper:
 
     held: set[PortId] = field(default_factory=set)
     seen: dict[str, int] = field(default_factory=dict)
+    bridges: list[Mapping[str, int | None]] = field(default_factory=list)
+    """Those of each look, in order."""
 
-    def watch(self, devices: Mapping[str, int | None]) -> None:
+    def watch(self, devices: Mapping[str, int | None], bridges: Mapping[str, int | None]) -> None:
+        self.bridges.append(bridges)
         for name, index in devices.items():
             if index is None:
                 self.seen.pop(name, None)
@@ -50,6 +53,17 @@ def test_devices_are_told_of_before_their_ports_are_attached(world: World) -> No
     assert {status.state for status in outcome.ports.values()} == {PortState.FORWARDING}
     assert keeper.seen == {name: world.plane.indexes()[name] for name in keeper.seen}
     assert keeper.seen.keys() == {port_device(port_id(1)), port_device(port_id(ADOPTED)), vxlan_device(NET)}
+
+
+def test_a_bridge_that_goes_and_comes_again_is_told_of_before_ports_are_attached(world: World) -> None:
+    world.plug(port_device(port_id(1)))
+    world.plane.converge(a_state(a_port(1)))
+    world.plane.keeper = keeper = AKeeper()
+    world.unplug(bridge_device(NET))
+    assert world.plane.converge(a_state(a_port(1))).ports[port_id(1)].state is PortState.FORWARDING
+    gone, *_, there = keeper.bridges
+    assert gone == {bridge_device(NET): None}
+    assert there == {bridge_device(NET): world.plane.indexes()[bridge_device(NET)]}
 
 
 def test_a_held_port_is_in_no_bridge_and_says_why(world: World) -> None:

@@ -285,6 +285,21 @@ def test_only_policed_bridges_send_their_packets_through(kernel: tuple[Enforceme
     assert enforcement.converge({}, frozenset({"br2"}), is_doubted=True).repaired == {"sysctl": 1}
 
 
+@pytest.mark.system
+def test_a_policed_bridge_that_goes_is_heard_and_the_one_that_takes_its_place_is_policed(
+    kernel: tuple[Enforcement, Namespace],
+) -> None:
+    enforcement, namespace = kernel
+    namespace.run("ip link add br1 type bridge")
+    assert enforcement.converge({}, frozenset({"br1"})).unpoliced == frozenset()
+    namespace.run("ip link del br1")
+    assert hears(enforcement)
+    assert enforcement.converge({}, frozenset({"br1"})).unpoliced == {"br1"}
+    namespace.run("ip link add br1 type bridge")
+    assert enforcement.converge({}, frozenset({"br1"})).unpoliced == frozenset()
+    assert policed(namespace) == {"br1"}
+
+
 def policed(namespace: Namespace) -> set[str]:
     listed = json.loads(namespace.run("ip -j -d link show type bridge"))
     return {
