@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from playground.cli import render, site
-from playground.cli.failure import DONE, REFUSED, UsageFailure
+from playground.cli.failure import DONE, REFUSED, Failure, UsageFailure
 from playground.client import Client
 
 WAIT_S = 10
@@ -27,13 +28,16 @@ def log(args: argparse.Namespace) -> int:
         raise UsageFailure("--denied and --allowed are two; take one, or neither for both")
     client = site.client_of(args)
     answer = client.get("policy/log", {"playground": args.name})
-    rows = list(_wanted(args, answer["verdicts"]))
+    source, to = (_meant(client, args.name, word) for word in (args.source, args.to))
+    rows = list(_wanted(args, source, to, answer["verdicts"]))
     if not args.follow:
         _say_lost(answer["lost"])
         if args.json:
             print(render.json_text(rows))
         elif rows:
             print(verdict_table(rows, render.Ink.of(sys.stdout)))
+        elif others := len(answer["verdicts"]):
+            print(f"playground: nothing of that was logged; {render.count(others, 'other verdict')}", file=sys.stderr)
         else:
             print("playground: nothing was logged; policies with `mode: log` or `mode: stage` log", file=sys.stderr)
         return DONE
@@ -46,7 +50,26 @@ def log(args: argparse.Namespace) -> int:
             lost = answer["lost"]
             _say_lost(lost)
         answer = _next(client, args.name, answer["last"])
-        rows = list(_wanted(args, answer["verdicts"]))
+        rows = list(_wanted(args, source, to, answer["verdicts"]))
+
+
+def _meant(client: Client, only: str | None, word: str | None) -> tuple[str, str] | None:
+    """The playground ("" where the word names none) and the name or address of an end; None for any end. Raises Failure
+    where no workspace has the name: verdicts carry the names of now, so nothing would ever be shown."""
+    if word is None:
+        return None
+    if word == "@services" or word.startswith("@gateway/"):
+        return "", word
+    try:
+        return "", str(ipaddress.ip_address(word))
+    except ValueError:
+        playground, _, name = word.rpartition("/")
+    rows = [row for row in client.get("ports") if only in (None, row["playground"])]
+    if not any(row["workspace"] == name and playground in ("", row["playground"]) for row in rows):
+        have = sorted({row["workspace"] if only else f"{row['playground']}/{row['workspace']}" for row in rows})
+        known = ", ".join([*have[:20], *(["…"] if len(have) > 20 else [])]) or "none"
+        raise Failure(f"no workspace {word}; there are: {known}; or say an address, @services or @gateway/NAME")
+    return playground, name
 
 
 def _next(client: Client, name: str | None, last: int) -> Row:
@@ -63,15 +86,20 @@ def _say_lost(lost: int) -> None:
         print(f"playground: {render.count(lost, 'verdict')} could not be told, there were too many", file=sys.stderr)
 
 
-def _wanted(args: argparse.Namespace, rows: Iterable[Row]) -> Iterable[Row]:
+def _wanted(
+    args: argparse.Namespace, source: tuple[str, str] | None, to: tuple[str, str] | None, rows: Iterable[Row]
+) -> Iterable[Row]:
     verdict = "deny" if args.denied else "allow" if args.allowed else None
     for row in rows:
-        if verdict not in (None, row["verdict"]):
-            continue
-        if args.source not in (None, row["from"], row["from_address"]):
-            continue
-        if args.to in (None, row["to"], row["to_address"]):
+        if verdict in (None, row["verdict"]) and _is_end(row, "from", source) and _is_end(row, "to", to):
             yield row
+
+
+def _is_end(row: Row, which: str, meant: tuple[str, str] | None) -> bool:
+    if meant is None:
+        return True
+    playground, word = meant
+    return playground in ("", row["playground"]) and word in (row[which], row[f"{which}_address"])
 
 
 def _line(row: Row) -> str:

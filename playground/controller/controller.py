@@ -167,7 +167,8 @@ class Controller:
                 for w in grid.workspaces
                 if gateway_name(w) is None
             )
-            raise Unknown(f"no workspace {ref}; there are: {', '.join(have[:20]) or 'none'}")
+            more = ["…"] if len(have) > 20 else []
+            raise Unknown(f"no workspace {ref}; there are: {', '.join([*have[:20], *more]) or 'none'}")
         if len(found) > 1:
             names = ", ".join(f"{w.playground}/{w.name}" for w in found)
             raise Unknown(f"{ref} is ambiguous; say one of {names}", 409)

@@ -35,6 +35,8 @@ DENIED = a_verdict(
     **{"from": "203.0.113.9", "from_address": "203.0.113.9"}, verdict="deny", rule=0, policies=["a", "b"], staged=True
 )
 
+PORTS = [{"playground": p, "workspace": w} for p, w in (("atlas", "head"), ("atlas", "worker-0"), ("blue", "worker-0"))]
+
 
 def test_verdicts_are_a_table_for_people_and_a_list_for_programs(controller: FakeController, play: Play) -> None:
     controller.answers["GET policy/log"] = {"verdicts": [a_verdict(), DENIED], **OPEN}
@@ -60,13 +62,32 @@ def test_verdicts_are_a_table_for_people_and_a_list_for_programs(controller: Fak
         (["--from", "worker-0"], [a_verdict()]),
         (["--from", "203.0.113.9", "--to", "10.20.0.100"], [DENIED]),
         (["--from", "head"], []),
+        (["--from", "atlas/worker-0"], [a_verdict()]),
+        (["--from", "blue/worker-0"], []),
+        (["--to", "@gateway/wan"], []),
     ],
 )
 def test_verdicts_are_shown_of_those_who_are_asked_for(
     words: list[str], found: list[Row], controller: FakeController, play: Play
 ) -> None:
     controller.answers["GET policy/log"] = {"verdicts": [a_verdict(), DENIED], **OPEN}
+    controller.answers["GET ports"] = [PORTS]
     assert json.loads(play("policy", "log", "--json", *words).out) == found
+
+
+def test_an_end_that_can_not_be_logged_is_refused_with_those_that_can(controller: FakeController, play: Play) -> None:
+    controller.answers["GET policy/log"] = {"verdicts": [a_verdict()], **OPEN}
+    controller.answers["GET ports"] = [PORTS]
+    for words in (["--from", "wroker-0"], ["--to", "wroker-0", "--follow"]):
+        ran = play("policy", "log", *words)
+        assert (ran.code, ran.out) == (1, "")
+        assert "no workspace wroker-0; there are: atlas/head, atlas/worker-0, blue/worker-0; or say an" in ran.err
+    assert "there are: head, worker-0;" in play("policy", "log", "atlas", "--from", "blue/worker-0").err
+
+
+def test_what_was_not_logged_is_told_from_that_nothing_was(controller: FakeController, play: Play) -> None:
+    controller.answers["GET policy/log"] = {"verdicts": [a_verdict()], **OPEN}
+    assert "nothing of that was logged; 1 other verdict" in play("policy", "log", "--denied").err
 
 
 def test_who_follows_is_told_each_verdict_once_and_how_many_were_lost(controller: FakeController, play: Play) -> None:
