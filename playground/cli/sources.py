@@ -147,7 +147,7 @@ def _matched(pattern: str, file: str) -> list[tuple[str, bytes]]:
     found: list[tuple[str, bytes]] = []
     try:
         matching = sorted(base.glob(pattern))
-    except (NotImplementedError, ValueError):
+    except (NotImplementedError, ValueError, IndexError):  # absolute, or none; of "." pathlib says IndexError
         raise Failure(f"{file}: {pattern!r} can't be included; write a path relative to this file") from None
     for path in matching:
         if not path.is_file() or path.resolve() == Path(file).resolve():

@@ -341,8 +341,9 @@ def test_included_files_are_read_and_named(folder: Path, play: Play) -> None:
     assert ran.out == (
         "lab.yaml:19:11: error: include[0]: '*.yaml' matches no file; paths are relative to this file [refused]\n"
     )
-    (folder / "lab.yaml").write_text(LAB + "include: [/etc/*.yaml]\n")
-    assert "write a path relative to this file" in play("policy", "check", "lab.yaml").err
+    for pattern in ("/etc/*.yaml", ".", "./"):
+        (folder / "lab.yaml").write_text(LAB + f"include: [{pattern}]\n")
+        assert "write a path relative to this file" in play("policy", "check", "lab.yaml").err
 
 
 def test_names_are_ordered_as_people_count() -> None:
