@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from playground.cli.failure import BadFile, Failure
@@ -146,8 +146,8 @@ def _matched(pattern: str, file: str) -> list[tuple[str, bytes]]:
     base = Path() if file == "<stdin>" else Path(file).parent
     found: list[tuple[str, bytes]] = []
     try:
-        matching = sorted(base.glob(pattern))
-    except (NotImplementedError, ValueError, IndexError):  # absolute, or none; of "." pathlib says IndexError
+        matching = sorted(base.glob(pattern)) if PurePath(pattern).parts else []  # pathlib fails at "."
+    except (NotImplementedError, ValueError):
         raise Failure(f"{file}: {pattern!r} can't be included; write a path relative to this file") from None
     for path in matching:
         if not path.is_file() or path.resolve() == Path(file).resolve():

@@ -341,9 +341,15 @@ def test_included_files_are_read_and_named(folder: Path, play: Play) -> None:
     assert ran.out == (
         "lab.yaml:19:11: error: include[0]: '*.yaml' matches no file; paths are relative to this file [refused]\n"
     )
-    for pattern in ("/etc/*.yaml", ".", "./"):
-        (folder / "lab.yaml").write_text(LAB + f"include: [{pattern}]\n")
-        assert "write a path relative to this file" in play("policy", "check", "lab.yaml").err
+    (folder / "lab.yaml").write_text(LAB + "include: [/etc/*.yaml]\n")
+    assert "write a path relative to this file" in play("policy", "check", "lab.yaml").err
+
+
+@pytest.mark.parametrize("pattern", [".", "./", "..", "more/"])
+def test_a_folder_is_no_file_to_include(folder: Path, play: Play, pattern: str) -> None:
+    (folder / "more").mkdir()
+    (folder / "lab.yaml").write_text(LAB + f"include: [{pattern}]\n")
+    assert f"include[0]: '{pattern}' matches no file" in play("policy", "check", "lab.yaml").out
 
 
 def test_names_are_ordered_as_people_count() -> None:
