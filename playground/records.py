@@ -96,6 +96,7 @@ class NetworkRecord(_Record, frozen=True, kw_only=True, tag="network"):
     forward: whether the site's resolvers are asked for its workspaces. transfer: prefixes whose workspaces may copy all
     names. names: records that the file declares. options, boot: what DHCPv4 clients are told, unless their port says
     other; codes with values as on the wire. ntp: addresses, in records from before there were options.
+    ipv6: slaac, dhcp or both.
     """
 
     playground: str
@@ -112,6 +113,7 @@ class NetworkRecord(_Record, frozen=True, kw_only=True, tag="network"):
     names: tuple[Named, ...] = ()
     options: tuple[tuple[int, bytes], ...] = ()
     boot: Boot | None = None
+    ipv6: str = "slaac"
 
 
 class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):

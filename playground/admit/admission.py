@@ -223,6 +223,7 @@ def _network(spec: PlaygroundSpec, network: NetworkSpec, known: Known, problems:
         lease_s=DEFAULT_LEASE_S if network.delivery.lease_s is None else network.delivery.lease_s,
         options=network.delivery.options,
         boot=network.delivery.boot,
+        ipv6=network.ipv6,
     )
 
 

@@ -252,8 +252,9 @@ class Agent:
         if leased.kind is LeaseKind.BOUND:
             if leased.router is not None:
                 self._routers[leased.port] = leased.router
-            for address in [a for a in held if ":" not in a]:
-                del held[address]
+            if ":" not in leased.address:  # a client has one of IPv4, and may have several of IPv6
+                for address in [a for a in held if ":" not in a]:
+                    del held[address]
         held[leased.address] = leased.kind in (LeaseKind.BOUND, LeaseKind.FORMED)
         if leased.kind is LeaseKind.DECLINED:
             self._declined[leased.port] = leased.address

@@ -60,7 +60,7 @@ def _before_the_port(port: PortRecord, state: str, cause: str, problems: Mapping
 def _at_the_port(port: PortRecord, told: PortTold, now_utc_s: float) -> Iterator[str]:
     address = next((one for one in port.addresses if ":" not in one), None)
     if address is None:
-        yield "its network has no IPv4 subnet: it gets addresses by router advertisement alone"
+        yield "its network has no IPv4 subnet: its addresses are IPv6 alone"
         return
     lease, counts = told.lease, told.counts
     if lease is not None and lease.kind in _HAS and lease.address == address:

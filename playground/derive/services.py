@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 
-from dhcp.scope import PortScope, Scope4, ScopeRa
+from dhcp.scope import PortScope, Scope4, Scope6, ScopeRa
 from overlay.mac import link_local
 from overlay.state import LEG_LINK_LOCAL, LEG_MAC, Network, NetworkId, PortId
 from playground.derive.gateways import Router
@@ -82,7 +82,7 @@ def port_scope(port: PortRecord, network: NetworkRecord, origin: str, router: Ro
     for subnet, gateway in zip(network.subnets, network.gateways, strict=True):
         prefix = ipaddress.ip_network(subnet)
         if prefix.version == 6:
-            prefixes.append((subnet, True))
+            prefixes.append((subnet, network.ipv6 != "dhcp"))
             rdnss.append(gateway)
             continue
         address = next((a for a in port.addresses if "." in a and ipaddress.ip_address(a) in prefix), None)
@@ -105,6 +105,17 @@ def port_scope(port: PortRecord, network: NetworkRecord, origin: str, router: Ro
                 options=tuple(sorted((dict(network.options) | dict(port.options)).items())),
                 boot=port.boot or network.boot,
             )
+    is_leased = bool(prefixes) and network.ipv6 != "slaac"
+    v6 = Scope6(
+        addresses=tuple(address for address in port.addresses if ":" in address),
+        source=LEG_LINK_LOCAL,
+        lease_s=network.lease_s if port.lease_s is None else port.lease_s,
+        dns=tuple(rdnss),
+        hostname=port.workspace,
+        domain=domain,
+        search=(domain, origin),
+        boot=port.boot or network.boot,
+    )
     ra = (
         ScopeRa(
             source=link_local(router.mac) if router is not None else LEG_LINK_LOCAL,
@@ -114,8 +125,10 @@ def port_scope(port: PortRecord, network: NetworkRecord, origin: str, router: Ro
             router_lifetime_s=ROUTER_LIFETIME_S if router is not None else 0,
             rdnss=tuple(rdnss),
             dnssl=(domain, origin),
+            managed=is_leased,
+            other=is_leased,
         )
         if prefixes
         else None
     )
-    return PortScope(mac=port.mac, server_mac=LEG_MAC, v4=v4, ra=ra)
+    return PortScope(mac=port.mac, server_mac=LEG_MAC, v4=v4, ra=ra, v6=v6 if is_leased else None)

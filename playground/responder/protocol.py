@@ -2,7 +2,7 @@
 
 The agent tells a flat map, key → value, and the responder answers from it and from nothing else:
 
-    port/PORT               PortScope   what is answered at a port (DHCPv4, router advertisements)
+    port/PORT               PortScope   what is answered at a port (DHCPv4, DHCPv6, router advertisements)
     view/PLAYGROUND         View        where names are answered: a service namespace and its addresses
     name/PLAYGROUND/PORT    Name        one port's names in that view
     records/PLAYGROUND/NETWORK  Records  what a network's file declares in that view

@@ -54,7 +54,7 @@ def parse_prefix(text: str) -> tuple[Version, Span, int]:
             raise ValueError(f"{text} can't be used: {unusable} {why}; choose another prefix, as 10.20.0.0/24")
     version: Version = 4 if network.version == 4 else 6
     if version == 6 and network.prefixlen != 64:
-        raise ValueError(f"{text} is no /64; other IPv6 prefixes need DHCPv6, which is not built yet: write a /64")
+        raise ValueError(f"{text} is no /64; other IPv6 prefixes are not built yet: write a /64")
     if version == 4 and not SMALLEST_PREFIX_4 <= network.prefixlen <= LARGEST_PREFIX_4:
         raise ValueError(f"{text} has the wrong size; write a /{SMALLEST_PREFIX_4} to /{LARGEST_PREFIX_4}")
     return version, Span(int(network.first), int(network.last)), int(network.prefixlen)

@@ -29,6 +29,7 @@ from playground.spec.policy_models import (
     SiteIngressShape,
     SitePolicyShape,
     Tests,
+    one_of,
 )
 
 __all__ = [
@@ -105,11 +106,14 @@ class DnsShape(Shape):
 class NetworkShape(Shape):
     """A network."""
 
-    not_yet = frozenset({"ipv6", "mtu", "encryption"})
+    not_yet = frozenset({"mtu", "encryption"})
     subnets: Listed = Field(description="IPv4 prefixes and IPv6 /64s", min_length=1)
     pools: Listed = Field(default=[], description="ranges FIRST-LAST from which ports get IPv4 addresses")
     exclude: Listed = Field(default=[], description="addresses and ranges that no port gets unless fixed to it")
     gateway: Listed = Field(default=[], description="one address a subnet; default: its first")
+    ipv6: one_of("way to IPv6 addresses", ("slaac", "dhcp", "both")) = Field(  # type: ignore[valid-type]
+        default="slaac", description="how workspaces get IPv6 addresses: by advertised prefixes, DHCPv6, or either"
+    )
     dhcp: NetworkDhcpShape = NetworkDhcpShape()
     dns: DnsShape = DnsShape()
     boot: BootShape = BootShape()

@@ -64,8 +64,15 @@ class _Reader:
             subnets=tuple(self._with_pools(subnets)),
             exclude=exclude,
             delivery=self._delivery(),
+            ipv6=self._ipv6(subnets),
             place=self.document.key_place(("networks", self.name)),
         )
+
+    def _ipv6(self, subnets: Sequence[SubnetSpec]) -> str:
+        if "ipv6" in self.document.keys(("networks", self.name)) and all(one.version == 4 for one in subnets):
+            self._refuse(self._place("ipv6"), f"{self.name} has no IPv6 subnet; add a /64, or leave ipv6 out")
+        word: str = self.shape.ipv6
+        return word
 
     def _delivery(self) -> Delivery:
         path = ("networks", self.name)
@@ -154,7 +161,7 @@ class _Reader:
             if version == 6:
                 self._refuse(
                     place,
-                    f"{text}: IPv6 {'pools' if key == 'pools' else 'exclusions'} need DHCPv6, which is not built yet; "
+                    f"{text}: IPv6 {'pools' if key == 'pools' else 'exclusions'} are not built yet; "
                     "leave it out: an IPv6 /64 gives each port the address that follows from its MAC",
                 )
                 continue

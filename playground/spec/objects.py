@@ -90,6 +90,7 @@ class NetworkSpec:
     place: Place
     dns: DnsSpec = DnsSpec()
     delivery: Delivery = NOTHING
+    ipv6: str = "slaac"
     withheld6: tuple[Span, ...] = ()
     withheld_macs: frozenset[str] = frozenset()
 

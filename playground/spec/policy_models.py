@@ -23,7 +23,7 @@ FORMS = "write a selector as role=worker, a name, @world, a CIDR, or a mapping"
 """Of peers, for messages."""
 
 
-def _one_of(what: str, words: type[Enum] | tuple[str, ...]) -> Any:
+def one_of(what: str, words: type[Enum] | tuple[str, ...]) -> Any:
     """A text that is one of the words."""
     allowed = words if isinstance(words, tuple) else tuple(str(word.value) for word in words)
 
@@ -121,7 +121,7 @@ class SiteIngressShape(RuleShape):
     """What is said of what comes in; the order counts."""
 
     elsewhere: ClassVar[Mapping[str, str]] = {"to": "a rule of egress"}
-    action: _one_of("action", Action) = Field(description="allow, deny, or pass to the next tier")  # type: ignore[valid-type]
+    action: one_of("action", Action) = Field(description="allow, deny, or pass to the next tier")  # type: ignore[valid-type]
     from_: Peers = Field(default=None, alias="from", description="who begins it; absent: everybody")
 
 
@@ -129,7 +129,7 @@ class SiteEgressShape(RuleShape):
     """What is said of what goes out; the order counts."""
 
     elsewhere: ClassVar[Mapping[str, str]] = {"from": "a rule of ingress"}
-    action: _one_of("action", Action) = Field(description="allow, deny, or pass to the next tier")  # type: ignore[valid-type]
+    action: one_of("action", Action) = Field(description="allow, deny, or pass to the next tier")  # type: ignore[valid-type]
     to: Peers = Field(default=None, description="to whom; absent: everybody")
 
 
@@ -148,12 +148,12 @@ class EntryShape(Shape):
     not_null = frozenset({"ingress", "egress"})
     name: str | None = Field(default=None, description="a DNS label; default: its file and line")
     subject: Listed = Field(description="whom it is about: selectors, groups or workspaces", min_length=1)
-    mode: _one_of("mode", Mode) = Field(default="enforce", description="enforce, log or stage")  # type: ignore[valid-type]
+    mode: one_of("mode", Mode) = Field(default="enforce", description="enforce, log or stage")  # type: ignore[valid-type]
     replaces: str | None = Field(default=None, description="the policy that this staged one is to replace")
-    established: _one_of("word", ("keep",)) | None = Field(  # type: ignore[valid-type]
+    established: one_of("word", ("keep",)) | None = Field(  # type: ignore[valid-type]
         default=None, description="keep: spare running connections when they are no longer allowed"
     )
-    on_deny: _one_of("word", OnDeny) = Field(default="drop", description="drop or reject")  # type: ignore[valid-type]
+    on_deny: one_of("word", OnDeny) = Field(default="drop", description="drop or reject")  # type: ignore[valid-type]
 
 
 class PolicyShape(EntryShape):
@@ -167,7 +167,7 @@ class PolicyShape(EntryShape):
 class SitePolicyShape(EntryShape):
     """A policy of the site: before the playgrounds' own (admin), or after them (baseline)."""
 
-    tier: _one_of("tier", ("admin", "baseline")) = Field(  # type: ignore[valid-type]
+    tier: one_of("tier", ("admin", "baseline")) = Field(  # type: ignore[valid-type]
         default=Tier.ADMIN.value, description="admin or baseline"
     )
     priority: int = Field(ge=0, le=65535, description="lower is judged first")
@@ -182,14 +182,14 @@ class ExpectationShape(Shape):
     from_: Peer = Field(alias="from", description="who begins it")
     to: Peer = Field(description="to whom")
     port: PortsWord | None = Field(default=None, description="as tcp/22; absent: everything")
-    expect: _one_of("expectation", ("allow", "deny")) = Field(description="allow: all of it; deny: none of it")  # type: ignore[valid-type]
+    expect: one_of("expectation", ("allow", "deny")) = Field(description="allow: all of it; deny: none of it")  # type: ignore[valid-type]
 
 
 class GatewayShape(Shape):
     """Where networks meet the world."""
 
     not_yet = frozenset({"address", "addresses", "snat", "forward"})
-    kind: _one_of("kind", ("nat", "bridge")) = Field(  # type: ignore[valid-type]
+    kind: one_of("kind", ("nat", "bridge")) = Field(  # type: ignore[valid-type]
         description="nat: only the inside begins connections; bridge: the outside may too"
     )
     networks: Listed = Field(description="networks that reach the world through it", min_length=1)

@@ -163,6 +163,12 @@ class _Reader:
         is_scaled = shape.scale is not None
         labels, allowing = shape.labels | nic.labels, (*path, "allow")
         address = self._address(nic, network, path, is_scaled)
+        if network.ipv6 == "dhcp" and shape.driver == "netns":
+            message = (
+                f"{network.name} gives IPv6 addresses by DHCP alone, and workspaces of driver netns have no client"
+            )
+            remedy = "write ipv6: both there, or driver: external here"
+            self.problems.append(Problem.at(place, f"{message} for it; {remedy}"))
         mac = self._mac(nic, network, self.document.place((*path, "mac")), is_scaled)
         own = delivery(nic.dhcp, None, self.document, path, self.problems).within(whole)
         check_times(own.within(network.delivery), self.document, path[:2], self.problems)
@@ -215,7 +221,7 @@ class _Reader:
     def _address_problem(self, text: str, version: int, address: int, network: NetworkSpec) -> str | None:
         if version == 6:
             return (
-                f"{text}: fixed IPv6 addresses need DHCPv6, which is not built yet; leave it out: "
+                f"{text}: fixed IPv6 addresses are not built yet; leave it out: "
                 "an IPv6 /64 gives the address that follows from the MAC, which can be fixed"
             )
         subnet = next((one for one in network.subnets if one.version == version and address in one.span), None)

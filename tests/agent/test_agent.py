@@ -230,6 +230,20 @@ def test_nothing_is_reported_before_the_responder_has_said_what_clients_hold(tmp
     run(work())
 
 
+def test_a_lease_of_one_family_leaves_the_other_to_its_client(tmp_path: Path) -> None:
+    async def work() -> None:
+        host = Host("n1", Machine(), tmp_path)
+        told = Leased(port=P0.id, address=P0.addresses[0], mac=P0.mac, at_utc_s=1.0, kind=LeaseKind.BOUND)
+        async with running(host):
+            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
+            await host.link.until(lambda: host.is_said("running"))
+            for address in P0.addresses:
+                host.agent.leased(msgspec.structs.replace(told, address=address))
+            await host.link.until(lambda: P0.id in host.link.ports and host.link.ports[P0.id].leased == P0.addresses)
+
+    run(work())
+
+
 def test_an_address_that_its_client_declined_is_said_until_it_is_taken(tmp_path: Path) -> None:
     async def work() -> None:
         host = Host("n1", Machine(), tmp_path)

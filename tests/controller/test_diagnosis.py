@@ -93,5 +93,5 @@ def test_names_that_are_not_answered_are_said_at_the_end() -> None:
 def test_a_network_without_ipv4_is_said_to_have_none() -> None:
     port = msgspec.structs.replace(PORT, addresses=("fd00::5",))
     assert findings(port, "forwarding", "", told(), {}, NOW) == [
-        "its network has no IPv4 subnet: it gets addresses by router advertisement alone"
+        "its network has no IPv4 subnet: its addresses are IPv6 alone"
     ]

@@ -55,8 +55,7 @@ NETWORKS = {
     "{subnets: [§10.0.0.5/24]}": ["networks.grid.subnets[0]: 10.0.0.5/24 has host bits set; write 10.0.0.0/24"],
     "{subnets: [§'fd00::1/64']}": ["networks.grid.subnets[0]: fd00::1/64 has host bits set; write fd00::/64"],
     "{subnets: [§'fd00::/56']}": [
-        "networks.grid.subnets[0]: fd00::/56 is no /64; "
-        "other IPv6 prefixes need DHCPv6, which is not built yet: write a /64"
+        "networks.grid.subnets[0]: fd00::/56 is no /64; other IPv6 prefixes are not built yet: write a /64"
     ],
     "{subnets: [§10.0.0.0/31]}": ["networks.grid.subnets[0]: 10.0.0.0/31 has the wrong size; write a /8 to /30"],
     "{subnets: [§10.0.0.0]}": [
@@ -116,11 +115,17 @@ NETWORKS = {
         "networks.grid.pools[0]: '10.0.0.x' is no IP address; write one as 10.20.0.5 or fd00:20::5"
     ],
     "{subnets: 'fd00::/64', pools: [§'fd00::5-fd00::9']}": [
-        "networks.grid.pools[0]: fd00::5-fd00::9: IPv6 pools need DHCPv6, which is not built yet; "
+        "networks.grid.pools[0]: fd00::5-fd00::9: IPv6 pools are not built yet; "
         "leave it out: an IPv6 /64 gives each port the address that follows from its MAC"
     ],
     "{subnets: 10.0.0.0/24, exclude: §10.1.0.0/30}": [
         "networks.grid.exclude: 10.1.0.0/30 lies in no subnet of grid: 10.0.0.0/24"
+    ],
+    "{subnets: 10.0.0.0/24, ipv6: §dhcp}": [
+        "networks.grid.ipv6: grid has no IPv6 subnet; add a /64, or leave ipv6 out"
+    ],
+    "{subnets: 'fd00::/64', ipv6: §dhcpv6}": [
+        "networks.grid.ipv6: unknown way to IPv6 addresses 'dhcpv6'; did you mean dhcp?"
     ],
     "{subnets: 10.0.0.0/24, dhcp: {lease_time: §59s}}": [
         "networks.grid.dhcp.lease_time: 59 s is out of range; a lease lasts from 60 s to 4294967294 s"
@@ -218,8 +223,7 @@ WORKSPACES = {
         "choose another, as 10.0.0.2"
     ],
     "{networks: {network: grid, addresses: [§'fd00::5']}}": [
-        "workspaces.head.networks.addresses[0]: fd00::5: fixed IPv6 addresses need DHCPv6, "
-        "which is not built yet; leave it out: "
+        "workspaces.head.networks.addresses[0]: fd00::5: fixed IPv6 addresses are not built yet; leave it out: "
         "an IPv6 /64 gives the address that follows from the MAC, which can be fixed"
     ],
     "{networks: {network: grid, addresses: [10.0.0.5, §10.0.0.6]}}": [
@@ -486,7 +490,7 @@ def test_many_errors_are_told_at_once_and_in_order() -> None:
         """
     assert refusals(text) == [
         "3:34: networks.grid.mtu: mtu is not built yet; "
-        "leave it out (built: subnets, pools, exclude, gateway, dhcp, dns, boot)",
+        "leave it out (built: subnets, pools, exclude, gateway, ipv6, dhcp, dns, boot)",
         "4:19: networks.dmz.subnets[0]: 10.0.1.7/24 has host bits set; write 10.0.1.0/24",
         '6:31: workspaces.a.driver: read the number 5; allowed: a text, as "5"',
         "7:29: workspaces.b.networks[2]: unknown network 'wan'; allowed: dmz, grid",
@@ -520,3 +524,18 @@ def test_a_network_is_looked_for_among_networks_even_where_there_are_none() -> N
 def test_too_many_workspaces_are_refused_before_they_are_made() -> None:
     text = with_workspace("{networks: grid, scale: 10000}").replace("head:", "head: &a") + "  b: *a\n  c: *a\n"
     assert refusals(text) == ["4:1: workspaces: 30000 workspaces, scaled ones counted in full; 20000 are allowed"]
+
+
+def test_a_workspace_without_a_client_for_dhcpv6_needs_another_way_to_its_address() -> None:
+    text = """\
+        name: lab
+        networks: {grid: {subnets: "fd00::/64", ipv6: dhcp}}
+        workspaces:
+          a: {networks: grid, driver: external}
+          b: {networks: grid}
+        """
+    assert refusals(text) == [
+        "5:17: workspaces.b.networks: grid gives IPv6 addresses by DHCP alone, and workspaces of driver netns have "
+        "no client for it; write ipv6: both there, or driver: external here"
+    ]
+    assert refusals(text.replace("ipv6: dhcp", "ipv6: both")) == []
