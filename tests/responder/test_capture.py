@@ -62,3 +62,30 @@ def test_what_needs_tcpdump_says_so(words: tuple[str, ...], said: str, host: Hos
         assert capture.stderr is not None
         assert said in capture.stderr.read().decode()
         assert capture.wait(5) == 1
+
+
+def in_an_ordinary_sandbox(words: str) -> subprocess.Popen[bytes]:
+    """At lo, where pings come, in namespaces that map one user and deny setgroups."""
+    needs("tcpdump")
+    needs("unshare")
+    needs("ping")
+    pings = "(ping -i 0.2 -w 5 127.0.0.1 &) >/dev/null 2>&1"
+    script = f"ip link set lo up && {pings}; exec {sys.executable} -I -S {SCRIPT} {words}"
+    argv = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script]
+    env = {"PATH": os.environ["PATH"], "PLAYGROUND_DATAPLANE": "/proc/self/ns/net"}
+    return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_an_ordinary_user_reads_and_filters_frames() -> None:
+    with in_an_ordinary_sandbox("--text lo 'icmp[0] == 8'") as capture:
+        assert capture.stdout is not None
+        assert b"127.0.0.1 > 127.0.0.1: ICMP echo request" in capture.stdout.readline()
+        capture.send_signal(signal.SIGTERM)
+        assert capture.wait(5) == 0
+
+
+def test_an_ordinary_user_hears_of_a_wrong_filter_at_once() -> None:
+    with in_an_ordinary_sandbox("lo 'tcp portx'") as capture:
+        assert capture.wait(5) == 1
+        assert capture.stderr is not None
+        assert b"syntax error" in capture.stderr.read()
