@@ -116,7 +116,7 @@ def _network_facts(network: NetworkRecord | None) -> dict[str, str] | None:
         "MTU": str(network.mtu),
         "subnets": " ".join(network.subnets),
         "gateways": " ".join(network.gateways),
-        "IPv6": "" if network.ipv6 == "slaac" else network.ipv6,
+        "DHCPv6": {"dhcp": "alone", "both": "beside SLAAC"}.get(network.ipv6, ""),
         "lease": f"{network.lease_s} s",
         "forward": "" if network.forward else "no",
         "transfer": " ".join(network.transfer),
