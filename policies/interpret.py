@@ -4,7 +4,8 @@ once. Knows the statements that policies are made of, and refuses to guess at ot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import ip_address, ip_network
@@ -86,18 +87,19 @@ class Table:
         """All that rules can tell an address on a bridge by: two that are told alike, are treated alike."""
         version = 6 if ":" in address else 4
         found = [str(known.get((bridge, address))) for _, known in sorted(self.maps.items())]
-        return version, *found, *(_has(word, address) for word in self._constants)
+        return version, *found, *(_is_within(spans, address) for spans in self._constants)
 
     @cached_property
-    def _constants(self) -> list[Any]:
-        """Addresses that rules name themselves."""
-        found: list[Any] = []
+    def _constants(self) -> list[list[_Span]]:
+        """Addresses that rules name themselves, of each rule together: in order, and none twice."""
+        found: list[list[_Span]] = []
         for rules in self.chains.values():
             for rule in rules:
                 for body in (statement["match"] for statement in rule if "match" in statement):
                     if _is_of_address(body["left"]):
                         right = body["right"]
-                        found += right["set"] if isinstance(right, dict) and "set" in right else [right]
+                        words = right["set"] if isinstance(right, dict) and "set" in right else [right]
+                        found.append(_merged(map(_span, words)))
         return found
 
     @cached_property
@@ -327,16 +329,42 @@ def _key(key: Any) -> Any:
     )
 
 
+_Span = tuple[int, int, int]
+"""IP version, first and last address."""
+
+
 def _has(word: Any, address: str) -> bool:
-    one = ip_address(address)
+    return _is_within([_span(word)], address)
+
+
+def _span(word: Any) -> _Span:
     if isinstance(word, dict) and "prefix" in word:
-        return one in ip_network(f"{word['prefix']['addr']}/{word['prefix']['len']}")
+        block = ip_network(f"{word['prefix']['addr']}/{word['prefix']['len']}")
+        return block.version, int(block[0]), int(block[-1])
     if isinstance(word, dict) and "range" in word:
         first, last = (ip_address(end) for end in word["range"])
-        return first.version == one.version and int(first) <= int(one) <= int(last)
+        return first.version, int(first), int(last)
     if isinstance(word, str) and not word.startswith("@"):
-        return ip_address(word) == one
+        one = ip_address(word)
+        return one.version, int(one), int(one)
     raise NotUnderstood(str(word))
+
+
+def _merged(spans: Iterable[_Span]) -> list[_Span]:
+    found: list[_Span] = []
+    for version, first, last in sorted(spans):
+        if found and found[-1][0] == version and first <= found[-1][2]:
+            found[-1] = version, found[-1][1], max(last, found[-1][2])
+        else:
+            found.append((version, first, last))
+    return found
+
+
+def _is_within(spans: Sequence[_Span], address: str) -> bool:
+    """spans: in order, and apart."""
+    one = ip_address(address)
+    place = bisect_right(spans, (one.version, int(one), 1 << 128)) - 1
+    return place >= 0 and spans[place][0] == one.version and int(one) <= spans[place][2]
 
 
 def _of_protocols(words: Iterable[Any], version: int) -> Ports:
