@@ -6,20 +6,19 @@ them at once, on ports that run. Then one is edited again and again: a port more
 request that carries the file until the first datagram that only the edit allows comes out of the partner's tap;
 `from_commit`: from the first write of the store after the request, which is the commit of the root pointer: the reading
 of the file is in the first figure, and not in the second. `cut`: the same, until the last datagram that the edit
-forbids has come out. A datagram is sent each millisecond. OVN's figures beside it are those of `bench_ports.py`, where
-it has as many ports: a rule and an address added.
+forbids has come out. A datagram is sent each millisecond. Where OVN is installed (`make bench-peers`) it does the same
+after us: a rule of all ports, and an address of a rule's set, until every chassis has them.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
-from pathlib import Path
 
 import measure
-from bench_ports import HOSTS, bulk
+import ovn
+from bench_ports import BULK_S, HOSTS, bulk, timed_ms
 from lab import Lab, emulated, frame, frames_of, number_of
 from measure import Json
 
@@ -100,16 +99,17 @@ def measure_size(ports: int, policies: int, times: int) -> Json:
     return {"ports": ports, "policies": policies, "load": load, "all_s": first_s, **figures}
 
 
-def beside(results: Path, ports: int) -> Json | str:
-    """OVN's own change of a rule and of an address, where it was measured at as many ports."""
-    try:
-        sizes = json.loads((results / "ports.json").read_text())["sizes"]
-    except (OSError, ValueError):
-        return measure.NO_PEER
-    found = next((size["ovn"] for size in sizes if size["ports"] == ports), measure.NO_PEER)
-    if isinstance(found, str) or "rule_ms" not in found:
-        return measure.NO_PEER
-    return {"rule_ms": found["rule_ms"], "address_ms": found["address_ms"]}
+def measure_ovn(ports: int, times: int) -> Json:
+    """OVN's own: from the command that adds a rule, or an address to a rule's set, until every chassis has it."""
+    measure.note(f"{ports} ports on two chassis of OVN")
+    with ovn.running(len(HOSTS)) as peer:
+        peer.add(range(ports))
+        peer.group_all()
+        peer.await_up(range(ports), BULK_S)
+        peer.sync()
+        rules = [timed_ms(lambda n=n: peer.add_rule(ports + n)) for n in range(times)]
+        addresses = [timed_ms(lambda n=n: peer.add_address(f"198.18.0.{n}")) for n in range(times)]
+    return {"rule_ms": measure.of(rules, 1), "address_ms": measure.of(addresses, 1)}
 
 
 def main() -> None:
@@ -121,7 +121,13 @@ def main() -> None:
     began = measure.machine()
     sizes = [measure_size(asked.ports, int(count), asked.times) for count in asked.policies.split(",")]
     first, last = (size["opened"]["from_commit_ms"]["median"] for size in (sizes[0], sizes[-1]))
-    figures = {"sizes": sizes, "growth": measure.ratio(last, first), "ovn": beside(asked.results, asked.ports)}
+    peer = measure_ovn(asked.ports, asked.times) if ovn.is_installed() else None
+    figures = {
+        "sizes": sizes,
+        "growth": measure.ratio(last, first),
+        "ovn": peer or measure.NO_PEER,
+        "ratio_to_ovn": measure.ratio(last, peer["rule_ms"]["median"] if peer else None),
+    }
     measure.publish("enforcement", figures, began, asked.results)
 
 

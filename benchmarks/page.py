@@ -229,6 +229,46 @@ def _leases(result: Json) -> Cells:
     return text, f"{', '.join(peers)} a second", f"{ratio:.2g}×", ratio >= 1
 
 
+def _policy_changed(result: Json) -> Cells:
+    size = result["sizes"][-1]
+    peer = result["ovn"]
+    ours = f"{_number(size['opened']['from_commit_ms']['median'])} ms"
+    ratio, met = _ratio(result["ratio_to_ovn"], 0.3)
+    return ours, _beside("OVN", None if peer == NO_PEER else peer["rule_ms"]["median"], "ms"), ratio, met
+
+
+def _policies_more(result: Json) -> Cells:
+    took = (size["opened"]["from_commit_ms"]["median"] for size in (result["sizes"][0], result["sizes"][-1]))
+    return " → ".join(f"{_number(ms)} ms" for ms in took), "", f"{result['growth']:.2g}×", None
+
+
+def _policed(kind: str, unit: str, least: float) -> Callable[[Json], Cells]:
+    def told(result: Json) -> Cells:
+        found = result["sizes"][0][kind]
+        ratio = found["ratio"]["median"]
+        bare = f"the bridge unfiltered {_number(found['bare']['median'])} {unit}"
+        return f"{_number(found['policed']['median'])} {unit}", bare, f"{ratio:.2g}×", ratio >= least
+
+    return told
+
+
+def _policed_more(result: Json) -> Cells:
+    ratios = [size["small_packets_per_s"]["ratio"]["median"] for size in (result["sizes"][0], result["sizes"][-1])]
+    growth = result["growth"]["small_packets_per_s"]
+    return " → ".join(f"{ratio:.2g}×" for ratio in ratios), "", f"{growth:.2g}×", growth >= 0.95
+
+
+def _rules_loaded(result: Json) -> Cells:
+    size = result["sizes"][-1]
+    ratio, met = _ratio(size["loaded_ratio"], 2)
+    return f"{_number(size['loaded_s'])} s", _beside("`nft -f`", size["nft_by_hand_s"], "s"), ratio, met
+
+
+def _one_of_many(result: Json) -> Cells:
+    took = (size["changed_ms"]["median"] for size in (result["sizes"][0], result["sizes"][-1]))
+    return " → ".join(f"{_number(ms)} ms" for ms in took), "", "", None
+
+
 ROWS = (
     Row("one port added → frames from the other host, 10 ports", "bench_ports", "", _one_port(10)),
     Row("the same, 100 ports", "bench_ports", "", _one_port(100)),
@@ -250,6 +290,23 @@ ROWS = (
     Row("`up examples/atlas.yaml --emulate 3`, cold", "bench_start", "≤ 8 s", _atlas),
     Row("`playground --help`", "bench_start", "≤ +100 ms", _help),
     Row("1000 workspaces under 1000 policies: who may talk to whom", "bench_policies", "", _policies),
+    Row(
+        "one of 1000 policies changed, at 1000 ports → packets meet it",
+        "bench_enforcement",
+        "≤ 0.3× OVN",
+        _policy_changed,
+    ),
+    Row("the same at 10 → 1000 policies", "bench_enforcement", "", _policies_more),
+    Row(
+        "packets of 64 bytes through policed ports",
+        "bench_policed",
+        "≥ 0.60×",
+        _policed("small_packets_per_s", "a second", 0.6),
+    ),
+    Row("TCP through policed ports", "bench_policed", "≥ 0.85×", _policed("tcp_mbps", "Mb/s", 0.85)),
+    Row("small packets, 10 → 10,000 policies", "bench_policed", "≥ 0.95×", _policed_more),
+    Row("10,000 policies of 1000 ports put in force from nothing", "bench_policed", "≤ 2× nft", _rules_loaded),
+    Row("one policy changed, in the kernel, 10 → 10,000 policies", "bench_policed", "", _one_of_many),
     Row("DNS queries answered", "bench_dns", "≥ 0.5× dnsmasq", _queries),
     Row("the same, beside a loop of dnslib", "bench_dns", "", _cpu("dns", "dnslib")),
     Row("a name of others, cached: asked and answered", "bench_dns", "≤ 1.5× dnsmasq", _forwarded("cached_us")),

@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from api_lab import TOKEN, Doors, within
@@ -173,9 +174,9 @@ def test_a_file_that_takes_long_to_read_holds_up_nobody(tmp_path: Path, monkeypa
     async def claim(made: Doors) -> None:
         answered = threading.Event()
 
-        def read(text: str, file: str) -> PlaygroundSpec:
+        def read(*asked: Any) -> PlaygroundSpec:
             assert answered.wait(10), "nobody else was answered meanwhile"
-            return load_playground(text, file)
+            return load_playground(*asked)
 
         monkeypatch.setattr("playground.controller.controller.load_playground", read)
         body = json.dumps({"file": "x.yaml", "text": "name: x"}).encode()
