@@ -7,7 +7,8 @@ request that carries the file until the first datagram that only the edit allows
 `from_commit`: from the first write of the store after the request, which is the commit of the root pointer: the reading
 of the file is in the first figure, and not in the second. `cut`: the same, until the last datagram that the edit
 forbids has come out. A datagram is sent each millisecond. Where OVN is installed (`make bench-peers`) it does the same
-after us: a rule of all ports, and an address of a rule's set, until every chassis has them.
+after us, with three rules to begin with: one more for all ports, and an address of a rule's set, until every chassis
+has them.
 """
 
 from __future__ import annotations
@@ -120,13 +121,13 @@ def main() -> None:
     asked = options.parse_args()
     began = measure.machine()
     sizes = [measure_size(asked.ports, int(count), asked.times) for count in asked.policies.split(",")]
-    first, last = (size["opened"]["from_commit_ms"]["median"] for size in (sizes[0], sizes[-1]))
+    took = [size["opened"]["from_commit_ms"]["median"] for size in sizes]
     peer = measure_ovn(asked.ports, asked.times) if ovn.is_installed() else None
     figures = {
         "sizes": sizes,
-        "growth": measure.ratio(last, first),
+        "growth": measure.ratio(took[-1], took[0]),
         "ovn": peer or measure.NO_PEER,
-        "ratio_to_ovn": measure.ratio(last, peer["rule_ms"]["median"] if peer else None),
+        "ratios_to_ovn": [measure.ratio(ms, peer["rule_ms"]["median"] if peer else None) for ms in took],
     }
     measure.publish("enforcement", figures, began, asked.results)
 
