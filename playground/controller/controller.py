@@ -63,6 +63,10 @@ class Unknown(Exception):
         self.code = code
 
 
+HEAD_START_S = 0.1
+"""How long hosts are told of an accepted file before it is compared with the one before it, for people."""
+
+
 class Controller:
     """One controller of a site. `run` keeps its loops going until it is cancelled.
 
@@ -191,7 +195,8 @@ class Controller:
         check_enforced(spec)
         root = self._root(spec.name)
         change, steps = await self.changes.accept(spec)
-        # after it was accepted: hosts follow meanwhile
+        if steps:
+            await asyncio.sleep(HEAD_START_S)  # comparing takes the one interpreter that hosts are told by
         connections = await asyncio.to_thread(_connections, root, spec, tiers) if steps else NO_CONNECTIONS
         return {"name": spec.name, "change": change, "changes": steps, "connections": connections}
 
