@@ -105,8 +105,8 @@ class Scope:
     """One scope's records by key, indexed as deriving reads them. version counts changes; the logs say of what.
 
     ports: ids of ports whose record or binding changed. workspaces: (playground, name) of those whose record or move
-    did. policies: by the names of their records, each the same object while its record stays; the log has these names.
-    networks_version, policies_version: of the last change of a network, of a policy.
+    did. policies: by the names of their records, each the same object while its record stays: who reads them tells by
+    that which have changed. networks_version: of the last change of a network.
     """
 
     version: int = 0
@@ -117,9 +117,7 @@ class Scope:
     policies: dict[str, Policy] = field(default_factory=dict)
     ports_log: Log[str] = field(default_factory=Log)
     workspaces_log: Log[tuple[str, str]] = field(default_factory=Log)
-    policies_log: Log[str] = field(default_factory=Log)
     networks_version: int = 0
-    policies_version: int = 0
 
     def put(self, record: Viewed) -> None:
         """Takes in a record. Raises policies.codec.Unreadable, with nothing changed."""
@@ -167,9 +165,6 @@ class Scope:
                 self.ports_log.note(record.id, self.version)
             case BindingRecord():
                 self.ports_log.note(record.port, self.version)
-            case PolicyRecord():
-                self.policies_version = self.version
-                self.policies_log.note(record.name, self.version)
             case WorkspaceRecord():
                 self.workspaces_log.note((record.playground, record.name), self.version)
             case MigrationRecord():

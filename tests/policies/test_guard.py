@@ -11,6 +11,7 @@ from filter_lab import Namespace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlay.state import LEG_MAC
 from policies.compile.tables import difference, joined, whole
 from policies.guard import rules
 from policies.guard.parts import TABLE, judged, of_port, of_station, parts
@@ -114,6 +115,10 @@ def test_outside_is_all_that_is_passed_on_and_not_owned(owned: list, asked: ipad
 
 def test_only_subnets_that_have_a_broadcast_address_name_one() -> None:
     assert broadcasts(("10.0.0.0/24", "10.1.0.0/31", "10.2.0.0/32", "fd00::/64")) == ["10.0.0.255"]
+
+
+def test_the_service_legs_mac_is_that_which_the_overlay_gives_it() -> None:
+    assert rules.SERVICE_MAC == LEG_MAC
 
 
 def test_each_reason_has_its_counter_and_each_counter_a_rule() -> None:

@@ -1,4 +1,4 @@
-"""Real DHCPv6 clients at real ports: dhclient and dhcpcd through boot, renewal, confirmation, decline and release."""
+"""Real DHCPv6 clients at real ports: dhclient through boot, confirmation and release, dhcpcd by what routers say."""
 
 from __future__ import annotations
 
