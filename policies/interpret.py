@@ -386,7 +386,7 @@ def _of_numbers(words: Iterable[Any], version: int) -> Ports:
     for protocol in _L4.values():
         lowest, highest = LIMITS[protocol]
         found += [Ports.of(protocol, max(a, lowest), min(b, highest)) for a, b in spans if b >= lowest and a <= highest]
-    types = {kind for kind in range(256) if any(a <= kind << 8 and kind << 8 | 255 <= b for a, b in spans)}
+    types = {kind for a, b in spans for kind in range(a + 255 >> 8, min(b - 255, 0xFF00) + 256 >> 8)}  # with all codes
     if version == 6:
         others = set(range(256)) - set().union(*_ICMP6.values())
         types = {number for number, kinds in _ICMP6.items() if kinds <= types} | ({255} if others <= types else set())

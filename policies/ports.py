@@ -6,7 +6,7 @@ ICMP and ICMPv6 are one word: types are numbered as ICMPv4 numbers them, and ICM
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -118,25 +118,38 @@ def _merged(ranges: Iterable[Range]) -> tuple[Range, ...]:
 
 
 def _common(ours: tuple[Range, ...], theirs: tuple[Range, ...]) -> tuple[Range, ...]:
-    return tuple((max(a, c), min(b, d)) for a, b in ours for c, d in theirs if max(a, c) <= min(b, d))
+    """Both in order, in one walk: whichever range ends first can meet nothing that follows."""
+    found: list[Range] = []
+    mine = other = 0
+    while mine < len(ours) and other < len(theirs):
+        (first, last), (begin, end) = ours[mine], theirs[other]
+        if first <= end and begin <= last:
+            found.append((max(first, begin), min(last, end)))
+        if last < end:
+            mine += 1
+        else:
+            other += 1
+    return tuple(found)
 
 
 def _without(ours: tuple[Range, ...], theirs: tuple[Range, ...]) -> tuple[Range, ...]:
-    return tuple(piece for whole in ours for piece in _pieces(whole, theirs))
-
-
-def _pieces(whole: Range, holes: tuple[Range, ...]) -> Iterator[Range]:
-    first, last = whole
-    for begin, end in holes:
-        if end < first:
-            continue
-        if begin > last:
-            break
-        if begin > first:
-            yield first, begin - 1
-        first = end + 1
-    if first <= last:
-        yield first, last
+    """Both in order, in one walk."""
+    found: list[Range] = []
+    other = 0
+    for first, last in ours:
+        while other < len(theirs) and theirs[other][1] < first:
+            other += 1
+        hole, left = other, first  # the last hole may reach into the next range, too
+        while hole < len(theirs) and theirs[hole][0] <= last:
+            begin, end = theirs[hole]
+            if left < begin:
+                found.append((left, begin - 1))
+            left = end + 1
+            hole += 1
+        if left <= last:
+            found.append((left, last))
+        other = max(other, hole - 1)
+    return tuple(found)
 
 
 EVERYTHING = Ports(tuple((protocol, (LIMITS[protocol],)) for protocol in Protocol))
