@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Final, NamedTuple
 
-from dhcp import decide6, v6
+from dhcp import decide6, ra, v6
 from dhcp.decide import Act
 from dhcp.message import ZERO, Message
 from dhcp.options import Code
@@ -26,19 +26,21 @@ _TEXT: Final = 64
 """Bytes of what a client says of itself that are kept."""
 
 
+Outcome = Act | decide6.Act | ra.Act | Reason
+
+
 class Exchange(NamedTuple):
-    """One message of a client and what came of it. mac: 6 bytes; address: that it named, or was given. outcome: None
-    for a frame of another protocol that was taken note of."""
+    """One message of a client and what came of it. mac: 6 bytes; address: that it named, or was given."""
 
     at_utc_s: float
     what: str
     mac: bytes
     address: bytes
-    outcome: Act | decide6.Act | Reason
+    outcome: Outcome
 
 
 class Client(NamedTuple):
-    """What a client says of itself (options 61, 60, 12; its DUID), and when it was heard last."""
+    """What a client says of itself (options 61, 60, 12), and when it was heard last."""
 
     seen_utc_s: float
     client_id: bytes = b""
@@ -49,11 +51,13 @@ class Client(NamedTuple):
 class History:
     """Of one port, since `begun_utc_s`. Cheap to add to: this is done for each message."""
 
-    __slots__ = ("begun_utc_s", "counts", "exchanges", "last", "last6")
+    __slots__ = ("begun_utc_s", "counts", "counts6", "exchanges", "last", "last6")
 
     def __init__(self, begun_utc_s: float) -> None:
         self.begun_utc_s: Final = begun_utc_s
-        self.counts: Final[Counter[Act | decide6.Act | Reason]] = Counter()
+        self.counts: Final[Counter[Outcome]] = Counter()
+        self.counts6: Final[Counter[Outcome]] = Counter()
+        """By DHCPv6, and of router solicitations."""
         self.exchanges: Final[deque[Exchange]] = deque(maxlen=EXCHANGES)
         self.last: tuple[float, Message] | None = None
         """The last message that was a client's own, and when."""
@@ -85,21 +89,31 @@ class History:
         address: bytes = b"",
     ) -> None:
         """The same of a DHCPv6 message."""
-        self.counts[outcome] += 1
+        self.counts6[outcome] += 1
         what = "" if request is None else _KINDS6.get(request.kind, "")
         self.exchanges.append(Exchange(now_utc_s, what, mac, address, outcome))
         if request is not None and outcome is not Reason.FOREIGN_MAC:
             self.last6 = (now_utc_s, request)
+
+    def note_solicitation(self, now_utc_s: float, outcome: ra.Act | Reason, mac: bytes) -> None:
+        """The same of a router solicitation."""
+        self.counts6[outcome] += 1
+        self.exchanges.append(Exchange(now_utc_s, "ROUTER-SOLICIT", mac, b"", outcome))
+
+    @property
+    def duid(self) -> bytes:
+        """By which the client was known that was heard last by DHCPv6; empty where none was."""
+        return b"" if self.last6 is None else (self.last6[1].first(v6.Code.CLIENT_ID) or b"")
 
     @property
     def client(self) -> Client | None:
         """The one that was heard last. By DHCPv4 it says more of itself, so that counts where both are spoken."""
         if self.last6 is None:
             return None if self.last is None else described(*self.last)
-        seen_utc_s, request = self.last6
+        seen_utc_s, _ = self.last6
         if self.last is not None:
             return described(max(seen_utc_s, self.last[0]), self.last[1])
-        return Client(seen_utc_s, (request.first(v6.Code.CLIENT_ID) or b"")[:_TEXT])
+        return Client(seen_utc_s)
 
 
 def described(seen_utc_s: float, request: Message) -> Client:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Sequence
+from enum import Enum
 from typing import Final, NamedTuple
 
 from dhcp import frame
@@ -32,6 +33,12 @@ MIN_DELAY_S: Final = 1.0
 DNS_LIFETIME_S: Final = int(3 * MAX_INTERVAL_S)
 """RFC 8106 §5.1's default."""
 _LINK_LOCAL: Final = ipaddress.IPv6Network("fe80::/10")
+
+
+class Act(Enum):
+    """What is sent."""
+
+    ADVERTISE_ROUTER = "router advertisement"
 
 
 class Schedule(NamedTuple):

@@ -481,6 +481,8 @@ class PacketServer:
             self._on_heard(Heard(device, formed, port.scope.mac, kind))
             return None
         reason = ra.check_solicitation(solicitation)
+        outcome = ra.Act.ADVERTISE_ROUTER if reason is None else reason
+        port.history.note_solicitation(self._now_utc_s(), outcome, solicitation.source_mac)
         if reason is None:
             port.schedule = port.schedule.after_solicitation(asyncio.get_running_loop().time())
             self._advertise(device, port)

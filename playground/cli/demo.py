@@ -133,7 +133,7 @@ class Demo:
         self.check(True, f"{self._playground} is up: {change.counts(state)}, {took:.1f} s after the file was read")
         leases = self._client.get("leases")
         bound = sum(lease["state"] == "bound" for lease in leases)
-        self.check(bound == len(leases) > 0, f"{bound} of {len(leases)} addresses taken by DHCP clients inside")
+        self.check(bound == len(leases) > 0, f"{bound} of {len(leases)} addresses taken by the clients inside")
 
     def _show_places(self, ports: list[Row]) -> None:
         hosts = self._client.get("hosts")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from dhcp.decide import LeaseKind
 from playground.controller import status
 from playground.controller.asking import Asking
 from playground.controller.diagnosis import findings
@@ -35,16 +36,22 @@ class ClientsAsked:
         self._asking = asking
 
     async def leases(self, playground: str | None) -> list[Json]:
-        """Every IPv4 address that is offered to a port, and every lease of a pool: who, what, since, until, client."""
+        """Every address that is meant for a port, those that its client formed beside, and every lease of a pool: who,
+        what, since, until, client."""
         rows = status.leases(self._world, playground)
         told, _ = await self._told({row["port"]: row["host"] for row in rows if row["host"] is not None})
+        last_of = {row["port"]: row["address"] for row in rows}
+        meant = {(row["port"], row["address"]) for row in rows}
         found = []
         for row in rows:
             known = told.get(row["port"])
-            found.append(row | _columns(known, None if known is None else known.lease))
-            for lease in known.pool if known is not None else ():
+            found.append(row | _columns(known, _lease_of(known, row["address"]), row["address"]))
+            if known is None or row["address"] != last_of[row["port"]]:
+                continue
+            strange = [lease for lease in known.leases6 if (row["port"], lease.address) not in meant]
+            for lease in (*strange, *known.pool):
                 more = {"address": lease.address, "mac": lease.mac, "state": lease.kind.value}
-                found.append(row | more | _columns(None, lease))
+                found.append(row | more | _columns(None, lease, lease.address))
         return found
 
     async def why(self, ports: Iterable[tuple[Grid, PortRecord]]) -> list[Json]:
@@ -73,9 +80,10 @@ class ClientsAsked:
                     "state": state,
                     "findings": said,
                     "counts": {} if known is None else known.counts,
+                    "counts6": {} if known is None else known.counts6,
                     "exchanges": [] if known is None else [_exchange(one) for one in known.exchanges],
                 }
-                | _columns(known, None if known is None else known.lease)
+                | _columns(known, None if known is None else known.lease, "")
             )
         return found
 
@@ -113,16 +121,29 @@ class ClientsAsked:
         return told, problems
 
 
-def _columns(told: PortTold | None, lease: Leased | None) -> Json:
-    """since and until: of the lease; seen: when the client was heard last. Seconds since the epoch, or None."""
+def _lease_of(told: PortTold | None, address: str) -> Leased | None:
+    if told is None:
+        return None
+    if ":" not in address:
+        return told.lease
+    return next((lease for lease in told.leases6 if lease.address == address), None)
+
+
+def _columns(told: PortTold | None, lease: Leased | None, address: str) -> Json:
+    """since and until: of the lease; seen: when the client was heard last. Seconds since the epoch, or None. A client
+    is known by its identifier to DHCPv4, and by its DUID to DHCPv6."""
     since = until = None
     if lease is not None and lease.since_utc_s:
-        since = lease.since_utc_s
-        until = lease.until_utc_s if told is None else lease.at_utc_s + told.lease_s
+        since, until = lease.since_utc_s, lease.until_utc_s
+        if told is not None and lease.kind is not LeaseKind.FORMED:
+            until = lease.at_utc_s + (told.lease6_s if ":" in lease.address else told.lease_s)
+    identifier = "" if told is None else told.client_id
+    if told is not None and (":" in address or not identifier):
+        identifier = told.duid
     return {
         "since": since,
         "until": until,
-        "client_id": "" if told is None else told.client_id,
+        "client_id": identifier,
         "vendor": "" if told is None else told.vendor,
         "hostname": "" if told is None else told.hostname,
         "seen": None if told is None else told.seen_utc_s,

@@ -139,15 +139,13 @@ def ports(world: World, playground: str | None = None) -> list[Json]:
 
 
 def leases(world: World, playground: str | None = None) -> list[Json]:
-    """Every IPv4 address that is offered to a port, and whether its client has taken it."""
+    """Every address that is meant for a port, and whether its client has taken it."""
     found = []
     for name, grid in _grids(world, playground):
         for port in _sorted_ports(grid):
             binding = grid.bindings.get(port.id)
             seen = seen_of(world, binding) if binding else None
             for address in port.addresses:
-                if ":" in address:
-                    continue
                 found.append(
                     {
                         "playground": name,

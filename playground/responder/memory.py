@@ -18,7 +18,7 @@ SCHEMA = 1
 
 
 class Memory(msgspec.Struct, kw_only=True):
-    """document: the map of `protocol`, values still encoded. leases: by port id and family."""
+    """document: the map of `protocol`, values still encoded. leases: by port id, and `v4` or an IPv6 address."""
 
     schema: int = SCHEMA
     document: dict[str, msgspec.Raw] = {}

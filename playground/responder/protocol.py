@@ -109,13 +109,18 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PortTold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of one port. counts: outcomes since since_utc_s. exchanges: the last ones. lease: the port's own.
-    client_id: hex digits; it, vendor, hostname: as its client said last. pool: leases of clients that nobody
-    declared."""
+    """What is known of one port. counts: outcomes since since_utc_s; counts6: by DHCPv6, and of router solicitations.
+    exchanges: the last ones of all. lease: of the port's own IPv4 address. client_id: hex digits; it, vendor, hostname:
+    as its client said last. pool: leases of clients that nobody declared.
+
+    leases6: of each IPv6 address that its client was given, or formed. given6: the addresses that DHCPv6 gives there.
+    duid: hex digits.
+    """
 
     port: str
     since_utc_s: float
     counts: dict[str, int] = {}
+    counts6: dict[str, int] = {}
     exchanges: tuple[Exchange, ...] = ()
     lease: Leased | None = None
     lease_s: int = 0
@@ -124,6 +129,10 @@ class PortTold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     vendor: str = ""
     hostname: str = ""
     pool: tuple[Leased, ...] = ()
+    leases6: tuple[Leased, ...] = ()
+    given6: tuple[str, ...] = ()
+    lease6_s: int = 0
+    duid: str = ""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):

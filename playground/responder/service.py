@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, assert_never
 
 import msgspec
@@ -47,9 +47,13 @@ Hearing = tuple[netns.Identity, socket.socket]
 _log = logging.getLogger(__name__)
 
 
+MOST_6: Final = 16
+"""So many IPv6 addresses are remembered a port, the last ones: a client forms as many as it likes."""
+
+
 def lease_key(leased: Leased) -> str:
-    """A port has one lease a family."""
-    return f"{leased.port}/{'v6' if ':' in leased.address else 'v4'}"
+    """A port has one IPv4 address, and may have several of IPv6."""
+    return f"{leased.port}/{leased.address if ':' in leased.address else 'v4'}"
 
 
 def _text(address: bytes) -> str:
@@ -102,6 +106,8 @@ class Service:
     ) -> None:
         self.document: dict[str, bytes] = {}
         self.leases: dict[str, Leased] = {}
+        self._keys: dict[str, dict[str, None]] = {}
+        """Of each port's leases, in the order in which they were heard of first."""
         self.problems: dict[str, str] = {}
         self.packets: Final = PacketServer(self._heard, journal, now_utc_s)
         self.views: Final = Views(self._problem, now_utc_s)
@@ -116,6 +122,11 @@ class Service:
     def begin(self, heard: Hearing | None) -> None:
         """Opens sockets from now on. heard: a packet socket that hears already, and where."""
         self._is_begun, self._heard_before = True, heard
+
+    def remember(self, leases: Mapping[str, Leased]) -> None:
+        """What clients had before, by `lease_key`."""
+        for key, leased in leases.items():
+            self._put(key, leased)
 
     def apply(self, update: Update) -> None:
         """In effect when it returns, but for what `problems` names. The same update again changes nothing."""
@@ -157,7 +168,7 @@ class Service:
             case ["port", port]:
                 self.packets.drop(port_device(PortId(port)))
                 self._ports.discard(port)
-                for key in [key for key, leased in self.leases.items() if leased.port == port]:
+                for key in self._keys.pop(port, ()):
                     del self.leases[key]
             case ["view", playground]:
                 self.views.drop(playground)
@@ -203,6 +214,7 @@ class Service:
             port=port,
             since_utc_s=history.begun_utc_s,
             counts={outcome.name: count for outcome, count in history.counts.items()},
+            counts6={outcome.name: count for outcome, count in history.counts6.items()},
             exchanges=tuple(map(_exchange, history.exchanges)),
             lease=self.leases.get(f"{port}/v4"),
             lease_s=0 if scope.v4 is None else scope.v4.lease_s,
@@ -211,6 +223,10 @@ class Service:
             vendor="" if client is None else client.vendor,
             hostname="" if client is None else client.hostname,
             pool=tuple(_pool_lease(port, lease) for lease in pool if lease.port == device),
+            leases6=tuple(self.leases[key] for key in self._keys.get(port, ()) if not key.endswith("/v4")),
+            given6=() if scope.v6 is None else scope.v6.addresses,
+            lease6_s=0 if scope.v6 is None else scope.v6.lease_s,
+            duid=history.duid.hex(),
         )
 
     def close(self) -> None:
@@ -254,5 +270,13 @@ class Service:
         is_same = last is not None and msgspec.structs.replace(last, at_utc_s=leased.at_utc_s) == leased
         if last is not None and is_same and 0 <= leased.at_utc_s - last.at_utc_s < REPEAT_S:
             return
-        self.leases[key] = leased
+        self._put(key, leased)
         self._report(Report(leased=leased))
+
+    def _put(self, key: str, leased: Leased) -> None:
+        keys = self._keys.setdefault(leased.port, {})
+        self.leases[key] = leased
+        keys[key] = None
+        sixes = [one for one in keys if not one.endswith("/v4")]
+        for one in sixes[: max(len(sixes) - MOST_6, 0)]:
+            del keys[one], self.leases[one]

@@ -61,10 +61,19 @@ class FakeAsking:
         return self.answer
 
 
-def asked(answer: Clients | NotPossible, work: Callable[[ClientsAsked], Awaitable[Any]]) -> Any:
+def asked(
+    answer: Clients | NotPossible,
+    work: Callable[[ClientsAsked], Awaitable[Any]],
+    addresses: tuple[str, ...] = ("10.0.0.5",),
+) -> Any:
+    records = [
+        msgspec.structs.replace(record, addresses=addresses) if isinstance(record, PortRecord) else record
+        for record in RECORDS
+    ]
+
     async def whole() -> Any:
         store = MemoryStore()
-        await store.commit([], [Put(key_of(record), encode(record)) for record in RECORDS])
+        await store.commit([], [Put(key_of(record), encode(record)) for record in records])
         world = World(store)
         await world.load()
         try:
@@ -111,6 +120,17 @@ def test_leases_of_clients_that_nobody_declared_stand_beside_their_ports() -> No
         "declined",
         900.0,
     )
+
+
+def test_each_ipv6_address_of_a_client_is_shown_also_one_that_it_formed_beside() -> None:
+    six, formed = a_lease(address="fd00::5"), a_lease(address="fd00::77", kind=LeaseKind.FORMED)
+    told = msgspec.structs.replace(TOLD, leases6=(six, formed), lease6_s=900, duid="0004")
+    rows = asked(Clients([told], {}), lambda clients: clients.leases(None), addresses=("10.0.0.5", "fd00::5"))
+    assert [(row["address"], row["state"], row["until"], row["client_id"]) for row in rows] == [
+        ("10.0.0.5", "bound", 700.0, "01"),
+        ("fd00::5", "offered", 1000.0, "0004"),
+        ("fd00::77", "formed", None, ""),
+    ]
 
 
 def test_a_host_that_does_not_answer_leaves_its_columns_empty() -> None:

@@ -20,8 +20,9 @@ PORT = PortRecord(
     network_id="g",
     id="000000000001",
     mac="02:00:00:00:00:01",
-    addresses=("10.0.0.5", "fd00::5"),
+    addresses=("10.0.0.5",),
 )
+PORT6 = msgspec.structs.replace(PORT, addresses=("fd00::5",))
 
 
 def told(counts: dict[str, int] | None = None, lease: Leased | None = None, **exchange: Any) -> PortTold:
@@ -90,8 +91,61 @@ def test_names_that_are_not_answered_are_said_at_the_end() -> None:
     assert said[1:] == ["names are not answered on its host: can't listen on port 53"]
 
 
-def test_a_network_without_ipv4_is_said_to_have_none() -> None:
-    port = msgspec.structs.replace(PORT, addresses=("fd00::5",))
-    assert findings(port, "forwarding", "", told(), {}, NOW) == [
-        "its network has no IPv4 subnet: its addresses are IPv6 alone"
-    ]
+def told6(counts: dict[str, int], *leases: Leased, is_given: bool = True) -> PortTold:
+    return PortTold(
+        port=PORT.id,
+        since_utc_s=NOW - 60,
+        counts6=counts,
+        leases6=leases,
+        given6=("fd00::5",) if is_given else (),
+        lease6_s=3600,
+    )
+
+
+def a_lease6(kind: LeaseKind, address: str = "fd00::5", at_s: float = NOW - 600) -> Leased:
+    return msgspec.structs.replace(a_lease(kind, at_s), address=address)
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (told6({}),
+         "nothing of IPv6 was seen at its port in the 60 seconds since it is answered: IPv6 is off there, or its NIC"),
+        (told6({"ADVERTISE_ROUTER": 1}),
+         "no DHCPv6 message was seen at its port in the 60 seconds since it is answered: it does not heed the M flag "
+         "of router advertisements, or runs no DHCPv6 client"),
+        (told6({"ADVERTISE": 3}),
+         "it was offered fd00::5 3 times and never asked for it: the offer does not reach it, or it refuses it"),
+        (told6({"REPLY": 1}, a_lease6(LeaseKind.BOUND)), "it has fd00::5: told or seen 10 minutes ago"),
+        (told6({"REPLY": 1}, a_lease6(LeaseKind.BOUND, at_s=NOW - 4000)),
+         "its lease of fd00::5 ran out 7 minutes ago: its client has not renewed it"),
+        (told6({}, a_lease6(LeaseKind.FORMED, at_s=NOW - 4000), is_given=False),
+         "it has fd00::5: told or seen 67 minutes ago"),
+        (told6({"REPLY_TAKEN_BACK": 1}, a_lease6(LeaseKind.RELEASED)),
+         "its client gave fd00::5 back 10 minutes ago, and has not asked again"),
+        (told6({"REPLY_TAKEN_BACK": 1}, a_lease6(LeaseKind.DECLINED)),
+         "it declined fd00::5: it believes that another has it, and is not given it for 30 s"),
+        (told6({"REPLY": 1}), "it was told much, but did not ask for addresses (an IA_NA): it is not given fd00::5"),
+        (told6({"NO_IDENTIFIER": 2}),
+         "2 times what it sent was thrown away: a DHCPv6 message without a valid identifier of its client, or of the "
+         "server that it is for"),
+        (told6({"REPLY_NOT_ON_LINK": 1}),
+         "once it came back with an IPv6 address that is not its own and was told so"),
+        (told6({"REPLY_USE_MULTICAST": 2}), "2 times it asked the server alone, and was told to ask all (ff02::1:2)"),
+        (told6({"ADVERTISE_ROUTER": 1}, is_given=False),
+         "it was told its prefix and has not formed fd00::5: its kernel does not heed router advertisements"),
+        (told6({"BAD_CHECKSUM": 1}, is_given=False),
+         "it has not formed fd00::5, and solicits no router: it does not heed router advertisements"),
+        (told6({"ADVERTISE_ROUTER": 1}, a_lease6(LeaseKind.FORMED, "fd00::77"), is_given=False),
+         "it has formed fd00::77 and not fd00::5: its identifier is random, not made of its MAC (EUI-64)"),
+    ],
+)  # fmt: skip
+def test_what_was_seen_of_ipv6_is_said(known: PortTold, said: str) -> None:
+    assert findings(PORT6, "forwarding", "", known, {}, NOW)[0] == said
+
+
+def test_what_is_missing_is_said_before_what_is_there() -> None:
+    port = msgspec.structs.replace(PORT, addresses=("10.0.0.5", "fd00::5"))
+    known = msgspec.structs.replace(told6({"ADVERTISE": 1}), counts={"ACK": 1}, lease_s=3600)
+    said = findings(port, "forwarding", "", msgspec.structs.replace(known, lease=a_lease(LeaseKind.BOUND)), {}, NOW)
+    assert [line[:18] for line in said] == ["it was offered fd0", "it has 10.0.0.5: t"]

@@ -48,7 +48,7 @@ def test_a_client_of_both_protocols_is_described_by_what_it_says_in_the_older_on
     history = History(0.0)
     solicit = v6.Message(v6.Kind.SOLICIT, b"\1\2\3", ((int(v6.Code.CLIENT_ID), b"\0\4" + bytes(16)),))
     history.note6(1.0, decide6.Act.ADVERTISE, MAC_BYTES, solicit, bytes(15) + b"\1")
-    assert history.client is not None and history.client.client_id == b"\0\4" + bytes(16)
+    assert history.client is not None and history.duid == b"\0\4" + bytes(16)
     assert history.exchanges[-1][1:] == ("SOLICIT", MAC_BYTES, bytes(15) + b"\1", decide6.Act.ADVERTISE)
     history.note(2.0, Act.OFFER, MAC_BYTES, a_request(MessageType.DISCOVER, {Code.CLIENT_ID: b"\1"}))
     history.note6(3.0, decide6.Act.REPLY, MAC_BYTES, solicit)

@@ -99,8 +99,8 @@ def test_dhclient_comes_back_with_its_address_and_is_told_when_it_is_another(
             client.kill()
     assert noted(tmp_path, "BOUND6")["new_ip6_address"] == "fd00:20::77"
     [told] = agent.ask(guest.port)
-    assert "REPLY_NOT_ON_LINK" in told["counts"]
-    assert {exchange["what"] for exchange in told["exchanges"]} == {"SOLICIT", "REQUEST", "CONFIRM"}
+    assert "REPLY_NOT_ON_LINK" in told["counts6"]
+    assert {"SOLICIT", "REQUEST", "CONFIRM"} <= {exchange["what"] for exchange in told["exchanges"]}
 
 
 def test_dhcpcd_is_led_to_dhcpv6_by_the_advertised_flags(
