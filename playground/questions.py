@@ -86,10 +86,12 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Verdicts(msgspec.Struct, frozen=True):
-    """lost: how many more there were since the last answer that nobody could read in time."""
+    """lost: how many more there were since the last answer that nobody could read in time. begun: where this agent's
+    count began: its verdicts are numbered from the next number on, without a gap."""
 
     rows: list[Verdict]
     lost: int = 0
+    begun: int = 0
 
 
 class Checked(msgspec.Struct, frozen=True):

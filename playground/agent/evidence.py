@@ -108,7 +108,7 @@ class Evidence:
         self._cause = ""
         self._kept: deque[Verdict] = deque(maxlen=KEPT)
         self._lost = 0
-        self._number = time.time_ns() // 1000
+        self._begun = self._number = time.time_ns() // 1000
         self._news = asyncio.Event()
         self._answering: dict[str, asyncio.Task[None]] = {}
 
@@ -206,7 +206,7 @@ class Evidence:
                 is_first = False
                 part, rows = rows[:AT_ONCE], rows[AT_ONCE:]
                 after = part[-1].number if part else after
-                said = Verdicts(part, self._lost - lost)
+                said = Verdicts(part, self._lost - lost, self._begun)
                 lost = self._lost
                 if not await self._say(wire.Answer(id, msgspec.Raw(msgspec.json.encode(said)), is_last=False)):
                     return

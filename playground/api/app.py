@@ -23,6 +23,7 @@ from playground import __version__, wire
 from playground.controller import status
 from playground.controller.changes import Raced
 from playground.controller.controller import Controller, Unknown
+from playground.controller.evidence import MARKS
 from playground.controller.execution import EXIT, Channel, NotPossible
 from playground.controller.moves import Refused
 from playground.controller.sessions import SessionRefused
@@ -49,6 +50,7 @@ def _storable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
+Marks = Annotated[str, Query(pattern=MARKS, description="`last` of the answer before")]
 Wait = Annotated[float, Query(ge=0, allow_inf_nan=False, description="seconds; more than 60 are 60")]
 
 
@@ -218,7 +220,7 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
         return await controller.probing.probe(body.playground)
 
     @app.get("/v1/policy/log")
-    async def policy_log(playground: str | None = None, after: int = 0, wait_s: Wait = 0.0) -> Json:
+    async def policy_log(playground: str | None = None, after: Marks = "", wait_s: Wait = 0.0) -> Json:
         if playground is not None:
             controller.known(playground)
         return await controller.evidence.verdicts(playground, after, min(wait_s, 60.0))

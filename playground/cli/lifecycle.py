@@ -45,10 +45,13 @@ def _wait_for_state(client: Client, workspace: str, wanted: str, timeout: float)
     deadline = time.monotonic() + timeout
     try:
         while True:
-            found = _workspace(client, playground, name)
-            if found["state"] == wanted:
-                return wanted
-            said = f"{workspace}: {found['state']}" + (f", {found['cause']}" if found.get("cause") else "")
+            try:
+                found = _workspace(client, playground, name)
+                if found["state"] == wanted:
+                    return wanted
+                said = f"{workspace}: {found['state']}" + (f", {found['cause']}" if found.get("cause") else "")
+            except Unreachable as error:  # it was accepted; a controller that is started again goes on with it
+                said = f"{workspace}: {error}"
             if time.monotonic() > deadline:
                 raise NotConverged(f"{said}; not {wanted} within {timeout:g} s")
             line.show(said)

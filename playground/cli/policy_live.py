@@ -8,11 +8,13 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from playground.cli import render, site
 from playground.cli.failure import DONE, REFUSED, Failure, UsageFailure
-from playground.client import Client
+from playground.cli.following import Following
+from playground.client import Client, Refused
 
 WAIT_S = 10
 """How long the controller may hold an answer back."""
@@ -41,15 +43,24 @@ def log(args: argparse.Namespace) -> int:
         else:
             print("playground: nothing was logged; policies with `mode: log` or `mode: stage` log", file=sys.stderr)
         return DONE
+    following = Following(args)
     lost = 0
     while True:
+        _say_missed(answer["missed"])
         if rows:
             lines = (json.dumps(row, ensure_ascii=False) for row in rows) if args.json else map(_line, rows)
             print("\n".join(lines), flush=True)
-        if answer["lost"] != lost:
-            lost = answer["lost"]
-            _say_lost(lost)
-        answer = _next(client, args.name, answer["last"])
+        _say_lost(answer["lost"] - lost)
+        lost = answer["lost"]
+        try:
+            answer = following.ask(
+                *(partial(_next, client, args.name, answer["last"], wait_s) for wait_s in (WAIT_S, 0))
+            )
+        except Refused as refusal:
+            if refusal.status != 404:
+                raise
+            print(f"playground: {args.name} was removed; nothing more is logged of it", file=sys.stderr)
+            return DONE
         rows = list(_wanted(args, source, to, answer["verdicts"]))
 
 
@@ -72,17 +83,27 @@ def _meant(client: Client, only: str | None, word: str | None) -> tuple[str, str
     return playground, name
 
 
-def _next(client: Client, name: str | None, last: int) -> Row:
+def _next(client: Client, name: str | None, last: str, wait_s: int) -> Row:
     """Verdicts after `last`; the controller holds its answer back until there are some."""
     started = time.monotonic()
-    answer: Row = client.get("policy/log", {"playground": name, "after": last, "wait_s": WAIT_S})
-    if not answer["verdicts"] and time.monotonic() - started < 1:
+    answer: Row = client.get("policy/log", {"playground": name, "after": last, "wait_s": wait_s})
+    if wait_s and not answer["verdicts"] and time.monotonic() - started < 1:
         time.sleep(0.5)  # those that came are of other playgrounds, and as many may come again
     return answer
 
 
+def _say_missed(missed: Iterable[Row]) -> None:
+    """What was not told while the controller, or an agent, was away."""
+    for row in missed:
+        host, count = render.word(row, "host"), render.count(row["verdicts"], "verdict")
+        if row["verdicts"]:
+            print(f"playground: {count} of {host} can't be shown any more: only the latest are kept", file=sys.stderr)
+        if row["restarted"]:
+            print(f"playground: {host}'s agent was started again; what it had not told yet is lost", file=sys.stderr)
+
+
 def _say_lost(lost: int) -> None:
-    if lost:
+    if lost > 0:
         print(f"playground: {render.count(lost, 'verdict')} could not be told, there were too many", file=sys.stderr)
 
 

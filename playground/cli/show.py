@@ -7,13 +7,15 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from playground.cli import render, site
 from playground.cli.failure import DONE, UsageFailure
+from playground.cli.following import Following
 from playground.client import Client, segment
 
-_EVENTS_WAIT_S = 10.0
+_EVENTS_WAIT_S = 10
 
 Row = dict[str, Any]
 
@@ -36,25 +38,37 @@ def ports(args: argparse.Namespace) -> int:
 
 
 def events(args: argparse.Namespace) -> int:
-    """With --follow, until it is interrupted; each event once."""
+    """With --follow, until it is interrupted; each event once, over the controller's restarts too."""
     client = site.client_of(args)
-    rows: list[Row] = client.get("events", {"after": 0})
+    rows = _all_events(client)
     if not args.follow:
         print(render.json_text(rows) if args.json else _event_lines(rows))
         return DONE
+    following = Following(args)
     last = 0
     while True:
         if rows:
+            if last and (missed := rows[0]["id"] - last - 1) > 0:
+                said = render.count(missed, "event")
+                print(f"playground: {said} can't be shown any more: only the latest are kept", file=sys.stderr)
             last = rows[-1]["id"]
             lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
             print(lines if args.json else _event_lines(rows), flush=True)
-        rows = _next_events(client, last)
+        rows = following.ask(partial(_next_events, client, last), partial(_all_events, client))
+        if rows and rows[-1]["id"] < last:
+            print("playground: its store is another one, or was put back: all that it has", file=sys.stderr)
+            last = 0
+        rows = [row for row in rows if row["id"] > last]
+
+
+def _all_events(client: Client) -> list[Row]:
+    return list(client.get("events", {"after": 0}))
 
 
 def _next_events(client: Client, last: int) -> list[Row]:
     """Events after `last`; the controller holds its answer back until there are some."""
     started = time.monotonic()
-    rows: list[Row] = client.get("events", {"after": last, "wait_s": int(_EVENTS_WAIT_S)})
+    rows: list[Row] = client.get("events", {"after": last, "wait_s": _EVENTS_WAIT_S})
     if not rows and time.monotonic() - started < 1:
         time.sleep(0.5)  # a controller that does not hold back is not asked again and again
     return rows

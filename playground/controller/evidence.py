@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection
 from contextlib import aclosing
@@ -34,8 +33,11 @@ log = logging.getLogger("controller")
 
 Json = dict[str, Any]
 
-KEPT = 5000
+KEPT = 20_000
 """Verdicts that whoever follows has to read in time."""
+
+Marks = dict[str, int]
+"""By host, the number up to which somebody has been told its verdicts."""
 
 IDLE_S = 30.0
 """Who has not asked for that long follows no more."""
@@ -49,6 +51,9 @@ LOOK_S = 0.5
 CHECK_S = 60.0
 """How long a host may read its kernel back."""
 
+MARKS = "^([a-z0-9-]{1,63}:[0-9]{1,18}(,[a-z0-9-]{1,63}:[0-9]{1,18})*)?$"
+"""What may be asked after: the marks of each host, as the last answer wrote them."""
+
 _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 _ICMP6_AS_4 = {1: 3, 2: 3, 3: 11, 4: 12, 128: 8, 129: 0, 133: 10, 134: 9, 137: 5}
 _KINDS = {number: kind for kind, number in ICMP_KINDS.items()}
@@ -56,15 +61,38 @@ _KINDS = {number: kind for kind, number in ICMP_KINDS.items()}
 
 @dataclass(slots=True)
 class _Followed:
-    """Verdicts of all hosts while somebody follows. heard: the last number of each host; greeted: the sessions of those
-    that have said what they kept, or why they can't."""
+    """Verdicts of all hosts while somebody follows. heard: the last number of each host; begun: the number from which
+    its agent counts; greeted: the sessions of those that have said what they kept, or why they can't."""
 
-    rows: deque[tuple[int, str, Verdict]] = field(default_factory=lambda: deque(maxlen=KEPT))
-    last: int = field(default_factory=lambda: time.time_ns() // 1000)
+    rows: deque[tuple[str, Verdict]] = field(default_factory=lambda: deque(maxlen=KEPT))
     lost: int = 0
-    heard: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    heard: Marks = field(default_factory=lambda: defaultdict(int))
+    begun: Marks = field(default_factory=dict)
     tasks: dict[Session, asyncio.Task[None]] = field(default_factory=dict)
     greeted: set[Session] = field(default_factory=set)
+
+    def after(self, marks: Marks) -> list[tuple[str, Verdict]]:
+        """What was not told yet, as it came."""
+        return [(host, row) for host, row in self.rows if row.number > marks.get(host, 0)]
+
+    def missed(self, marks: Marks, rows: list[tuple[str, Verdict]]) -> list[Json]:
+        """What lies between the marks and `rows` and can't be told any more, by host. Of a host without a mark nothing
+        was promised."""
+        first: Marks = {}
+        for host, row in rows:
+            first.setdefault(host, row.number)
+        found: list[Json] = []
+        for host, begun in sorted(self.begun.items()):
+            if (mark := marks.get(host)) is None:
+                continue
+            gone = first[host] - max(mark, begun) - 1 if host in first else 0
+            if gone or begun > mark:
+                found.append({"host": host, "verdicts": gone, "restarted": begun > mark})
+        return found
+
+    def marks(self, before: Marks) -> Marks:
+        """What is told once all is, that is here."""
+        return before | {host: max(self.heard[host], begun) for host, begun in self.begun.items()}
 
 
 class Evidence:
@@ -82,12 +110,14 @@ class Evidence:
 
     # verdicts
 
-    async def verdicts(self, playground: str | None, after: int, wait_s: float) -> Json:
-        """Verdicts with a number beyond `after`, by time: `{verdicts, last, lost}`. Waits up to `wait_s` for the first.
+    async def verdicts(self, playground: str | None, after: str, wait_s: float) -> Json:
+        """Verdicts beyond `after`, by time: `{verdicts, last, lost, missed}`. Waits up to `wait_s` for the first.
 
-        last: what to ask after next. lost: how many could not be told since the following began. The first who asks has
-        all hosts followed, and everything that they kept; who does not ask again for `IDLE_S` ends it.
+        last: what to ask after next, of any controller of the site. lost: how many could not be told since the
+        following began; missed: `[{host, verdicts, restarted}]`, what hosts no longer have since `after`. The first who
+        asks has all hosts followed, and everything that they kept; who does not ask again for `IDLE_S` ends it.
         """
+        marks = _read_marks(after)
         if self._following is None or self._following.done():
             self._followed = _Followed()
             self._following = asyncio.create_task(self._follow())
@@ -96,18 +126,21 @@ class Evidence:
         try:
             await self._until(lambda: followed.greeted.issuperset(self._sessions.connected.values()), FIRST_S)
             if wait_s:
-                await self._until(lambda: bool(followed.rows) and followed.last > after, wait_s)
+                await self._until(
+                    lambda: any(playground in (None, row.playground) for _, row in followed.after(marks)), wait_s
+                )
         finally:
             self._readers -= 1
             self._asked_s = asyncio.get_running_loop().time()
-        rows = [(host, row) for number, host, row in followed.rows if number > after]
+        rows = followed.after(marks)
         named = _Names(self._world)
         told = [
             named.verdict(host, row)
             for host, row in sorted(rows, key=lambda one: one[1].utc_s)
             if playground in (None, row.playground)
         ]
-        return {"verdicts": told, "last": followed.last, "lost": followed.lost}
+        last = _marks_text(followed.marks(marks))
+        return {"verdicts": told, "last": last, "lost": followed.lost, "missed": followed.missed(marks, rows)}
 
     async def _until(self, is_so: Callable[[], bool], seconds: float) -> None:
         try:
@@ -137,9 +170,9 @@ class Evidence:
             async with aclosing(self._asking.follow(host, question, Verdicts)) as answers:
                 async for answer in answers:
                     async with self._grown:
+                        followed.begun[host] = answer.begun
                         for row in answer.rows:
-                            followed.last += 1
-                            followed.rows.append((followed.last, host, row))
+                            followed.rows.append((host, row))
                             followed.heard[host] = row.number
                         followed.lost += answer.lost
                         followed.greeted.add(session)
@@ -185,6 +218,15 @@ class Evidence:
 
     def _hosts(self, playground: str) -> Collection[str]:
         return self._world.ties.hosts(playground)
+
+
+def _read_marks(text: str) -> Marks:
+    """What `_marks_text` wrote; the API has checked it (`MARKS`)."""
+    return {host: int(number) for host, _, number in (one.rpartition(":") for one in text.split(",") if one)}
+
+
+def _marks_text(marks: Marks) -> str:
+    return ",".join(f"{host}:{number}" for host, number in sorted(marks.items()))
 
 
 def _unobserved(answers: dict[str, Any]) -> list[Json]:

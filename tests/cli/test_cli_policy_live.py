@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cli_lab import FakeController, Play, Row
 
-OPEN = {"lost": 0, "last": 8}
+OPEN: Row = {"lost": 0, "last": "n1:8", "missed": []}
 
 
 def a_verdict(**changes: Any) -> Row:
@@ -92,14 +92,43 @@ def test_what_was_not_logged_is_told_from_that_nothing_was(controller: FakeContr
 
 def test_who_follows_is_told_each_verdict_once_and_how_many_were_lost(controller: FakeController, play: Play) -> None:
     controller.answers["GET policy/log"] = [
-        {"verdicts": [a_verdict()], "last": 8, "lost": 0},
-        {"verdicts": [DENIED], "last": 9, "lost": 3},
+        {"verdicts": [a_verdict()], **OPEN},
+        {"verdicts": [DENIED], **OPEN, "last": "n1:9", "lost": 3},
         (409, {"error": "enough"}),
     ]
     ran = play("policy", "log", "--follow", "--json")
     assert [json.loads(line) for line in ran.out.splitlines()] == [a_verdict(), DENIED]
     assert "3 verdicts could not be told" in ran.err
-    assert [query.get("after") for _, query, _ in controller.asked] == [None, "8", "9"]
+    assert [query.get("after") for _, query, _ in controller.asked] == [None, "n1:8", "n1:9"]
+
+
+def test_who_follows_is_told_what_was_missed_while_the_controller_was_away(
+    controller: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("playground.cli.following.RETRY_S", 0)
+    missed = [{"host": "n1", "verdicts": 12, "restarted": False}, {"host": "n2", "verdicts": 0, "restarted": True}]
+    controller.answers["GET policy/log"] = [
+        {"verdicts": [a_verdict()], **OPEN},
+        *[(200, b"")] * 3,
+        {"verdicts": [DENIED], **OPEN, "missed": missed},
+        (409, {"error": "enough"}),
+    ]
+    ran = play("policy", "log", "--follow", "--json")
+    assert [json.loads(line) for line in ran.out.splitlines()] == [a_verdict(), DENIED]
+    assert [query.get("after") for _, query, _ in controller.asked] == [None, *["n1:8"] * 5]
+    said = [line.removeprefix("playground: ") for line in ran.err.splitlines() if line.startswith("playground: ")]
+    assert said[1:-1] == [
+        "the controller answers again",
+        "12 verdicts of n1 can't be shown any more: only the latest are kept",
+        "n2's agent was started again; what it had not told yet is lost",
+    ]
+
+
+def test_a_log_ends_with_its_playground_and_says_so(controller: FakeController, play: Play) -> None:
+    gone = (404, {"error": "no playground atlas"})
+    controller.answers["GET policy/log"] = [{"verdicts": [a_verdict()], **OPEN}, gone]
+    ran = play("policy", "log", "atlas", "--follow")
+    assert (ran.code, ran.err) == (0, "playground: atlas was removed; nothing more is logged of it\n")
 
 
 def test_nothing_logged_leaves_stdout_empty_and_says_what_logs(controller: FakeController, play: Play) -> None:

@@ -74,6 +74,41 @@ def test_following_events_shows_each_once_until_interrupted(controller: FakeCont
     assert ran.code == 1
 
 
+def an_event(number: int) -> dict[str, object]:
+    return {"id": number, "at": 0.0, "kind": "k", "object": "o", "text": str(number)}
+
+
+def test_events_go_on_where_they_were_when_the_controller_comes_back(
+    controller: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("playground.cli.following.RETRY_S", 0)
+    controller.answers["GET events"] = [
+        [an_event(1), an_event(2)],
+        (200, b""),
+        [an_event(2), an_event(3)],
+        [an_event(7)],
+        (200, b""),
+        [an_event(1), an_event(2)],
+        (409, {"error": "enough"}),
+    ]
+    ran = play("events", "--follow", "--json")
+    assert [json.loads(line)["id"] for line in ran.out.splitlines()] == [1, 2, 3, 7, 1, 2]
+    assert [query["after"] for _, query, _ in controller.asked] == ["0", "2", "0", "3", "7", "0", "2"]
+    assert "3 events can't be shown any more" in ran.err
+    assert "its store is another one" in ran.err
+
+
+def test_what_is_followed_ends_with_an_emulated_site(
+    controller: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("playground.cli.following.RETRY_S", 0)
+    there = iter([True, True, False])
+    monkeypatch.setattr("playground.cli.site.is_emulated", lambda name: next(there))
+    controller.answers["GET events"] = [[an_event(1)], (200, b"")]
+    ran = play("events", "--follow")
+    assert (ran.code, ran.err.splitlines()[-1]) == (1, "playground: site local has ended")
+
+
 def test_status_shows_desired_programmed_probed_and_the_cause(controller: FakeController, play: Play) -> None:
     controller.answers["GET status"] = a_status(
         programmed="converging",

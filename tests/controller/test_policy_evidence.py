@@ -317,7 +317,7 @@ def test_verdicts_of_all_hosts_are_told_by_time_and_by_name() -> None:
         made.connect("n1", lambda question: [an_answer(Verdicts([a_verdict(3)]), is_last=False)])
         outside = a_verdict(2, source="203.0.113.9", destination="10.20.0.254", protocol=17, ports=(1, 53))
         made.connect("n2", lambda question: [an_answer(Verdicts([outside], lost=4), is_last=False)])
-        found = await made.evidence.verdicts("atlas", 0, 0.0)
+        found = await made.evidence.verdicts("atlas", "", 0.0)
         assert [(row["host"], row["from"], row["to"], row["port"]) for row in found["verdicts"]] == [
             ("n2", "203.0.113.9", "@services", "udp/53"),
             ("n1", "worker-0", "head", "tcp/22"),
@@ -358,7 +358,7 @@ def test_verdicts_of_all_hosts_are_told_by_time_and_by_name() -> None:
 def test_a_port_is_told_as_files_write_it(changes: dict[str, Any], port: str) -> None:
     async def claim(made: Agents) -> None:
         made.connect("n1", lambda question: [an_answer(Verdicts([a_verdict(**changes)]), is_last=False)])
-        found = await made.evidence.verdicts(None, 0, 0.0)
+        found = await made.evidence.verdicts(None, "", 0.0)
         assert [row["port"] for row in found["verdicts"]] == [port]
 
     within(claim)
@@ -367,13 +367,13 @@ def test_a_port_is_told_as_files_write_it(changes: dict[str, Any], port: str) ->
 def test_who_follows_is_told_what_comes_and_each_once() -> None:
     async def claim(made: Agents) -> None:
         session = made.connect("n1", lambda question: [an_answer(Verdicts([a_verdict(1)]), is_last=False)])
-        first = await made.evidence.verdicts("atlas", 0, 0.0)
+        first = await made.evidence.verdicts("atlas", "", 0.0)
         waiting = asyncio.create_task(made.evidence.verdicts("atlas", first["last"], 5.0))
         await asyncio.sleep(0)
         (id,) = session.asked
         session.answered(msgspec.structs.replace(an_answer(Verdicts([a_verdict(2)]), is_last=False), id=id))
         assert [row["at"] for row in (await waiting)["verdicts"]] == [2.0]
-        assert (await made.evidence.verdicts("beta", 0, 0.0))["verdicts"] == []
+        assert (await made.evidence.verdicts("beta", "", 0.0))["verdicts"] == []
 
     within(claim)
 
@@ -383,12 +383,47 @@ def test_a_host_that_comes_back_is_asked_for_what_was_not_heard(monkeypatch: pyt
 
     async def claim(made: Agents) -> None:
         session = made.connect("n1", lambda question: [an_answer(Verdicts([a_verdict(7)]), is_last=False)])
-        first = await made.evidence.verdicts("atlas", 0, 0.0)
+        first = await made.evidence.verdicts("atlas", "", 0.0)
         made.lose(session)
         made.connect("n1", lambda question: [an_answer(Verdicts([a_verdict(8)]), is_last=False)])
         after = await made.evidence.verdicts("atlas", first["last"], 5.0)
         assert [row["at"] for row in after["verdicts"]] == [8.0]
         assert made.questions == [FollowVerdicts(0), FollowVerdicts(7)]
+
+    within(claim)
+
+
+def test_another_controller_goes_on_where_the_first_was_and_says_what_is_lost() -> None:
+    rows = [a_verdict(number) for number in range(103, 107)]
+
+    async def first(made: Agents) -> None:
+        made.connect("n1", lambda question: [an_answer(Verdicts(rows[:2], begun=102), is_last=False)])
+        made.connect("n2", lambda question: [an_answer(Verdicts([], begun=50), is_last=False)])
+        marks.append((await made.evidence.verdicts("atlas", "", 0.0))["last"])
+
+    async def second(made: Agents) -> None:
+        made.connect("n1", lambda question: [an_answer(Verdicts(rows, begun=102), is_last=False)])
+        made.connect("n2", lambda question: [an_answer(Verdicts([a_verdict(60)], begun=50), is_last=False)])
+        made.connect("n3", lambda question: [an_answer(Verdicts([a_verdict(9)], begun=0), is_last=False)])
+        found = await made.evidence.verdicts("atlas", marks[0], 0.0)
+        assert [(row["host"], row["at"]) for row in found["verdicts"]] == [
+            *(("n3", 9.0), ("n2", 60.0), ("n1", 105.0), ("n1", 106.0))
+        ]
+        assert found["missed"] == [{"host": "n2", "verdicts": 9, "restarted": False}]
+        again = await made.evidence.verdicts("atlas", found["last"], 0.0)
+        assert (again["verdicts"], again["missed"]) == ([], [])
+
+    marks: list[str] = []
+    within(first)
+    within(second)
+
+
+def test_an_agent_that_was_started_again_is_told_of_once() -> None:
+    async def claim(made: Agents) -> None:
+        made.connect("n1", lambda question: [an_answer(Verdicts([a_verdict(203)], begun=200), is_last=False)])
+        found = await made.evidence.verdicts("atlas", "n1:107", 0.0)
+        assert found["missed"] == [{"host": "n1", "verdicts": 2, "restarted": True}]
+        assert (await made.evidence.verdicts("atlas", found["last"], 0.0))["missed"] == []
 
     within(claim)
 
@@ -399,7 +434,7 @@ def test_when_nobody_asks_any_more_hosts_are_told_so(monkeypatch: pytest.MonkeyP
 
     async def claim(made: Agents) -> None:
         made.connect("n1", lambda question: [an_answer(Verdicts([]), is_last=False)])
-        await made.evidence.verdicts("atlas", 0, 0.0)
+        await made.evidence.verdicts("atlas", "", 0.0)
         while not made.enough:
             await asyncio.sleep(0.01)
 
