@@ -76,7 +76,7 @@ def test_every_check_of_the_demo_holds_and_it_leaves_nothing(demo: subprocess.Po
     out, err = demo.communicate(timeout=60)
     assert "FAILED" not in out, out + err
     assert (demo.returncode, err) == (0, "")
-    for words in ("30 pairs tried, all as modelled", "7 of 7 addresses", "sent, ", "every byte right", "is gone"):
+    for words in ("30 pairs tried, all as modelled", "14 of 14 addresses", "sent, ", "every byte right", "is gone"):
         assert words in out
     assert left_of(run_dir) == []
 
