@@ -108,8 +108,14 @@ def arrivals(network: Network, observed: ObservedState) -> set[str]:
     return {
         name
         for port_id, port in network.ports.items()
-        if (name := port_device(port_id)) in observed.links or (port.adopt and name in observed.host_ports)
+        if ((name := port_device(port_id)) in observed.links and not _is_left(observed.links[name]))
+        or (port.adopt and name in observed.host_ports)
     }
+
+
+def _is_left(link: Link) -> bool:
+    """Whether a device is an adopted tap whose hypervisor has let it go: the next one looks for it where it was."""
+    return link.adopted and link.idle
 
 
 def _network(desired: HostState, id: NetworkId, observed: ObservedState, members: Collection[str]) -> list[Op]:
@@ -297,7 +303,7 @@ def _without(desired: HostState, observed: ObservedState, names: Iterable[str]) 
     """Takes bridge ports away that their network does not have. Another network's moves there by its `Attach`."""
     ops: list[Op] = []
     for name in names:
-        if network_ids([name]) or _is_desired(desired, name):
+        if network_ids([name]) or _stays(desired, observed, name):
             continue
         ops.append(_removal(name, observed.links[name]) if is_port_device(name) else do.Detach(name))
     return ops
@@ -306,7 +312,7 @@ def _without(desired: HostState, observed: ObservedState, names: Iterable[str]) 
 def _strays(desired: HostState, observed: ObservedState) -> list[Op]:
     """Port devices in no bridge that nobody wants. What is neither adopted nor a veth is its maker's to remove."""
     loose = (name for name, link in observed.links.items() if is_port_device(name) and not link.master)
-    unwanted = sorted(name for name in loose if not _is_desired(desired, name))
+    unwanted = sorted(name for name in loose if not _stays(desired, observed, name))
     ops = [_removal(name, observed.links[name]) for name in unwanted]
     return [op for op in ops if not isinstance(op, do.Detach)]
 
@@ -317,5 +323,6 @@ def _removal(name: str, link: Link) -> Op:
     return do.DeleteLink(name) if link.kind == "veth" else do.Detach(name)
 
 
-def _is_desired(desired: HostState, name: str) -> bool:
-    return any(PortId(name[2:]) in network.ports for network in desired.networks.values())
+def _stays(desired: HostState, observed: ObservedState, name: str) -> bool:
+    is_desired = any(PortId(name[2:]) in network.ports for network in desired.networks.values())
+    return is_desired and not _is_left(observed.links[name])

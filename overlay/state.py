@@ -64,9 +64,10 @@ class LocalPort:
     """A port whose device is on this host (`port_device(id)`, made by whoever makes workspaces).
 
     `adopt`: the device is somebody else's tap or veth, found under that name in the host's namespace; it is moved in,
-    and moved back when the port goes. `router`: it routes for others of its network. `also`: MACs that lead to it
-    beside its own. `announces`: addresses come to it that nothing here knows of: what it asks and tells by ARP and ND
-    goes to everybody, as nobody answers in its neighbours' stead.
+    and moved back when the port goes. A tap is in only while somebody has it open: a hypervisor finds it by its name
+    where it was made. `router`: it routes for others of its network. `also`: MACs that lead to it beside its own.
+    `announces`: addresses come to it that nothing here knows of: what it asks and tells by ARP and ND goes to
+    everybody, as nobody answers in its neighbours' stead.
     """
 
     id: PortId

@@ -69,7 +69,7 @@ class Link:
 
     kind: `bridge`, `vxlan`, `veth`, `tun`, or any other word of the kernel. quiet: it forms no IPv6 link-local by
     itself (`addrgenmode none`), so it sends nothing of its own into a tenant's network. flags: only of a bridge port.
-    snooping: a bridge's multicast snooping. tunnel: only of a VXLAN device.
+    snooping: a bridge's multicast snooping. tunnel: only of a VXLAN device. idle: a tap that nobody has open.
     """
 
     kind: str
@@ -81,6 +81,7 @@ class Link:
     adopted: bool = False
     snooping: bool = False
     tunnel: vxlan.Tunnel | None = None
+    idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,8 @@ class ObservedState:
     """What the kernel shows of one host's data plane, or of some of its networks.
 
     links: devices of the data plane namespace by name. host_ports: names of devices in the host's namespace that look
-    like ports, so may be adopted. services: service namespaces that carry our mark, with their leg ends by name.
+    like ports and are no idle taps, so may be adopted. services: service namespaces that carry our mark, with their leg
+    ends by name.
     """
 
     links: Mapping[str, Link] = field(default_factory=dict)

@@ -6,7 +6,7 @@ Nothing is decided from it but a count.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from overlay import ops as do
@@ -86,6 +86,9 @@ class Left:
             tables = {
                 id: within(self._tables[id].view(), part) for id, part in focus.items() if part and id in self._tables
             }
+        # whether a tap is open is its hypervisor's business, and what follows from that no drift
+        held = {n: observed.links[n].idle for n in links.keys() & observed.links.keys()}
+        links = {**links, **{n: replace(links[n], idle=idle) for n, idle in held.items() if links[n].idle != idle}}
         arrived = {n: link for n, link in observed.links.items() if is_port_device(n) and n not in self._links}
         return ObservedState(
             links={**links, **arrived},

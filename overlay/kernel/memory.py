@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, NoReturn, TypeVar
@@ -82,10 +82,16 @@ class MemoryDataPlane(Convergence):
         """The last call at which a fault happened."""
         self._counts: Counter[str] = Counter()
 
-    def plug(self, name: str, kind: str = "veth", *, in_host: bool = False) -> None:
-        """A device appears, up, as a workspace driver or a hypervisor makes it."""
-        (self.host if in_host else self.links)[name] = Link(kind, mtu=1500, quiet=False)
+    def plug(self, name: str, kind: str = "veth", *, in_host: bool = False, idle: bool = False) -> None:
+        """A device appears, up, as a workspace driver or a hypervisor makes it. idle: a tap that nobody has open."""
+        (self.host if in_host else self.links)[name] = Link(kind, mtu=1500, quiet=False, idle=idle)
         self._indexes.pop(name, None)
+        self._tell(name)
+
+    def hold(self, name: str, is_open: bool) -> None:
+        """A tap is opened by somebody, or let go."""
+        where = self.host if name in self.host else self.links
+        where[name] = replace(where[name], idle=not is_open)
         self._tell(name)
 
     def unplug(self, name: str) -> None:
@@ -133,7 +139,7 @@ class MemoryDataPlane(Convergence):
         parts = {id: part for id, part in focus.items() if part is not None} if focus is not None else {}
         whole = focus.keys() - parts.keys() if focus is not None else None
         links = self._call("list_links", "", lambda: dict(self.links))
-        host = self._call("list_links", "host", lambda: frozenset(filter(is_port_device, self.host)))
+        host = self._call("list_links", "host", lambda: frozenset(self._adoptable()))
         ids = network_ids(links)
         if focus is not None:
             bridges = {bridge_device(id) for id in focus.keys() - parts.keys()}
@@ -335,6 +341,9 @@ class MemoryDataPlane(Convergence):
         if self._link(name).master != bridge:
             self._detach(name)
             self._set(name, master=bridge, flags=NEW_PORT)
+
+    def _adoptable(self) -> Iterator[str]:
+        return (name for name, link in self.host.items() if is_port_device(name) and not link.idle)
 
     def _adopt(self, name: str) -> None:
         if name not in self.host:

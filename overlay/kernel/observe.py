@@ -69,7 +69,7 @@ class Reader:
         return ObservedState(
             links=_named(raw, names),
             tables=self._finish(tables, (ids := network_ids(names.values())), ids),
-            host_ports=frozenset(link.name for link in host if is_port_device(link.name)),
+            host_ports=frozenset(one.name for one in host if is_port_device(one.name) and not one.link.idle),
             services=self.services(),
         )
 
@@ -120,7 +120,8 @@ class Reader:
                 self.indexes.pop(name, None)
                 missing += [name] if is_port_device(name) else []
         answers = self._host.ask([(m.RTM_GETLINK, m.get_link(name)) for name in missing])
-        seen.host_ports.update(name for name, answer in zip(missing, answers, strict=True) if answer is not None)
+        found = (_raw_link(answer) for answer in answers if answer is not None)
+        seen.host_ports.update(one.name for one in found if not one.link.idle)
 
     def _ask(self, tables: _Tables, network: NetworkId, part: Part) -> None:
         """Adds the entries that a part names."""
@@ -320,6 +321,8 @@ def _raw_link(body: bytes) -> RawLink:
             adopted=alias.startswith(ADOPTED),
             snooping=kind == "bridge" and bool(number(data[m.IFLA_BR_MCAST_SNOOPING])),
             tunnel=_tunnel(data) if kind == "vxlan" else None,
+            # whoever opens a tap gives it a carrier (tun_set_iff, tun_detach)
+            idle=kind == "tun" and not number(found[m.IFLA_CARRIER]),
         ),
     )
 
@@ -359,4 +362,15 @@ def _name(index: int, names: dict[int, str]) -> str:
 
 
 def _with_master(link: Link, master: str) -> Link:
-    return Link(link.kind, link.up, link.mtu, master, link.flags, link.quiet, link.adopted, link.snooping, link.tunnel)
+    return Link(
+        link.kind,
+        link.up,
+        link.mtu,
+        master,
+        link.flags,
+        link.quiet,
+        link.adopted,
+        link.snooping,
+        link.tunnel,
+        link.idle,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from overlay.ops import Op
 from overlay.parts import Focus, Part
 from overlay.state import Gate, HostState, Leg, LocalPort, Network, port_device
 from overlay.topology import ObservedState
+from playground.workspaces.drivers import taps
 
 
 class World(Protocol):
@@ -29,6 +31,9 @@ class World(Protocol):
 
     def plug(self, name: str, *, in_host: bool = False) -> None: ...
     def unplug(self, name: str) -> None: ...
+    def tap(self, name: str) -> None: ...
+    def open(self, name: str) -> None: ...
+    def let_go(self, name: str) -> None: ...
     def foreign_namespace(self, name: str) -> None: ...
     def wait_event(self) -> bool: ...
     def clean(self) -> None: ...
@@ -44,6 +49,15 @@ class MemoryWorld:
 
     def unplug(self, name: str) -> None:
         self.memory.unplug(name)
+
+    def tap(self, name: str) -> None:
+        self.memory.plug(name, "tun", in_host=True, idle=True)
+
+    def open(self, name: str) -> None:
+        self.memory.hold(name, True)
+
+    def let_go(self, name: str) -> None:
+        self.memory.hold(name, False)
 
     def foreign_namespace(self, name: str) -> None:
         self.memory.foreign.add(name)
@@ -70,6 +84,15 @@ class LinuxWorld:
     def unplug(self, name: str) -> None:
         for where in ("dp1", "h1"):
             self.lab.run(where, f"ip link del {name}", check=False)
+
+    def tap(self, name: str) -> None:
+        self.lab.inside("h1", lambda: taps.make(name, 1450))
+
+    def open(self, name: str) -> None:
+        self._opened = self.lab.inside("h1", lambda: taps.opened(name))
+
+    def let_go(self, name: str) -> None:
+        os.close(self._opened)
 
     def foreign_namespace(self, name: str) -> None:
         self.lab.namespace(name)
@@ -146,6 +169,26 @@ def test_a_device_may_come_and_vanish_and_come_back(world: World) -> None:
         assert world.plane.converge(state).ports[port_id(1)].state is PortState.FORWARDING
         world.unplug(device)
         assert world.wait_event()
+
+
+def test_a_tap_is_moved_in_while_a_hypervisor_has_it_open_and_found_by_the_next_one_where_it_was(world: World) -> None:
+    device, state = port_device(port_id(ADOPTED)), a_state(a_port(ADOPTED, adopt=True), a_port(1))
+    world.plug(port_device(port_id(1)))
+    world.tap(device)
+    for focus in ({NET: Part(ports=frozenset({port_id(ADOPTED)}))}, {NET: None}):
+        world.plane.converge(state)
+        outcome = world.plane.converge_changes(state, focus)
+        assert outcome.ports[port_id(ADOPTED)].state is PortState.WAITING and outcome.is_clean
+        assert device not in world.plane.observe().links
+        world.open(device)
+        assert world.wait_event()
+        assert world.plane.converge_changes(state, focus).ports[port_id(ADOPTED)].state is PortState.FORWARDING
+        assert world.plane.observe().links[device].master == f"br{NET}"
+        world.let_go(device)
+        assert world.wait_event()
+        outcome = world.plane.converge_changes(state, focus)
+        assert outcome.ports[port_id(ADOPTED)].state is PortState.WAITING and not outcome.repaired
+        assert device not in world.plane.observe().links
 
 
 def test_a_device_that_vanishes_between_look_and_step_is_an_error_of_that_step_only(world: World) -> None:
