@@ -67,6 +67,7 @@ PURE: list[str] = [
     "dhcp/server6.py",
     "policies/bitset.py",
     "policies/codec.py",
+    "policies/compile/changes.py",
     "policies/compile/judges.py",
     "policies/compile/match.py",
     "policies/compile/numbers.py",

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from policies.compile.tables import Part, Ruleset, Table, difference, whole
+from policies.compile.changes import as_text, difference
+from policies.compile.tables import Part, Ruleset, Table, whole
 from policies.kernel import netlink
 from policies.kernel.bridges import Switches, open_monitor, why_no_netfilter
 from policies.kernel.inside import Inside
@@ -264,7 +265,7 @@ class _Door:
         """From what was found: by the difference, if nothing is wrong then (a dormant table stays so), else by the
         whole, else part by part, from nothing. What is then in force."""
         try:
-            self._load(difference(found, wanted))
+            self._load(as_text(difference(found, wanted)))
         except NftError:
             pass
         else:
@@ -282,7 +283,7 @@ class _Door:
         """In one transaction; if the kernel will not, each changed part in one of its own, those that it refuses left
         as they were. What is then in force."""
         try:
-            self._load(difference(before, wanted))
+            self._load(as_text(difference(before, wanted)))
         except NftError:
             now = before
         else:
@@ -290,7 +291,7 @@ class _Door:
         for table, key in changed_parts(before, wanted):
             after = {**now, table: {**now.get(table, {}), key: wanted.get(table, {}).get(key, _NO_PART)}}
             try:
-                self._load(difference(now, after))
+                self._load(as_text(difference(now, after)))
             except NftError as error:
                 refused[table, key] = str(error)
             else:

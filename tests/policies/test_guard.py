@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.state import LEG_MAC
-from policies.compile.tables import difference, joined, whole
+from policies.compile.changes import as_text, difference
+from policies.compile.tables import joined, whole
 from policies.guard import rules
 from policies.guard.parts import TABLE, judged, of_port, of_station, parts
 from policies.guard.reason import Reason
@@ -141,7 +142,7 @@ def test_whatever_no_rule_passes_is_dropped_by_the_last_one_or_the_policy() -> N
 def test_a_change_of_one_station_says_nothing_of_the_others() -> None:
     before = parts(PORTS, [TUNNEL])
     after = {**before, ("vx1", GATEWAY.mac): of_station("vx1", Station(GATEWAY.mac, ("10.0.0.33",)))}
-    text = difference({TABLE: before}, {TABLE: after})
+    text = as_text(difference({TABLE: before}, {TABLE: after}))
     assert "10.0.0.33" in text and "10.0.0.1 " not in text and "chain" not in text and "rule" not in text
 
 

@@ -8,6 +8,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from policies.compile.changes import as_text, difference
 from policies.compile.playground import (
     STATIC,
     TABLE,
@@ -18,7 +19,7 @@ from policies.compile.playground import (
     compile_playground,
     policy_table,
 )
-from policies.compile.tables import difference, whole
+from policies.compile.tables import whole
 from policies.model import Endpoint, EndpointPeer, Mode, Origin, Policy, Rule, Scene, Subnet
 from policies.ports import Ports, Protocol
 from policies.resolve import Resolver, resolve
@@ -142,7 +143,7 @@ def test_a_changed_policy_changes_its_chain_and_the_mark_and_nothing_else() -> N
     changed = replace(scene, policies=tuple(policies))
     after = compiler.compile(resolver.resolve(changed), (NETWORK,), ends_of(changed))
     assert before and after
-    found = difference({TABLE: policy_table([before])}, {TABLE: policy_table([after])})
+    found = as_text(difference({TABLE: policy_table([before])}, {TABLE: policy_table([after])}))
     flushed = [line.split()[-1] for line in found.splitlines() if line.startswith("flush")]
     assert sorted(name[0] for name in flushed) == ["i", "p", "r"] and "element" not in found
 

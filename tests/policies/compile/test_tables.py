@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from kernel_rulesets import POLICY, listed, load, rulesets
 
-from policies.compile.tables import Chain, Clash, Part, Ruleset, SetShape, difference, fingerprint, whole
+from policies.compile.changes import as_text, difference
+from policies.compile.tables import Chain, Clash, Part, Ruleset, SetShape, fingerprint, whole
 
 JUMPS = SetShape("map", "typeof iifname . ip saddr : verdict;")
 
@@ -24,11 +25,11 @@ def a_subject(name: str, *rules: str, address: str = "10.0.0.1") -> Part:
 
 
 def test_equal_rulesets_have_no_difference() -> None:
-    assert difference(a_table(w=a_subject("w", "drop")), a_table(w=a_subject("w", "drop"))) == ""
+    assert as_text(difference(a_table(w=a_subject("w", "drop")), a_table(w=a_subject("w", "drop")))) == ""
 
 
 def test_a_new_subject_is_its_chain_and_its_elements() -> None:
-    assert difference(a_table(), a_table(w=a_subject("w", "drop"))) == (
+    assert as_text(difference(a_table(), a_table(w=a_subject("w", "drop")))) == (
         "add chain inet playground_test_policy w\n"
         f'add rule inet playground_test_policy w drop comment "{fingerprint("drop")}"\n'
         'add element inet playground_test_policy jumps { "br1" . 10.0.0.1 : jump w }\n'
@@ -36,7 +37,7 @@ def test_a_new_subject_is_its_chain_and_its_elements() -> None:
 
 
 def test_a_subject_that_goes_takes_its_chain_along_after_what_led_there() -> None:
-    assert difference(a_table(w=a_subject("w", "drop")), a_table()) == (
+    assert as_text(difference(a_table(w=a_subject("w", "drop")), a_table())) == (
         "flush chain inet playground_test_policy w\n"
         'delete element inet playground_test_policy jumps { "br1" . 10.0.0.1 : jump w }\n'
         "delete chain inet playground_test_policy w\n"
@@ -44,12 +45,12 @@ def test_a_subject_that_goes_takes_its_chain_along_after_what_led_there() -> Non
 
 
 def test_a_changed_address_is_one_element_out_and_one_in() -> None:
-    text = difference(a_table(w=a_subject("w")), a_table(w=a_subject("w", address="10.0.0.2")))
+    text = as_text(difference(a_table(w=a_subject("w")), a_table(w=a_subject("w", address="10.0.0.2"))))
     assert text.count("\n") == 2 and "chain" not in text
 
 
 def test_what_moves_from_one_part_to_another_stays() -> None:
-    assert difference(a_table(w=a_subject("w", "drop")), a_table(v=a_subject("w", "drop"))) == ""
+    assert as_text(difference(a_table(w=a_subject("w", "drop")), a_table(v=a_subject("w", "drop")))) == ""
 
 
 def test_what_two_parts_name_is_refused() -> None:
@@ -60,7 +61,7 @@ def test_what_two_parts_name_is_refused() -> None:
 
 
 def test_a_table_that_nobody_needs_is_deleted() -> None:
-    assert difference(a_table(), {}) == "delete table inet playground_test_policy\n"
+    assert as_text(difference(a_table(), {})) == "delete table inet playground_test_policy\n"
 
 
 @pytest.mark.system
@@ -68,8 +69,8 @@ def test_a_table_that_nobody_needs_is_deleted() -> None:
 @settings(max_examples=25, deadline=None)
 def test_a_difference_leads_where_the_whole_leads(one: Ruleset, other: Ruleset, third: Ruleset) -> None:
     load("flush ruleset\n" + whole(one))
-    load(difference(one, other))
-    load(difference(other, third))
+    load(as_text(difference(one, other)))
+    load(as_text(difference(other, third)))
     by_differences = listed()
     load("flush ruleset\n" + whole(third))
     assert by_differences == listed()
