@@ -82,8 +82,10 @@ _ROWS: Final[Mapping[Situation, Mapping[Standing, Act | Reason]]] = {
     | dict.fromkeys((_FOREIGN, _EXHAUSTED), Act.NAK)
     | {_ELSEWHERE: Reason.UNKNOWN_CLIENT, _QUARANTINED: Reason.QUARANTINED},
     # It uses the address, whatever it said before. To us alone: we gave it, or nobody did.
+    # ... or a host where its port was before, whose word of it is still on its way.
     Situation.RENEWING: dict.fromkeys((_OWN, _FREE, _QUARANTINED), Act.ACK)
-    | dict.fromkeys((_FOREIGN, _ELSEWHERE, _EXHAUSTED), Act.NAK),
+    | dict.fromkeys((_FOREIGN, _EXHAUSTED), Act.NAK)
+    | {_ELSEWHERE: Reason.UNKNOWN_CLIENT},
     Situation.REBINDING: dict.fromkeys((_OWN, _FREE, _QUARANTINED), Act.ACK)
     | dict.fromkeys((_FOREIGN, _EXHAUSTED), Act.NAK)
     | {_ELSEWHERE: Reason.UNKNOWN_CLIENT},

@@ -23,6 +23,9 @@ OFFER_S: Final = 30.0
 """How long an offered address is kept for its client: RFC 2131 leaves it open, clients ask within seconds."""
 DECLINED_S: Final = 600.0
 """How long nobody gets an address that a client declined."""
+GRACE_S: Final = 30.0
+"""How long an address still waits for its client when the lease has ended: clocks differ, and a client may use its
+address until its own says so."""
 
 Range = tuple[int, int]
 """First and last address, as integers."""
@@ -48,6 +51,11 @@ class Lease(NamedTuple):
     since_s: float
     until_s: float
 
+    @property
+    def kept_until_s(self) -> float:
+        """When others may have it."""
+        return self.until_s + GRACE_S if self.state is State.LEASED else self.until_s
+
 
 def client_key(request: Message) -> bytes:
     """What a client is known by: its identifier, else its hardware address (RFC 2131 §4.2). The first byte keeps the
@@ -57,11 +65,11 @@ def client_key(request: Message) -> bytes:
 
 
 class Leases:
-    """One pool's table. `ours` may be set anew: a lease outside of it runs out and is not prolonged."""
+    """One pool's table. `ours` and `whole` may be set anew: a lease outside of both runs out and is not prolonged."""
 
     def __init__(self, ours: Iterable[Range], limit: int, whole: Iterable[Range] = ()) -> None:
         """ours: what may be given here. limit: most addresses that one port may keep. whole: the range of which ours is
-        this host's part; `ours` where nothing is said."""
+        this host's part; `ours` where nothing is said. What is known to be leased in it may be prolonged here."""
         self._by_address: dict[int, Lease] = {}
         self._by_client: dict[tuple[str, bytes], int] = {}
         self._held: dict[int, str] = {}
@@ -81,11 +89,17 @@ class Leases:
         self.ours: tuple[Range, ...] = tuple(sorted(ours))
         self.whole: tuple[Range, ...] = tuple(whole) or self.ours
         self.limit = limit
+        for address in self._by_address:  # one that was not ours the last time that it came by was forgotten
+            if address not in self._held:
+                self._free.setdefault(address)
         self._unused: Iterator[int] = (address for first, last in self.ours for address in range(first, last + 1))
 
     def __iter__(self) -> Iterator[Lease]:
         """Every lease that is not forgotten, ended ones included until their address is given again."""
         return iter(self._by_address.values())
+
+    def __len__(self) -> int:
+        return len(self._by_address)
 
     def __getitem__(self, address: int) -> Lease:
         return self._by_address[address]
@@ -94,6 +108,13 @@ class Leases:
         """What was written down before; the last one of an address counts."""
         for lease in leases:
             self._put(lease)
+
+    def take_over(self, leases: Iterable[Lease]) -> None:
+        """What another host gave before its clients came here. What is known to last longer counts."""
+        for lease in leases:
+            known = self._by_address.get(lease.address)
+            if known is None or known.until_s < lease.until_s:
+                self._put(lease)
 
     def held(self, port: str, now_s: float) -> int:
         """How many addresses are kept for clients of a port."""
@@ -105,11 +126,11 @@ class Leases:
         for it as long as an offer lasts. None: nothing is left for this port."""
         self._pass(now_s)
         had = self._by_client.get((port, client))
-        if had is not None and _within(self.ours, had):
-            lease = self._by_address[had]
-            if had in self._held:
-                return lease if lease.state is State.LEASED else self._hold(had, port, client, mac)
-            if self._counts[port] < self.limit:
+        if had is not None:
+            lease, is_ours = self._by_address[had], _within(self.ours, had)
+            if had in self._held and lease.state is State.LEASED and (is_ours or _within(self.whole, had)):
+                return lease
+            if is_ours and (had in self._held or self._counts[port] < self.limit):
                 return self._hold(had, port, client, mac)
         if self._counts[port] >= self.limit:
             return None
@@ -121,12 +142,15 @@ class Leases:
     def standing(self, port: str, client: bytes, address: int, now_s: float) -> Standing:
         """How an address stands that a client names."""
         self._pass(now_s)
-        if not _within(self.ours, address):
-            return Standing.ELSEWHERE if _within(self.whole, address) else Standing.FOREIGN
+        is_ours = _within(self.ours, address)
+        if not (is_ours or _within(self.whole, address)):
+            return Standing.FOREIGN
         lease = self._by_address.get(address)
         if lease is not None and address in self._held:
             is_own = (lease.port, lease.client) == (port, client) and lease.state is not State.DECLINED
             return Standing.OWN if is_own else Standing.FOREIGN
+        if not is_ours:
+            return Standing.ELSEWHERE
         if self._counts[port] >= self.limit:
             return Standing.EXHAUSTED
         return Standing.FREE
@@ -176,11 +200,11 @@ class Leases:
         self._let_go(address)
         self._by_address[address] = lease
         self._by_client[lease.port, lease.client] = address
-        if lease.until_s > self._now:
+        if lease.kept_until_s > self._now:
             self._free.pop(address, None)
             self._held[address] = lease.port
             self._counts[lease.port] += 1
-            self._look_by(lease.until_s, address)
+            self._look_by(lease.kept_until_s, address)
 
     def _look_by(self, at_s: float, address: int) -> None:
         if at_s < self._looked_at.get(address, float("inf")):
@@ -205,8 +229,8 @@ class Leases:
             if self._looked_at.get(address) != at_s:
                 continue
             del self._looked_at[address]
-            if self._by_address[address].until_s > now_s:
-                self._look_by(self._by_address[address].until_s, address)
+            if self._by_address[address].kept_until_s > now_s:
+                self._look_by(self._by_address[address].kept_until_s, address)
             elif address in self._held:
                 self._let_go(address)
 

@@ -17,6 +17,9 @@ from dhcp.render import Answers, Reply
 from dhcp.scope import Pool4
 from dhcp.server import misfit
 
+BURST_S: Final = 4
+"""So many seconds' messages may come at once."""
+
 
 class Answered(NamedTuple):
     """What is sent, or why nothing is. keep: a lease that has to be durable before that."""
@@ -31,8 +34,10 @@ class Pool:
     def __init__(self, scope: Pool4) -> None:
         """Raises ValueError for what can't be told to a client."""
         self.leases: Final = Leases(_ranges(scope.ours), scope.limit, _ranges(scope.whole))
+        self.leases.take_over(scope.known)
         self.answers = Answers(scope.told)
         self.scope = scope
+        self._budget, self._filled_s = float(BURST_S * scope.per_s), 0.0
 
     def set(self, scope: Pool4) -> None:
         """What is given and told from now on. Raises ValueError, changing nothing."""
@@ -40,6 +45,7 @@ class Pool:
             return
         ours, whole, answers = _ranges(scope.ours), _ranges(scope.whole), Answers(scope.told)
         self.leases.set(ours, scope.limit, whole)
+        self.leases.take_over(scope.known)
         self.answers, self.scope = answers, scope
 
     def answer(self, port: str, request: Message, from_mac: bytes, now_utc_s: float, is_unicast: bool) -> Answered:
@@ -49,6 +55,8 @@ class Pool:
             return Answered(reason)
         if request.giaddr == ZERO and request.chaddr != from_mac:
             return Answered(Reason.FOREIGN_MAC)
+        if not self._may_ask(now_utc_s):
+            return Answered(Reason.TOO_MANY)
         doing = situation(request, answers.server, is_unicast)
         if isinstance(doing, Reason):
             return Answered(doing)
@@ -78,6 +86,18 @@ class Pool:
         yours = address.to_bytes(4, "big")
         to_mac, destination, to_port = answers.destination(request, act, yours, from_mac)
         return Answered(Reply(act, answers.render(request, act, yours), to_mac, destination, to_port, yours), keep)
+
+    def _may_ask(self, now_s: float) -> bool:
+        """Whether another message is looked at: its clients may not keep their host's one process from all others."""
+        per_s = self.scope.per_s
+        if not per_s:
+            return True
+        gained = max(0.0, now_s - self._filled_s) * per_s
+        self._budget, self._filled_s = min(self._budget + gained, float(BURST_S * per_s)), now_s
+        if self._budget < 1:
+            return False
+        self._budget -= 1
+        return True
 
 
 def _ranges(texts: Iterable[tuple[str, str]]) -> list[Range]:

@@ -25,6 +25,8 @@ class Reason(Enum):
     RELEASED = "the client gave its address back"
     QUARANTINED = "the client said a short while ago that another uses its address"
     POOL_EMPTY = "the client would get an address, and there is none for it"
+    TOO_MANY = "more messages from clients that nobody declared than their port may send"
+    CUT_OFF = "the host has been without a controller for so long that others may give the address"
     UNKNOWN_CLIENT = "nothing is known of the client, and another may know it"
     RELAY_LOOP = "the message went through too many relays, or came back to us"
     NOT_KEPT = "the lease could not be written down, so it was not given"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dhcp.leases import Lease
+
 
 @dataclass(frozen=True, slots=True)
 class Boot:
@@ -53,8 +55,9 @@ class Pool4:
     """Addresses for clients that nobody declared, beside the port's own one. name: pools of one name are one.
 
     told: what such clients are told; its `address` is any of the subnet's. ours: (first, last) of each range that is
-    given here; whole: of the ranges of which others give the rest. limit: most addresses that clients of one port may
-    keep.
+    given here; whole: of the ranges of which others give the rest, or gave before. limit: most addresses that clients
+    of one port may keep. known: what others gave in `whole` to clients that are here now. per_s: messages a second that
+    are looked at, 0 for any number.
     """
 
     name: str
@@ -62,6 +65,8 @@ class Pool4:
     ours: tuple[tuple[str, str], ...]
     whole: tuple[tuple[str, str], ...] = ()
     limit: int = 64
+    known: tuple[Lease, ...] = ()
+    per_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ import socket
 from pathlib import Path
 
 from dhcp.io.journal import Journal
-from dhcp.io.packet import Heard, PacketServer, open_socket
+from dhcp.io.packet import Heard, PacketServer
+from dhcp.io.sockets import open_socket
 from dhcp.scope import Pool4, PortScope, Scope4
 
 

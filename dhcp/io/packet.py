@@ -1,19 +1,13 @@
-"""The one packet socket of a data plane namespace: client frames in, answers out by the same device. Decides nothing.
+"""Answers at devices: client frames in, answers out by the same device, through one packet socket. Decides nothing.
 
-All devices are heard through one socket (ETH_P_ALL: a bridge port's frames reach no other kind of listener), a classic
-BPF program passes only DHCP of both kinds to a server, router solicitations and duplicate address detection, and frames
-that leave are not seen at all (PACKET_IGNORE_OUTGOING, which also spares the kernel a copy of each). The socket keeps
-its namespace alive: whoever opened it closes it when the namespace is to go.
+The socket (`dhcp.io.sockets`) keeps its namespace alive: whoever opened it closes it when the namespace is to go.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import random
 import socket
-import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -22,83 +16,19 @@ from typing import Final
 
 from dhcp import ask, frame, message, ra, server6, v6
 from dhcp.decide import REPORTED, Act, LeaseKind
-from dhcp.history import History
-from dhcp.io.journal import Journal, of_pool
+from dhcp.history import Client, History
+from dhcp.io.journal import Journal
+from dhcp.io.keeping import Keeping, Waiting
 from dhcp.leases import Lease
 from dhcp.message import Message
-from dhcp.pool import Pool
 from dhcp.reason import Reason
 from dhcp.render import SERVER_PORT, Reply
 from dhcp.scope import PortScope
 from dhcp.server import QUARANTINE_S, Bound
 
-_SOL_PACKET: Final = 263
-_PACKET_IGNORE_OUTGOING: Final = 23
-_SO_ATTACH_FILTER: Final = 26
-_SO_RCVBUFFORCE: Final = 33
-_ETH_P_ALL: Final = 3
-_RECEIVE_BUFFER: Final = 4 << 20
 _FRAME_LIMIT: Final = 2048
 _DRAIN: Final = 64
 """Frames per turn of the loop, so that a flood leaves room for names and the agent."""
-
-_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _LOAD_HALF_AT_X = 0x20, 0x28, 0x30, 0x48
-_LOAD_X_HEADER_LENGTH, _AND, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0xB1, 0x54, 0x15, 0x45, 0x06
-GATHER_S: Final = 0.002
-"""How long leases are gathered for one write and sync: as long as a sync takes on a good disk, and a quarter of the CPU
-when they come by the thousand."""
-_NEXT: Final = ""
-_FILTER: Final = (
-    # (label, code, operand, label if true, label if false); linux/filter.h. Offsets are from the Ethernet header.
-    ("start", _LOAD_HALF, 12, _NEXT, _NEXT),
-    ("type", _JUMP_EQUAL, 0x0800, _NEXT, "arp"),
-    ("protocol", _LOAD_BYTE, 23, _NEXT, _NEXT),
-    ("udp", _JUMP_EQUAL, 17, _NEXT, "drop"),
-    ("fragment", _LOAD_HALF, 20, _NEXT, _NEXT),
-    ("first", _JUMP_SET, 0x1FFF, "drop", _NEXT),  # later fragments have no ports
-    ("header", _LOAD_X_HEADER_LENGTH, 14, _NEXT, _NEXT),
-    ("port", _LOAD_HALF_AT_X, 16, _NEXT, _NEXT),
-    ("server", _JUMP_EQUAL, SERVER_PORT, "accept", "drop"),
-    ("arp", _JUMP_EQUAL, 0x0806, _NEXT, "ipv6"),
-    ("operation", _LOAD_HALF, 20, _NEXT, _NEXT),
-    ("reply", _JUMP_EQUAL, frame.ARP_REPLY, "accept", "drop"),
-    ("ipv6", _JUMP_EQUAL, 0x86DD, _NEXT, "drop"),
-    ("next header", _LOAD_BYTE, 20, _NEXT, _NEXT),
-    ("icmpv6", _JUMP_EQUAL, 58, "icmp type", _NEXT),
-    ("udp6", _JUMP_EQUAL, 17, _NEXT, "drop"),
-    ("port6", _LOAD_HALF, 56, _NEXT, _NEXT),
-    ("server6", _JUMP_EQUAL, v6.SERVER_PORT, "accept", "drop"),
-    ("icmp type", _LOAD_BYTE, 54, _NEXT, _NEXT),
-    ("solicitation", _JUMP_EQUAL, ra.SOLICITATION, "accept", _NEXT),
-    ("neighbour", _JUMP_EQUAL, ra.NEIGHBOUR_SOLICITATION, _NEXT, "answer"),
-    # duplicate address detection only: its source is the unspecified address
-    ("source 1", _LOAD_WORD, 22, _NEXT, _NEXT),
-    ("is 0 1", _JUMP_EQUAL, 0, _NEXT, "drop"),
-    ("source 2", _LOAD_WORD, 26, _NEXT, _NEXT),
-    ("is 0 2", _JUMP_EQUAL, 0, _NEXT, "drop"),
-    ("source 3", _LOAD_WORD, 30, _NEXT, _NEXT),
-    ("is 0 3", _JUMP_EQUAL, 0, _NEXT, "drop"),
-    ("source 4", _LOAD_WORD, 34, _NEXT, _NEXT),
-    ("is 0 4", _JUMP_EQUAL, 0, "accept", "drop"),
-    # neighbours ask each other from other addresses; our questions come from a link-local one
-    ("answer", _JUMP_EQUAL, ra.NEIGHBOUR_ADVERTISEMENT, _NEXT, "drop"),
-    ("destination", _LOAD_HALF, 38, _NEXT, _NEXT),
-    ("range", _AND, 0xFFC0, _NEXT, _NEXT),
-    ("link-local", _JUMP_EQUAL, 0xFE80, "accept", "drop"),
-    ("accept", _RETURN, 0xFFFF, _NEXT, _NEXT),
-    ("drop", _RETURN, 0, _NEXT, _NEXT),
-)
-
-
-def _assemble() -> bytes:
-    """The filter as `struct sock_filter`s: a jump counts the instructions that it leaves out."""
-    index = {label: at for at, (label, *_) in enumerate(_FILTER)}
-    program = bytearray()
-    for at, (_, code, operand, if_true, if_false) in enumerate(_FILTER):
-        jumps = (index[label] - at - 1 if label else 0 for label in (if_true, if_false))
-        program += struct.pack("HBBI", code, *jumps, operand)
-    return bytes(program)
-
 
 _BROADCAST: Final = b"\xff\xff\xff\xff"
 
@@ -107,8 +37,9 @@ _BROADCAST: Final = b"\xff\xff\xff\xff"
 class Heard:
     """What a device's client did with its lease, or which address it formed. address, mac: strings as in the scope.
 
-    until_utc_s: when a lease from a pool ends; None for the port's own address. router: the default router that it was
-    told of with that address, "" for none; None where nobody has heard what it was told.
+    until_utc_s: when the lease ends; None where it was not given now. lease: where it is one of a pool. router: the
+    default router that the client was told of with that address, "" for none; None where nobody has heard what it was
+    told.
     """
 
     device: str
@@ -117,6 +48,7 @@ class Heard:
     kind: LeaseKind
     until_utc_s: float | None = None
     router: str | None = None
+    lease: Lease | None = None
 
 
 @dataclass(slots=True)
@@ -138,41 +70,6 @@ class _Port:
     """The same of its IPv6 addresses."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """An answer that goes once its lease is written down."""
-
-    device: str
-    pool: str
-    lease: Lease
-    reply: Reply | Reason
-    request: Message
-
-
-def attach_filter(opened: socket.socket) -> None:
-    """Lets only frames through that may deserve an answer; the parsers judge exactly. Raises OSError."""
-    program = _assemble()
-    buffer = ctypes.create_string_buffer(program, len(program))
-    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_FILTER), ctypes.addressof(buffer)))
-
-
-def open_socket() -> socket.socket:
-    """The socket, in the network namespace that the calling thread is in. Raises OSError."""
-    # Hears at once; what comes in before the filter is there is left to the parsers.
-    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ALL))
-    try:
-        attach_filter(opened)
-        opened.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        try:
-            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-        except PermissionError:  # in a user namespace: as much as net.core.rmem_max lets us
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-    except OSError:
-        opened.close()
-        raise
-    return opened
-
-
 class PacketServer:
     """Answers at devices. `counters` says what was not answered and why.
 
@@ -190,12 +87,10 @@ class PacketServer:
         self.counters: Counter[Reason] = Counter()
         self.answered = 0
         self._on_heard = on_heard
-        self._journal = journal
         self._now_utc_s = now_utc_s
-        self._written: dict[tuple[str, int], Lease] | None = None
-        self._pools: dict[str, Pool] = {}
-        self._waiting: list[_Waiting] = []
-        self._keeping: asyncio.Task[None] | None = None
+        self._keeping: Final = Keeping(journal, self._kept, now_utc_s)
+        self.fence_utc_s: float | None = None
+        """When no pool is given from any more: others may have its addresses then. None: never."""
         self._ports: dict[str, _Port] = {}
         self._socket: socket.socket | None = None
 
@@ -205,7 +100,8 @@ class PacketServer:
         bound = Bound(scope) if scope.v4 is not None else None
         bound6 = server6.Bound(scope) if scope.v6 is not None else None
         advertisement = ra.advertisement(scope) if scope.ra is not None else None
-        self._set_pool(scope)
+        if scope.pool is not None:
+            self._keeping.use(scope.pool)
         former = self._ports.get(device)
         self.drop(device)
         if former is not None and (gone := ra.withdrawal(former.scope, scope)) is not None:
@@ -218,21 +114,6 @@ class PacketServer:
         self._advertise(device, port)
         self._ask_later(device, port)
 
-    def _set_pool(self, scope: PortScope) -> None:
-        if scope.pool is None:
-            return
-        known = self._pools.get(scope.pool.name)
-        if known is not None:
-            known.set(scope.pool)
-            return
-        if self._journal is None:
-            raise ValueError("the scope has a pool, and there is no journal to keep its leases in")
-        made = Pool(scope.pool)
-        if self._written is None:
-            self._written = self._journal.read()
-        made.leases.load(of_pool(self._written, scope.pool.name))
-        self._pools[scope.pool.name] = made
-
     def history(self, device: str) -> History | None:
         """What happened at a device since it is answered."""
         port = self._ports.get(device)
@@ -243,14 +124,19 @@ class PacketServer:
         port = self._ports.get(device)
         return None if port is None else port.scope
 
-    def leases(self, pool: str) -> Iterable[Lease]:
-        """What clients of a pool have, or had."""
-        found = self._pools.get(pool)
-        return () if found is None else found.leases
+    def leases(self, device: str) -> Iterable[tuple[Lease, Client | None]]:
+        """What clients of a device have or had from its pool, with what they said of themselves."""
+        port = self._ports.get(device)
+        if port is None or port.scope.pool is None:
+            return ()
+        found = self._keeping.leases(port.scope.pool.name)
+        return ((lease, client) for lease, client in found if lease.port == device)
 
     def drop(self, device: str) -> None:
         """Is silent at `device`; no error when it was."""
         port = self._ports.pop(device, None)
+        if port is not None and port.scope.pool is not None:
+            self._keeping.leave(port.scope.pool.name)
         for timer in (port.timer, port.asking) if port is not None else ():
             if timer is not None:
                 timer.cancel()
@@ -354,10 +240,11 @@ class PacketServer:
                 return self._bound(device, port, bound, reply)
         if scope.pool is None:
             return Reason.NO_SCOPE if bound is None else Reason.FOREIGN_MAC
-        pool = self._pools[scope.pool.name]
-        answered = pool.answer(device, request, from_mac, now_utc_s, is_unicast)
+        if self.fence_utc_s is not None and now_utc_s >= self.fence_utc_s:
+            return Reason.CUT_OFF
+        answered = self._keeping[scope.pool.name].answer(device, request, from_mac, now_utc_s, is_unicast)
         if answered.keep is not None:
-            self._keep(_Waiting(device, scope.pool.name, answered.keep, answered.reply, request))
+            self._keeping.keep(Waiting(device, scope.pool.name, answered.keep, answered.reply, request))
             return None
         if isinstance(answered.reply, Reply) and not self._reply(device, port, answered.reply):
             return Reason.NOT_SENT
@@ -374,44 +261,20 @@ class PacketServer:
             if kind is LeaseKind.DECLINED:
                 port.declined_s = asyncio.get_running_loop().time()
             told = (port.scope.v4.router or "") if kind is LeaseKind.BOUND else None
-            self._on_heard(Heard(device, port.scope.v4.address, port.scope.mac, kind, router=told))
+            until_s = self._now_utc_s() + port.scope.v4.lease_s if kind is LeaseKind.BOUND else None
+            self._on_heard(Heard(device, port.scope.v4.address, port.scope.mac, kind, until_s, told))
         return reply
 
     def _reply(self, device: str, port: _Port, reply: Reply) -> bool:
-        server = port.bound.server if port.bound is not None else self._pools[port.scope.pool.name].answers.server  # type: ignore[union-attr]
+        server = port.bound.server if port.bound is not None else self._keeping[port.scope.pool.name].answers.server  # type: ignore[union-attr]
         ports = (SERVER_PORT, reply.port)
         source_mac = frame.mac(port.scope.server_mac) if port.bound is None else port.bound.server_mac
         return self._send(device, frame.udp4(reply.to_mac, source_mac, server, reply.destination, ports, reply.payload))
 
-    def _keep(self, waiting: _Waiting) -> None:
-        """Has a lease written down together with all that come meanwhile."""
-        self._waiting.append(waiting)
-        if self._keeping is None:
-            self._keeping = asyncio.get_running_loop().create_task(self._keep_all())
-
-    async def _keep_all(self) -> None:
-        journal = self._journal
-        assert journal is not None
-        while self._waiting:
-            await asyncio.sleep(GATHER_S)
-            batch, self._waiting = self._waiting, []
-            try:
-                await asyncio.to_thread(journal.append, [(waiting.pool, waiting.lease) for waiting in batch])
-                is_kept = True
-            except OSError:  # the client is not told, and asks again; nobody else gets the address meanwhile
-                is_kept = False
-            for waiting in batch:
-                self._kept(waiting, is_kept)
-            alive = [(name, lease) for name, pool in self._pools.items() for lease in pool.leases]
-            if is_kept and journal.is_long(len(alive)):
-                with contextlib.suppress(OSError):  # the long file is as good
-                    await asyncio.to_thread(journal.rewrite, alive)
-        self._keeping = None
-
-    def _kept(self, waiting: _Waiting, is_kept: bool) -> None:
+    def _kept(self, waiting: Waiting, is_kept: bool) -> None:
         """Sends what waited, unless the port went meanwhile, and tells."""
         port, reply, lease = self._ports.get(waiting.device), waiting.reply, waiting.lease
-        if port is None or port.scope.pool is None:
+        if port is None or port.scope.pool is None or port.scope.pool.name != waiting.pool:
             return
         outcome: Act | Reason = reply.act if isinstance(reply, Reply) else reply
         if not is_kept:
@@ -424,7 +287,7 @@ class PacketServer:
         kind = REPORTED.get(outcome)
         if kind is not None:
             address = socket.inet_ntoa(lease.address.to_bytes(4, "big"))
-            self._on_heard(Heard(waiting.device, address, lease.mac.hex(":"), kind, lease.until_s))
+            self._on_heard(Heard(waiting.device, address, lease.mac.hex(":"), kind, lease.until_s, lease=lease))
 
     def _dhcp6(self, device: str, port: _Port, datagram: frame.Datagram) -> Reason | None:
         """The same by DHCPv6."""
@@ -462,7 +325,9 @@ class PacketServer:
                 port.questions.pop(address, None)
             if kind is LeaseKind.DECLINED:
                 port.declined6_s[packed] = now_mono_s
-            self._on_heard(Heard(device, address, port.scope.mac, kind))
+            given_s = port.scope.v6.lease_s if kind is LeaseKind.BOUND and port.scope.v6 is not None else None
+            until_s = None if given_s is None else self._now_utc_s() + given_s
+            self._on_heard(Heard(device, address, port.scope.mac, kind, until_s))
         return reply
 
     def _solicitation(self, device: str, port: _Port, solicitation: frame.Icmp6) -> Reason | None:

@@ -246,8 +246,6 @@ class Agent:
 
     def leased(self, leased: Leased) -> None:
         """Notes what the responder told a port's client, or saw it form."""
-        if leased.until_utc_s is not None:
-            return  # of a pool: whoever asks hears of it from the responder
         held = self._leased.setdefault(leased.port, {})
         if leased.kind is LeaseKind.BOUND:
             if leased.router is not None:

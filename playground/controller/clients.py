@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from dhcp.decide import LeaseKind
+from dhcp.leases import State
 from playground.controller import status
 from playground.controller.asking import Asking
 from playground.controller.diagnosis import findings
@@ -20,7 +20,7 @@ from playground.controller.world import Grid, World
 from playground.gateways import gateway_name
 from playground.questions import Clients, TellClients
 from playground.records import PortRecord
-from playground.responder.protocol import Exchange, Leased, PortTold
+from playground.responder.protocol import Exchange, Leased, PoolClient, PortTold
 
 Json = dict[str, Any]
 
@@ -49,9 +49,10 @@ class ClientsAsked:
             if known is None or row["address"] != last_of[row["port"]]:
                 continue
             strange = [lease for lease in known.leases6 if (row["port"], lease.address) not in meant]
-            for lease in (*strange, *known.pool):
+            for lease in strange:
                 more = {"address": lease.address, "mac": lease.mac, "state": lease.kind.value}
                 found.append(row | more | _columns(None, lease, lease.address))
+            found += [row | _pool_row(client) for client in known.pool if client.lease.until_s > time.time()]
         return found
 
     async def why(self, ports: Iterable[tuple[Grid, PortRecord]]) -> list[Json]:
@@ -135,8 +136,6 @@ def _columns(told: PortTold | None, lease: Leased | None, address: str) -> Json:
     since = until = None
     if lease is not None and lease.since_utc_s:
         since, until = lease.since_utc_s, lease.until_utc_s
-        if told is not None and lease.kind is not LeaseKind.FORMED:
-            until = lease.at_utc_s + (told.lease6_s if ":" in lease.address else told.lease_s)
     identifier = "" if told is None else told.client_id
     if told is not None and (":" in address or not identifier):
         identifier = told.duid
@@ -147,6 +146,23 @@ def _columns(told: PortTold | None, lease: Leased | None, address: str) -> Json:
         "vendor": "" if told is None else told.vendor,
         "hostname": "" if told is None else told.hostname,
         "seen": None if told is None else told.seen_utc_s,
+    }
+
+
+def _pool_row(client: PoolClient) -> Json:
+    """The same columns of a client that nobody declared. Its key begins with ff where it is an identifier
+    (`dhcp.leases.client_key`)."""
+    lease = client.lease
+    return {
+        "address": str(ipaddress.IPv4Address(lease.address)),
+        "mac": lease.mac.hex(":"),
+        "state": "bound" if lease.state is State.LEASED else lease.state.value,
+        "since": round(lease.since_s, 3),
+        "until": round(lease.until_s, 3),
+        "client_id": lease.client[1:].hex() if lease.client[:1] == b"\xff" else "",
+        "vendor": client.vendor,
+        "hostname": client.hostname,
+        "seen": client.seen_utc_s,
     }
 
 

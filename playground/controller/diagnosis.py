@@ -76,9 +76,8 @@ def _at_the_port(port: PortRecord, told: PortTold, now_utc_s: float) -> Iterator
     for address in had:
         lease = sixes[address] if ":" in address else told.lease
         assert lease is not None
-        span_s = told.lease6_s if ":" in address else told.lease_s
-        left_s = lease.at_utc_s + span_s - now_utc_s
-        if left_s > 0 or lease.kind is LeaseKind.FORMED:
+        left_s = None if lease.until_utc_s is None else lease.until_utc_s - now_utc_s
+        if left_s is None or left_s > 0:
             yield f"it has {address}: told or seen {_ago(now_utc_s - lease.at_utc_s)}"
         else:
             yield f"its lease of {address} ran out {_ago(-left_s)}: its client has not renewed it"

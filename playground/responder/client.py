@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from dhcp.leases import Lease
 from playground.responder.protocol import (
     DATA_PLANE_KEY,
     LINE_LIMIT,
@@ -36,8 +37,8 @@ class Client:
     `replace`, `set`, `delete` and `forget` return at once and are coalesced: only what differs from what the responder
     was told is sent, in one update; after a reconnect, the whole map. `run` does the talking until cancelled. From its
     task it
-    calls on_leased, on_problem, and on_effect when all that was wanted is acknowledged. A connection begins with every
-    lease and problem there is, so some are heard twice.
+    calls on_leased, on_given, on_problem, and on_effect when all that was wanted is acknowledged. A connection begins
+    with every lease and problem there is, so some are heard twice.
     """
 
     def __init__(
@@ -46,11 +47,15 @@ class Client:
         on_leased: Callable[[Leased], None],
         on_problem: Callable[[Problem], None],
         on_effect: Callable[[], None] = lambda: None,
+        on_given: Callable[[Lease], None] = lambda lease: None,
     ) -> None:
+        """on_given: hears of leases from pools."""
         self._socket: Final = socket
         self._on_leased = on_leased
         self._on_problem = on_problem
         self._on_effect = on_effect
+        self._on_given = on_given
+        self._fence_utc_s: float | None = None
         self._wanted: dict[str, Value] = {}
         self._told: dict[str, Value] | None = None
         self._seq = 0
@@ -96,6 +101,12 @@ class Client:
         self._effective = {key: value for key, value in self._effective.items() if key not in self._forgotten}
         self._changed.set()
 
+    def fence(self, utc_s: float) -> None:
+        """When no pool is to be given from any more, as said last."""
+        self._fence_utc_s = utc_s
+        if self._writer is not None:
+            self._writer.write(encode_line(Update(seq=0, fence_utc_s=utc_s)))
+
     async def ask(self, ports: Iterable[str], timeout_s: float = ASK_S) -> tuple[PortTold, ...]:
         """What happened at ports, by id. Raises OSError where no responder says."""
         if self._writer is None:
@@ -114,6 +125,11 @@ class Client:
     def has_told(self) -> bool:
         """Whether a responder has ever said all that it knows of clients, which comes before its first answer."""
         return self._acked > 0
+
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether the responder answers by all that is wanted now, and has told of all that it did before."""
+        return self.is_connected and self._told == self._wanted and self._acked == self._seq > 0
 
     def answers(self, key: str) -> bool:
         """Whether the responder answers by the key's present value."""
@@ -140,6 +156,8 @@ class Client:
                 continue
             self._begin()
             self._writer = writer
+            if self._fence_utc_s is not None:
+                self.fence(self._fence_utc_s)
             try:
                 async with asyncio.TaskGroup() as group:
                     telling = group.create_task(self._tell(writer))
@@ -214,6 +232,8 @@ class Client:
             report = decode_report(line)
             if report.leased is not None:
                 self._on_leased(report.leased)
+            if report.given is not None:
+                self._on_given(report.given)
             if report.problem is not None:
                 self._problem(report.problem)
             if report.version is not None:

@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 from dhcp.io.journal import Journal
-from dhcp.io.packet import open_socket
+from dhcp.io.sockets import open_socket
 from playground import __version__
 from playground.responder import memory, netns
 from playground.responder.protocol import LINE_LIMIT, Problem, Report, Update, decode_update, encode_line
@@ -67,6 +67,7 @@ class Responder:
         remembered = self._remembered()
         self._service.begin(heard)
         self._service.remember(remembered.leases)
+        self._service.packets.fence_utc_s = remembered.fence_utc_s
         self._service.apply(Update(seq=0, set=remembered.document, whole=True))
         _log.info("started keys=%d", len(remembered.document))
 
@@ -114,12 +115,18 @@ class Responder:
             self._tell(writer, Report(version=__version__))
             for leased in self._service.leases.values():
                 self._tell(writer, Report(leased=leased))
+            for lease in self._service.given():
+                self._tell(writer, Report(given=lease))
             for key, cause in self._service.problems.items():
                 self._tell(writer, Report(problem=Problem(key=key, cause=cause)))
             while line := await reader.readline():
                 update = decode_update(line)
                 if update.ask is not None:
                     self._tell(writer, Report(told=self._service.told(update.ask)))
+                    continue
+                if update.fence_utc_s is not None:
+                    self._service.packets.fence_utc_s = update.fence_utc_s
+                    self._save_soon()
                     continue
                 if not updates:  # whoever only looks whether somebody serves says nothing, and is no event
                     _log.info("agent connected keys=%d", len(update.set))
@@ -141,7 +148,7 @@ class Responder:
     def _report(self, report: Report) -> None:
         for writer in list(self._agents):
             self._tell(writer, report)
-        if report.leased is not None and report.leased.until_utc_s is None:
+        if report.leased is not None:
             try:
                 memory.note(self._file, lease_key(report.leased), report.leased)
             except OSError as error:
@@ -158,11 +165,15 @@ class Responder:
         if self._save_timer is None:
             self._save_timer = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self._save)
 
+    def _memory(self, document: dict[str, msgspec.Raw]) -> memory.Memory:
+        fence_utc_s = self._service.packets.fence_utc_s
+        return memory.Memory(document=document, leases=self._service.leases, fence_utc_s=fence_utc_s)
+
     def _save(self) -> None:
         self._save_timer = None
         document = {key: msgspec.Raw(raw) for key, raw in self._service.document.items()}
         try:
-            memory.save(self._file, memory.Memory(document=document, leases=self._service.leases))
+            memory.save(self._file, self._memory(document))
         except OSError as error:
             _log.warning("file not written path=%s cause=%s", self._file, error)
             self._save_timer = asyncio.get_running_loop().call_later(10.0, self._save)

@@ -18,11 +18,13 @@ SCHEMA = 1
 
 
 class Memory(msgspec.Struct, kw_only=True):
-    """document: the map of `protocol`, values still encoded. leases: by port id, and `v4` or an IPv6 address."""
+    """document: the map of `protocol`, values still encoded. leases: by port id, and `v4` or an IPv6 address.
+    fence_utc_s: as in `protocol.Update`."""
 
     schema: int = SCHEMA
     document: dict[str, msgspec.Raw] = {}
     leases: dict[str, Leased] = {}
+    fence_utc_s: float | None = None
 
 
 class _Note(msgspec.Struct):

@@ -10,7 +10,7 @@ The agent tells a flat map, key → value, and the responder answers from it and
 Both ways it is JSON, one object a line, on a Unix stream socket. Agent: `{"set": {key: value}, "delete": [key],
 "whole": bool, "seq": n}`; `delete` goes first, so a key in both begins from nothing; `whole` drops every key that `set`
 does not hold. Responder: `{"ack": n}` once the update is
-in effect, `{"leased": {…}}`, `{"problem": {…}}`.
+in effect, `{"leased": {…}}`, `{"given": […]}`, `{"problem": {…}}`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from dhcp.decide import LeaseKind as LeaseKind
+from dhcp.leases import Lease
 from dhcp.scope import PortScope
 
 LINE_LIMIT: Final = 64 << 20
@@ -69,9 +70,9 @@ Value = PortScope | View | Name | Records
 
 
 class Leased(msgspec.Struct, frozen=True, kw_only=True):
-    """The last word on a port's lease. Times: seconds since the epoch. until_utc_s: the end of one from a pool; None
-    for the port's own address. since_utc_s: since when the client has it without a break. router: the default router
-    that its client was told of with the address, "" for none; None where that is not known."""
+    """The last word on a port's lease of its own address. Times: seconds since the epoch. until_utc_s: its end, None
+    where nobody here has heard when it was given. since_utc_s: since when the client has it without a break. router:
+    the default router that its client was told of with the address, "" for none; None where that is not known."""
 
     port: str
     address: str
@@ -108,10 +109,21 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: str
 
 
+class PoolClient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A client that nobody declared: what it has or had from its port's pool, and what it said of itself, as far as it
+    was heard since the responder runs."""
+
+    lease: Lease
+    seen_utc_s: float | None = None
+    vendor: str = ""
+    hostname: str = ""
+
+
 class PortTold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of one port. counts: outcomes since since_utc_s; counts6: by DHCPv6, and of router solicitations.
     exchanges: the last ones of all. lease: of the port's own IPv4 address. client_id: hex digits; it, vendor, hostname:
-    as its client said last. pool: leases of clients that nobody declared.
+    as its client said last. pool: leases of clients that nobody declared, ended ones too while they are
+    remembered.
 
     leases6: of each IPv6 address that its client was given, or formed. given6: the addresses that DHCPv6 gives there.
     duid: hex digits.
@@ -123,15 +135,13 @@ class PortTold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     counts6: dict[str, int] = {}
     exchanges: tuple[Exchange, ...] = ()
     lease: Leased | None = None
-    lease_s: int = 0
     seen_utc_s: float | None = None
     client_id: str = ""
     vendor: str = ""
     hostname: str = ""
-    pool: tuple[Leased, ...] = ()
+    pool: tuple[PoolClient, ...] = ()
     leases6: tuple[Leased, ...] = ()
     given6: tuple[str, ...] = ()
-    lease6_s: int = 0
     duid: str = ""
 
 
@@ -143,22 +153,24 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Agent → responder. Values stay undecoded: their key says what they are (`decode_value`). One that asks changes
-    nothing and is not acknowledged."""
+    """Agent → responder. Values stay undecoded: their key says what they are (`decode_value`). fence_utc_s: when no
+    pool is given from any more. One that says that, or asks, changes nothing of the map and is not acknowledged."""
 
     seq: int
     set: dict[str, msgspec.Raw] = {}
     delete: tuple[str, ...] = ()
     whole: bool = False
     ask: Ask | None = None
+    fence_utc_s: float | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Responder → agent; exactly one of the fields is there. ack: the `seq` of an update that is in effect. version:
-    the responder's own, which it says first."""
+    the responder's own, which it says first. given: a lease of a pool, its port a device's name."""
 
     ack: int | None = None
     leased: Leased | None = None
+    given: Lease | None = None
     problem: Problem | None = None
     told: Told | None = None
     version: str | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, assert_never
 
 import msgspec
@@ -17,7 +17,8 @@ import msgspec
 from dhcp import history
 from dhcp.decide import LeaseKind
 from dhcp.io.journal import Journal
-from dhcp.io.packet import Heard, PacketServer, open_socket
+from dhcp.io.packet import Heard, PacketServer
+from dhcp.io.sockets import open_socket
 from dhcp.leases import Lease, State
 from dhcp.scope import PortScope
 from overlay.state import PortId, port_device
@@ -28,6 +29,7 @@ from playground.responder.protocol import (
     Exchange,
     Leased,
     Name,
+    PoolClient,
     PortTold,
     Problem,
     Records,
@@ -73,24 +75,11 @@ def _exchange(found: history.Exchange) -> Exchange:
     )
 
 
-_KINDS: Final = {
-    State.OFFERED: LeaseKind.OFFERED,
-    State.LEASED: LeaseKind.BOUND,
-    State.DECLINED: LeaseKind.DECLINED,
-    State.RELEASED: LeaseKind.RELEASED,
-}
-
-
-def _pool_lease(port: str, lease: Lease) -> Leased:
-    return Leased(
-        port=port,
-        address=socket.inet_ntoa(lease.address.to_bytes(4, "big")),
-        mac=lease.mac.hex(":"),
-        at_utc_s=round(lease.since_s, 3),
-        kind=_KINDS[lease.state],
-        until_utc_s=round(lease.until_s, 3),
-        since_utc_s=round(lease.since_s, 3),
-    )
+def _pool_client(lease: Lease, client: history.Client | None) -> PoolClient:
+    if client is None:
+        return PoolClient(lease=lease)
+    said = (client.vendor, client.hostname)
+    return PoolClient(lease=lease, seen_utc_s=round(client.seen_utc_s, 3), vendor=said[0], hostname=said[1])
 
 
 class Service:
@@ -199,6 +188,13 @@ class Service:
         self._problem(DATA_PLANE_KEY, "")
         _log.info("packet socket opened netns=%s", self._data_plane)
 
+    def given(self) -> Iterator[Lease]:
+        """All that clients whom nobody declared have or had, at the ports that there are."""
+        for port in self._ports:
+            for lease, _ in self.packets.leases(port_device(PortId(port))):
+                if lease.state is not State.OFFERED:
+                    yield lease
+
     def told(self, ask: Ask) -> Told:
         """What happened at ports, for whoever asks why."""
         return Told(id=ask.id, ports=tuple(filter(None, map(self._told, ask.ports))))
@@ -209,7 +205,6 @@ class Service:
         if history is None or scope is None:
             return None
         client = history.client
-        pool = () if scope.pool is None else self.packets.leases(scope.pool.name)
         return PortTold(
             port=port,
             since_utc_s=history.begun_utc_s,
@@ -217,15 +212,13 @@ class Service:
             counts6={outcome.name: count for outcome, count in history.counts6.items()},
             exchanges=tuple(map(_exchange, history.exchanges)),
             lease=self.leases.get(f"{port}/v4"),
-            lease_s=0 if scope.v4 is None else scope.v4.lease_s,
             seen_utc_s=None if client is None else client.seen_utc_s,
             client_id="" if client is None else client.client_id.hex(),
             vendor="" if client is None else client.vendor,
             hostname="" if client is None else client.hostname,
-            pool=tuple(_pool_lease(port, lease) for lease in pool if lease.port == device),
+            pool=tuple(_pool_client(*one) for one in self.packets.leases(device)),
             leases6=tuple(self.leases[key] for key in self._keys.get(port, ()) if not key.endswith("/v4")),
             given6=() if scope.v6 is None else scope.v6.addresses,
-            lease6_s=0 if scope.v6 is None else scope.v6.lease_s,
             duid=history.duid.hex(),
         )
 
@@ -246,6 +239,9 @@ class Service:
         self._report(Report(problem=Problem(key=key, cause=cause)))
 
     def _heard(self, heard: Heard) -> None:
+        if heard.lease is not None:  # the journal remembers it
+            self._report(Report(given=heard.lease))
+            return
         port = heard.device.removeprefix("pg")
         leased = Leased(
             port=port,
@@ -253,21 +249,22 @@ class Service:
             mac=heard.mac,
             at_utc_s=round(self._now_utc_s(), 3),
             kind=heard.kind,
-            until_utc_s=heard.until_utc_s,
+            until_utc_s=None if heard.until_utc_s is None else round(heard.until_utc_s, 3),
             router=heard.router,
         )
-        if leased.until_utc_s is not None:  # from a pool: the journal remembers it
-            self._report(Report(leased=leased))
-            return
         key = lease_key(leased)
         last = self.leases.get(key)
-        if leased.router is None and last is not None and (last.kind, last.address) == (leased.kind, leased.address):
-            leased = msgspec.structs.replace(leased, router=last.router)  # it still has what it was told
+        if last is not None and (last.kind, last.address) == (leased.kind, leased.address):
+            if leased.router is None:
+                leased = msgspec.structs.replace(leased, router=last.router)  # it still has what it was told
+            if leased.until_utc_s is None:
+                leased = msgspec.structs.replace(leased, until_utc_s=last.until_utc_s)
         holds = (LeaseKind.BOUND, LeaseKind.FORMED)
         is_on = last is not None and last.kind in holds and (last.address, last.mac) == (leased.address, leased.mac)
         since_s = last.since_utc_s if last is not None and is_on else leased.at_utc_s
         leased = msgspec.structs.replace(leased, since_utc_s=since_s if leased.kind in holds else 0.0)
-        is_same = last is not None and msgspec.structs.replace(last, at_utc_s=leased.at_utc_s) == leased
+        newer = {"at_utc_s": leased.at_utc_s, "until_utc_s": leased.until_utc_s}
+        is_same = last is not None and msgspec.structs.replace(last, **newer) == leased
         if last is not None and is_same and 0 <= leased.at_utc_s - last.at_utc_s < REPEAT_S:
             return
         self._put(key, leased)

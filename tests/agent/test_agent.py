@@ -259,21 +259,6 @@ def test_an_address_that_its_client_declined_is_said_until_it_is_taken(tmp_path:
     run(work())
 
 
-def test_a_lease_of_a_client_that_nobody_declared_is_not_the_ports(tmp_path: Path) -> None:
-    async def work() -> None:
-        host = Host("n1", Machine(), tmp_path)
-        told = Leased(port=P0.id, address=P0.addresses[0], mac=P0.mac, at_utc_s=1.0, kind=LeaseKind.BOUND)
-        async with running(host):
-            await host.shown([GRID, P0, a_binding(P0, "n1")], [a_workspace(P0, "n1")])
-            await host.link.until(lambda: host.is_said("running"))
-            host.agent.leased(told)
-            host.agent.leased(msgspec.structs.replace(told, address="10.0.0.200", until_utc_s=9.0))
-            await host.link.until(lambda: P0.id in host.link.ports and host.link.ports[P0.id].leased != ())
-            assert host.link.ports[P0.id].leased == P0.addresses[:1]
-
-    run(work())
-
-
 def test_whoever_asks_is_told_of_clients_and_of_what_hinders(tmp_path: Path) -> None:
     async def work() -> None:
         host = Host("n1", Machine(), tmp_path)

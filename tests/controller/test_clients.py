@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from dhcp.decide import LeaseKind
+from dhcp.leases import Lease, State
 from playground.controller.clients import ClientsAsked
 from playground.controller.execution import NotPossible
 from playground.controller.world import World
@@ -25,7 +27,7 @@ from playground.records import (
     encode,
     key_of,
 )
-from playground.responder.protocol import Leased, PortTold
+from playground.responder.protocol import Leased, PoolClient, PortTold
 from playground.store.api import Put
 from playground.store.memory import MemoryStore
 
@@ -86,7 +88,13 @@ def asked(
 
 def a_lease(**changes: Any) -> Leased:
     lease = Leased(
-        port=ID, address="10.0.0.5", mac="02:00:00:00:00:01", at_utc_s=100.0, kind=LeaseKind.BOUND, since_utc_s=50.0
+        port=ID,
+        address="10.0.0.5",
+        mac="02:00:00:00:00:01",
+        at_utc_s=100.0,
+        kind=LeaseKind.BOUND,
+        since_utc_s=50.0,
+        until_utc_s=700.0,
     )
     return msgspec.structs.replace(lease, **changes)
 
@@ -96,7 +104,6 @@ TOLD = PortTold(
     since_utc_s=1.0,
     counts={"ACK": 1},
     lease=a_lease(),
-    lease_s=600,
     seen_utc_s=100.0,
     client_id="01",
     vendor="v",
@@ -110,21 +117,20 @@ def test_a_lease_has_its_times_and_its_client() -> None:
 
 
 def test_leases_of_clients_that_nobody_declared_stand_beside_their_ports() -> None:
-    stranger = a_lease(address="10.0.0.200", mac="02:00:00:00:99:99", until_utc_s=900.0, kind=LeaseKind.DECLINED)
-    told = msgspec.structs.replace(TOLD, pool=(stranger,))
+    until = time.time() + 60
+    lease = Lease(0x0A0000C8, "pg", b"\xff\1\2", bytes(5) + b"\x99", State.DECLINED, 40.0, until)
+    told = msgspec.structs.replace(TOLD, pool=(PoolClient(lease=lease, seen_utc_s=50.0, vendor="udhcp"),))
     own, other = asked(Clients([told], {}), lambda clients: clients.leases("lab"))
     assert own["address"] == "10.0.0.5"
-    assert (other["address"], other["mac"], other["state"], other["until"]) == (
-        "10.0.0.200",
-        "02:00:00:00:99:99",
-        "declined",
-        900.0,
-    )
+    assert (other["address"], other["mac"], other["state"]) == ("10.0.0.200", "00:00:00:00:00:99", "declined")
+    assert (other["since"], other["until"]) == (40.0, round(until, 3))
+    assert (other["client_id"], other["vendor"], other["seen"]) == ("0102", "udhcp", 50.0)
 
 
 def test_each_ipv6_address_of_a_client_is_shown_also_one_that_it_formed_beside() -> None:
-    six, formed = a_lease(address="fd00::5"), a_lease(address="fd00::77", kind=LeaseKind.FORMED)
-    told = msgspec.structs.replace(TOLD, leases6=(six, formed), lease6_s=900, duid="0004")
+    six = a_lease(address="fd00::5", until_utc_s=1000.0)
+    formed = a_lease(address="fd00::77", kind=LeaseKind.FORMED, until_utc_s=None)
+    told = msgspec.structs.replace(TOLD, leases6=(six, formed), duid="0004")
     rows = asked(Clients([told], {}), lambda clients: clients.leases(None), addresses=("10.0.0.5", "fd00::5"))
     assert [(row["address"], row["state"], row["until"], row["client_id"]) for row in rows] == [
         ("10.0.0.5", "bound", 700.0, "01"),

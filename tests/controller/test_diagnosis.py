@@ -28,13 +28,14 @@ PORT6 = msgspec.structs.replace(PORT, addresses=("fd00::5",))
 def told(counts: dict[str, int] | None = None, lease: Leased | None = None, **exchange: Any) -> PortTold:
     last = {"at_utc_s": NOW - 30, "what": "REQUEST", "mac": PORT.mac, "address": "", "outcome": "ACK"} | exchange
     exchanges = (Exchange(**last),) if counts else ()
-    return PortTold(
-        port=PORT.id, since_utc_s=NOW - 60, counts=counts or {}, exchanges=exchanges, lease=lease, lease_s=3600
-    )
+    return PortTold(port=PORT.id, since_utc_s=NOW - 60, counts=counts or {}, exchanges=exchanges, lease=lease)
 
 
 def a_lease(kind: LeaseKind, at_s: float = NOW - 600) -> Leased:
-    return Leased(port=PORT.id, address="10.0.0.5", mac=PORT.mac, at_utc_s=at_s, kind=kind, since_utc_s=at_s)
+    until_s = at_s + 3600 if kind is LeaseKind.BOUND else None
+    return Leased(
+        port=PORT.id, address="10.0.0.5", mac=PORT.mac, at_utc_s=at_s, kind=kind, since_utc_s=at_s, until_utc_s=until_s
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,6 @@ def told6(counts: dict[str, int], *leases: Leased, is_given: bool = True) -> Por
         counts6=counts,
         leases6=leases,
         given6=("fd00::5",) if is_given else (),
-        lease6_s=3600,
     )
 
 
@@ -146,6 +146,6 @@ def test_what_was_seen_of_ipv6_is_said(known: PortTold, said: str) -> None:
 
 def test_what_is_missing_is_said_before_what_is_there() -> None:
     port = msgspec.structs.replace(PORT, addresses=("10.0.0.5", "fd00::5"))
-    known = msgspec.structs.replace(told6({"ADVERTISE": 1}), counts={"ACK": 1}, lease_s=3600)
+    known = msgspec.structs.replace(told6({"ADVERTISE": 1}), counts={"ACK": 1})
     said = findings(port, "forwarding", "", msgspec.structs.replace(known, lease=a_lease(LeaseKind.BOUND)), {}, NOW)
     assert [line[:18] for line in said] == ["it was offered fd0", "it has 10.0.0.5: t"]

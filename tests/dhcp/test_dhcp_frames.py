@@ -16,7 +16,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from dhcp import frame
-from dhcp.io.packet import attach_filter
+from dhcp.io.sockets import attach_filter
 
 ONE, TWO = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
 few = settings(max_examples=60, deadline=None)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dhcp.decide import Standing
-from dhcp.leases import DECLINED_S, OFFER_S, Lease, Leases, State
+from dhcp.leases import DECLINED_S, GRACE_S, OFFER_S, Lease, Leases, State
 
 FIRST = 100
 MAC = b"\2\0\0\0\0\1"
@@ -114,16 +114,46 @@ def test_a_clock_that_goes_back_frees_nothing_and_ends_nothing() -> None:
     table = a_table(size=1)
     leased(table, b"a", now_s=1000.0)
     assert offered(table, b"b", now_s=1.0) is None
-    assert offered(table, b"b", now_s=1059.0) is None
-    assert offered(table, b"b", now_s=1061.0) == FIRST
+    assert offered(table, b"b", now_s=1059.0 + GRACE_S) is None
+    assert offered(table, b"b", now_s=1061.0 + GRACE_S) == FIRST
 
 
-def test_an_address_that_is_given_elsewhere_from_now_on_is_not_prolonged() -> None:
+def test_an_address_that_is_given_elsewhere_from_now_on_is_prolonged_only_for_who_has_it() -> None:
     table = a_table()
     address = leased(table, b"a")
     table.set([(FIRST + 1, FIRST + 3)], 3, [(FIRST, FIRST + 7)])
-    assert table.standing("p", b"a", address, 2.0) is Standing.ELSEWHERE
+    assert table.standing("p", b"a", address, 2.0) is Standing.OWN
+    assert table.standing("p", b"b", address, 2.0) is Standing.FOREIGN
+    assert offered(table, b"a", now_s=2.0) == address
+    assert table.standing("p", b"a", address, 70.0 + GRACE_S) is Standing.ELSEWHERE
+    assert offered(table, b"a", now_s=70.0 + GRACE_S) == FIRST + 1
+
+
+def test_an_address_out_of_the_range_is_not_prolonged() -> None:
+    table = a_table()
+    address = leased(table, b"a")
+    table.set([(FIRST + 1, FIRST + 3)], 3)
+    assert table.standing("p", b"a", address, 2.0) is Standing.FOREIGN
     assert offered(table, b"a", now_s=2.0) == FIRST + 1
+
+
+def test_what_another_host_gave_is_known_here_and_never_shorter_than_before() -> None:
+    table = Leases([(FIRST, FIRST)], 9, [(FIRST, FIRST + 3)])
+    lease = Lease(FIRST + 2, "p", b"a", MAC, State.LEASED, 1.0, 61.0)
+    table.take_over([lease])
+    assert offered(table, b"a", now_s=2.0) == FIRST + 2
+    assert table.grant("p", b"a", MAC, FIRST + 2, 600, 2.0).until_s == 602.0
+    table.take_over([lease])
+    assert table[FIRST + 2].until_s == 602.0
+
+
+def test_an_address_that_comes_back_to_a_host_is_given_again() -> None:
+    table = a_table(size=2)
+    leased(table, b"a"), leased(table, b"b")
+    table.set([(FIRST + 1, FIRST + 1)], 3)
+    assert offered(table, b"c", now_s=900.0) == FIRST + 1
+    table.set([(FIRST, FIRST + 1)], 3)
+    assert offered(table, b"d", now_s=901.0) == FIRST
 
 
 def test_renewing_without_end_costs_no_memory() -> None:
@@ -154,7 +184,8 @@ class Clients(RuleBasedStateMachine):
 
     def _take(self, port: str, client: bytes, address: int, lease_s: int) -> None:
         holder = self.told.get(address)
-        assert holder is None or holder[:2] == (port, client) or holder[2] <= self.now, "two have one address"
+        is_over = holder is not None and holder[2] + GRACE_S <= self.now
+        assert holder is None or holder[:2] == (port, client) or is_over, "two have one address"
         lease = self.table.grant(port, client, MAC, address, lease_s, self.now)
         self.written.append(lease)
         self.told[address] = (port, client, lease.until_s)
@@ -187,7 +218,7 @@ class Clients(RuleBasedStateMachine):
     def no_port_has_more_than_its_share(self) -> None:
         if hasattr(self, "table"):
             for port in "pqr":
-                held = sum(1 for lease in self.table if lease.port == port and lease.until_s > self.now)
+                held = sum(1 for lease in self.table if lease.port == port and lease.kept_until_s > self.now)
                 assert held == self.table.held(port, self.now) <= self.limit
 
     @invariant()

@@ -55,7 +55,7 @@ def test_an_offer_is_only_a_promise_and_an_ack_has_to_be_written_down() -> None:
         (a_request(R, {WANTS: OTHER}), False, Act.NAK),
         (a_request(R, {WANTS: b"\x0a\x14\0\x69"}), False, Reason.UNKNOWN_CLIENT),  # another host's
         (a_request(R, ciaddr=FIRST), True, Act.ACK),
-        (a_request(R, ciaddr=b"\x0a\x14\0\x69"), True, Act.NAK),
+        (a_request(R, ciaddr=b"\x0a\x14\0\x69"), True, Reason.UNKNOWN_CLIENT),
         (a_request(R, ciaddr=b"\x0a\x14\0\x69"), False, Reason.UNKNOWN_CLIENT),
         (a_request(R), False, Reason.NO_ADDRESS_NAMED),
         (a_request(MessageType.INFORM, ciaddr=OTHER), False, Act.ACK_INFORM),
@@ -181,3 +181,10 @@ def test_clients_are_known_by_their_hardware_address_where_they_say_no_identifie
     reply = ask(pool, identified).reply
     assert isinstance(reply, Reply)
     assert reply.address != FIRST
+
+
+def test_a_port_that_shouts_is_heard_only_so_often() -> None:
+    pool = Pool(a_pool(per_s=2, limit=9))
+    asked = [outcome(ask(pool, a_request(D, chaddr=bytes((2, 0, 0, 0, 1, n % 3))), now_s=1.0)) for n in range(10)]
+    assert asked == [*[Act.OFFER] * 8, Reason.TOO_MANY, Reason.TOO_MANY]
+    assert outcome(ask(pool, a_request(D), now_s=1.5)) is Act.OFFER

@@ -22,7 +22,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from dhcp.io.packet import open_socket
+from dhcp.io.sockets import open_socket
+from dhcp.leases import Lease
 from dhcp.scope import PortScope, Scope4, ScopeRa
 from overlay.state import LEG_LINK_LOCAL, LEG_MAC
 from playground.responder import netns
@@ -229,6 +230,7 @@ class Agent:
         self._lines = self._socket.makefile("rb")
         self._seq = 0
         self.leased: list[dict[str, Any]] = []
+        self.given: list[Lease] = []
         self.problems: dict[str, str] = {}
 
     def tell(self, update: Mapping[str, Any] | None = None, delete: tuple[str, ...] = (), whole: bool = False) -> None:
@@ -246,6 +248,8 @@ class Agent:
             said = json.loads(self._lines.readline())
             if leased := said.get("leased"):
                 self.leased.append(leased)
+            if given := said.get("given"):
+                self.given.append(msgspec.convert(given, Lease))
             if problem := said.get("problem"):
                 self.problems[problem["key"]] = problem["cause"]
             if told := said.get("told"):

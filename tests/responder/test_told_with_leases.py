@@ -1,8 +1,9 @@
-"""Which default router a client was told of is remembered for as long as it keeps the address that came with it."""
+"""What a client was told with its address, its default router and its time, is remembered while it keeps that."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 from dhcp.decide import LeaseKind
@@ -44,3 +45,10 @@ def test_an_ack_without_a_router_says_that_there_is_none(tmp_path: Path) -> None
 def test_of_another_address_nothing_is_known(tmp_path: Path) -> None:
     [lease] = heard(tmp_path, bound("10.0.0.9"), bound(None, "10.0.0.6"))[0].values()
     assert (lease.address, lease.router) == ("10.0.0.6", None)
+
+
+def test_an_answer_by_arp_does_not_prolong_a_lease(tmp_path: Path) -> None:
+    """As after the process was killed: it asks all clients whether they have what it does not remember."""
+    given = replace(bound(""), until_utc_s=3600.0)
+    [lease] = heard(tmp_path, given, bound(None), bound(None))[0].values()
+    assert (lease.kind, lease.until_utc_s, lease.since_utc_s) == (LeaseKind.BOUND, 3600.0, 0.0)
