@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from overlay.mac import derived_mac, slaac_address
-from overlay.pools import Pool, Span, address_text, parse_address
+from overlay.pools import Pool, Span, Version, address_text, parse_address
 from playground.records import ClaimRecord, PortRecord
-from playground.spec import NetworkSpec, NicSpec, Problem, WorkspaceSpec
+from playground.spec import NetworkSpec, NicSpec, Problem, SubnetSpec, WorkspaceSpec
 
 FIRST_VNI = 4096
 """Lower ones are left to people: many fabrics map VLAN ids to VNIs."""
@@ -34,7 +34,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """What a port gets. addresses: plain, IPv4 first, then one of each IPv6 subnet in the file's order."""
+    """What a port gets. addresses: plain, IPv4 first, then of each IPv6 subnet in the file's order the one that is
+    fixed or from its pools, and the one that follows from the MAC: both where both may be had, else the first that is
+    there."""
 
     mac: str
     addresses: tuple[str, ...]
@@ -42,8 +44,8 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Who claims what in one network: owners by MAC and by IPv4 address. Of ports that keep what they have, and are not
-    asked about: kept_macs, and kept_addresses as spans."""
+    """Who claims what in one network: owners by MAC and by address (of either family: no integer is both). Of ports
+    that keep what they have, and are not asked about: kept_macs, and kept_addresses as spans."""
 
     macs: dict[str, str] = field(default_factory=dict)
     addresses: dict[int, str] = field(default_factory=dict)
@@ -58,7 +60,7 @@ def held_by_network(claims: Mapping[str, ClaimRecord]) -> dict[str, Held]:
         match key.split("/"):
             case ["claim", "mac", network, digits]:
                 held[network].macs[":".join(digits[at : at + 2] for at in range(0, 12, 2))] = claim.owner
-            case ["claim", "addr", network, digits] if len(digits) == 8:
+            case ["claim", "addr", network, digits]:
                 held[network].addresses[int(digits, 16)] = claim.owner
             case _:
                 pass
@@ -66,7 +68,7 @@ def held_by_network(claims: Mapping[str, ClaimRecord]) -> dict[str, Held]:
 
 
 def keeping(held: Held, macs: Collection[str], addresses: Collection[int]) -> Held:
-    """The same beside ports that keep these MACs and IPv4 addresses."""
+    """The same beside ports that keep these MACs and addresses."""
     spans: list[Span] = []
     first = last = -2
     for address in sorted(addresses):
@@ -98,14 +100,47 @@ def assign_ports(
     ports: all that the file wants on this network, in its order.
     """
     macs = _macs(network, ports, held, problems)
-    addresses = _addresses(network, ports, held, problems)
+    given = [(lane, _addresses(network, lane, ports, held, problems)) for lane in lanes(network)]
     assigned: dict[str, Assigned] = {}
     for port in ports:
-        mac, v4 = macs.get(port.id), addresses.get(port.id)
+        mac = macs.get(port.id)
         if mac is not None:
-            texts = () if v4 is None else (address_text(4, v4),)
-            assigned[port.id] = Assigned(mac, (*texts, *_stateless(network, mac)))
+            texts: list[str] = []
+            for lane, addresses in given:
+                texts += lane.texts(addresses.get(port.id), mac, network.ipv6)
+            assigned[port.id] = Assigned(mac, tuple(texts))
     return assigned
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Subnets of which a port gets one address: those of IPv4 together, and each of IPv6 by itself."""
+
+    subnets: tuple[SubnetSpec, ...]
+
+    @property
+    def version(self) -> Version:
+        """Of all of them."""
+        return self.subnets[0].version
+
+    def fixed(self, nic: NicSpec) -> int | None:
+        """The address that the file fixes for a NIC."""
+        if self.version == 4:
+            return nic.address
+        return next((address for address in nic.addresses6 if address in self.subnets[0].span), None)
+
+    def texts(self, address: int | None, mac: str, ipv6: str) -> tuple[str, ...]:
+        """All addresses of a port that got this one."""
+        own = () if address is None else (address_text(self.version, address),)
+        if self.version == 4 or (own and ipv6 == "dhcp"):
+            return own
+        return (*own, slaac_address(self.subnets[0].text, mac))
+
+
+def lanes(network: NetworkSpec) -> tuple[Lane, ...]:
+    """In the order of a port's addresses."""
+    old = tuple(subnet for subnet in network.subnets if subnet.version == 4)
+    return (*((Lane(old),) if old else ()), *(Lane((one,)) for one in network.subnets if one.version == 6))
 
 
 def allowed_among(withheld: Iterable[Span], addresses: Iterable[str]) -> str | None:
@@ -160,24 +195,24 @@ def _macs(network: NetworkSpec, ports: Sequence[Wanted], held: Held, problems: l
     return macs
 
 
-def _addresses(network: NetworkSpec, ports: Sequence[Wanted], held: Held, problems: list[Problem]) -> dict[str, int]:
-    """IPv4 addresses by port id; a network without an IPv4 subnet gives none."""
-    fixed = {port.id: port.nic.address for port in ports if port.nic.address is not None}
-    pools = [
-        Pool([pool.span], [*network.exclude, *held.kept_addresses])
-        for subnet in network.subnets
-        if subnet.version == 4
-        for pool in subnet.pools
-    ]
-    if not any(subnet.version == 4 for subnet in network.subnets):
-        return {}
-    gateways = {subnet.gateway for subnet in network.subnets if subnet.version == 4}
+def _addresses(
+    network: NetworkSpec, lane: Lane, ports: Sequence[Wanted], held: Held, problems: list[Problem]
+) -> dict[str, int]:
+    """Addresses of a lane by port id; an IPv6 subnet without pools gives none but those that are fixed."""
+    fixed = {port.id: address for port in ports if (address := lane.fixed(port.nic)) is not None}
+    holes = [*network.exclude, *network.withheld6, *held.kept_addresses]
+    pools = [Pool([pool.span], holes) for subnet in lane.subnets for pool in subnet.pools]
+    if not pools and lane.version == 6:
+        return fixed
+    gateways = {subnet.gateway for subnet in lane.subnets}
     for address in (*fixed.values(), *gateways):
         _take(pools, address)
     addresses = dict(fixed)
     for port in ports:
-        if port.id not in addresses and (had := _v4(port.before)) is not None and _take(pools, had):
-            addresses[port.id] = had
+        if port.id not in addresses:
+            had = next((address for address in _had(port.before) if _take(pools, address)), None)
+            if had is not None:
+                addresses[port.id] = had
     claimed: dict[str, list[int]] = defaultdict(list)
     for address, owner in sorted(held.addresses.items()):
         claimed[owner].append(address)
@@ -194,7 +229,7 @@ def _addresses(network: NetworkSpec, ports: Sequence[Wanted], held: Held, proble
         for address in reserve:
             _release(pools, address)
         if unserved := _serve(pools, unserved, addresses):
-            problems.append(_exhausted(network, ports, unserved, pools))
+            problems.append(_exhausted(network, lane, ports, unserved, pools))
     return addresses
 
 
@@ -218,12 +253,8 @@ def _release(pools: Sequence[Pool], address: int) -> bool:
     return any(pool.release(address) for pool in pools)
 
 
-def _v4(record: PortRecord | None) -> int | None:
-    for text in record.addresses if record else ():
-        version, address = parse_address(text)
-        if version == 4:
-            return address
-    return None
+def _had(record: PortRecord | None) -> Iterator[int]:
+    return (parse_address(text)[1] for text in (record.addresses if record else ()))
 
 
 def _counted(number: int, one: str, many: str) -> str:
@@ -231,12 +262,12 @@ def _counted(number: int, one: str, many: str) -> str:
 
 
 def _exhausted(
-    network: NetworkSpec, ports: Sequence[Wanted], unserved: Sequence[Wanted], pools: Sequence[Pool]
+    network: NetworkSpec, lane: Lane, ports: Sequence[Wanted], unserved: Sequence[Wanted], pools: Sequence[Pool]
 ) -> Problem:
     size = sum(pool.size for pool in pools)
     names = ", ".join(port.workspace.name for port in unserved[:3])
     more = f" and {len(unserved) - 3} more" if len(unserved) > 3 else ""
-    lines = sorted({pool.place.line for subnet in network.subnets for pool in subnet.pools})
+    lines = sorted({pool.place.line for subnet in lane.subnets for pool in subnet.pools})
     where = f" (line {', '.join(map(str, lines))})" if lines else ""
     get = "gets" if len(unserved) == 1 else "get"
     return Problem.at(

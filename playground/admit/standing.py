@@ -8,17 +8,17 @@ what it changes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from overlay.mac import slaac_address
 from overlay.pools import Span, address_hex, parse_address, subtract
 from playground import records
-from playground.admit.assign import allowed_among
+from playground.admit.assign import Lane, allowed_among, lanes
 from playground.admit.gateways import router_of, routers_of
 from playground.admit.known import Known
 from playground.records import PortRecord, WorkspaceRecord
-from playground.spec import NetworkSpec, PlaygroundSpec, WorkspaceSpec
+from playground.spec import NetworkSpec, NicSpec, PlaygroundSpec, SubnetSpec, WorkspaceSpec
 from playground.spec.scene import endpoint_labels
 
 REMEMBERED = 65536
@@ -26,8 +26,8 @@ REMEMBERED = 65536
 
 @dataclass(slots=True)
 class Standing:
-    """What need not be looked at. names: of workspaces. keys: claims that their ports have. macs and addresses (IPv4):
-    what these ports have, by network name."""
+    """What need not be looked at. names: of workspaces. keys: claims that their ports have. macs and addresses (but
+    those made of MACs): what these ports have, by network name."""
 
     names: set[str] = field(default_factory=set)
     ports: set[tuple[str, str]] = field(default_factory=set)
@@ -40,7 +40,7 @@ class Standing:
 class _Rules:
     """What a network lets a port keep. spans: of its pools, without what is reserved: exclusions, gateways, and
     addresses that the file fixes; None where it has no IPv4. macs: those that the file fixes or a NIC allows.
-    withheld6: IPv6 addresses that a NIC allows."""
+    withheld6: IPv6 addresses that a NIC allows. lanes6: the same spans of each IPv6 subnet, none without pools."""
 
     id: str
     spans: tuple[Span, ...] | None
@@ -48,10 +48,17 @@ class _Rules:
     gateways: frozenset[str]
     macs: frozenset[str]
     withheld6: tuple[Span, ...]
+    lanes6: tuple[tuple[Lane, tuple[Span, ...]], ...]
+    ipv6: str
 
     def gives(self, address: int) -> bool:
         """Whether a port to which the file fixes no address may keep this one."""
         return any(span.first <= address <= span.last for span in self.spans or ())
+
+    @property
+    def gives6(self) -> bool:
+        """Whether ports get IPv6 addresses that are not made of their MACs."""
+        return any(spans for _, spans in self.lanes6)
 
 
 def standing(spec: PlaygroundSpec, known: Known) -> Standing:
@@ -65,13 +72,12 @@ def standing(spec: PlaygroundSpec, known: Known) -> Standing:
         ports = _kept_ports(old, workspace, spec.name, rules, routers, known)
         if len(ports) == len(workspace.nics):
             found.names.add(name)
-            for port, keys, address in ports:
+            for port, keys, addresses in ports:
                 network = port.network
                 found.ports.add((name, network))
                 found.keys.update(keys)
                 found.macs[network].add(port.mac)
-                if address is not None:
-                    found.addresses[network].add(address)
+                found.addresses[network].update(addresses)
     return Standing() if _is_contested(found, known) else found
 
 
@@ -80,7 +86,7 @@ def _is_contested(found: Standing, known: Known) -> bool:
     off between the two, and who keeps it follows from the file's order."""
     return any(
         port.mac in found.macs.get(port.network, ())
-        or any(parse_address(text)[1] in found.addresses.get(port.network, ()) for text in port.addresses[:1])
+        or any(parse_address(text)[1] in found.addresses.get(port.network, ()) for text in port.addresses)
         for identity, port in known.ports.items()
         if identity not in found.ports
     )
@@ -118,8 +124,8 @@ def _is_as_declared(old: WorkspaceRecord, workspace: WorkspaceSpec, known: Known
     )
 
 
-Kept = tuple[PortRecord, tuple[str, ...], int | None]
-"""A port that may stay as it is, the keys of its claims, and its IPv4 address."""
+Kept = tuple[PortRecord, tuple[str, ...], tuple[int, ...]]
+"""A port that may stay as it is, the keys of its claims, and its addresses that are not made of its MAC."""
 
 
 def _kept_ports(
@@ -152,16 +158,42 @@ def _kept_ports(
             break
         if address is not None and (address != nic.address if nic.address is not None else not rule.gives(address)):
             break
-        if (formed and not rule.gateways.isdisjoint(formed)) or formed != _formed(rule.prefixes, mac):
+        made = _formed(rule.prefixes, mac)
+        given: tuple[int, ...] = () if address is None else (address,)
+        if made and not rule.gateways.isdisjoint(made):
             break
-        if rule.withheld6 and allowed_among(rule.withheld6, formed) is not None:
+        if rule.withheld6 and allowed_among(rule.withheld6, made) is not None:
+            break
+        if rule.gives6 or nic.addresses6:
+            sixes = _given6(rule, nic, mac, formed)
+            if sixes is None:
+                break
+            given += sixes
+        elif formed != made:
             break
         for key in keys:
             claim = claims.get(key)
             if claim is None or claim.owner != id:
                 return found
-        found.append((port, keys, address))
+        found.append((port, keys, given))
     return found
+
+
+def _given6(rule: _Rules, nic: NicSpec, mac: str, texts: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Of a port's IPv6 addresses those that are not made of its MAC, or None where they are to be others."""
+    given: list[int] = []
+    wanted: list[str] = []
+    named = [parse_address(text)[1] for text in texts]
+    for lane, spans in rule.lanes6:
+        address = lane.fixed(nic)
+        if address is None and spans:
+            address = next((one for one in named if any(one in span for span in spans)), None)
+            if address is None:
+                return None
+        if address is not None:
+            given.append(address)
+        wanted += lane.texts(address, mac, rule.ipv6)
+    return tuple(given) if tuple(wanted) == texts else None
 
 
 def _rules(spec: PlaygroundSpec) -> dict[str, _Rules]:
@@ -172,27 +204,33 @@ def _rules(spec: PlaygroundSpec) -> dict[str, _Rules]:
             for nic in workspace.nics:
                 if nic.address is not None:
                     fixed[nic.network].add(nic.address)
+                fixed[nic.network].update(nic.addresses6)
                 if nic.mac is not None:
                     macs[nic.network].add(nic.mac)
     return {
         name: _Rules(
             records.network_id(spec.name, name),
-            _spans(network, fixed[name]),
+            _spans4(network, fixed[name]),
             tuple(subnet.text for subnet in network.subnets if subnet.version == 6),
             frozenset(subnet.gateway_text for subnet in network.subnets),
             frozenset(macs[name]) | network.withheld_macs,
             network.withheld6,
+            tuple((lane, _spans(network, lane.subnets, fixed[name])) for lane in lanes(network) if lane.version == 6),
+            network.ipv6,
         )
         for name, network in spec.networks.items()
     }
 
 
-def _spans(network: NetworkSpec, fixed: Iterable[int]) -> tuple[Span, ...] | None:
+def _spans4(network: NetworkSpec, fixed: Iterable[int]) -> tuple[Span, ...] | None:
     subnets = [subnet for subnet in network.subnets if subnet.version == 4]
-    if not subnets:
-        return None
+    return _spans(network, subnets, fixed) if subnets else None
+
+
+def _spans(network: NetworkSpec, subnets: Sequence[SubnetSpec], fixed: Iterable[int]) -> tuple[Span, ...]:
+    """What the pools of these subnets give."""
     reserved = [*fixed, *(subnet.gateway for subnet in subnets)]
-    holes = [*network.exclude, *(Span(address, address) for address in reserved)]
+    holes = [*network.exclude, *network.withheld6, *(Span(address, address) for address in reserved)]
     return subtract([pool.span for subnet in subnets for pool in subnet.pools], holes)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from dhcp.scope import PortScope, Scope4, Scope6, ScopeRa
-from overlay.mac import link_local
+from overlay.mac import link_local, slaac_address
 from overlay.state import LEG_LINK_LOCAL, LEG_MAC, Network, NetworkId, PortId
 from playground.derive.gateways import Router
 from playground.records import NetworkRecord, PortRecord
@@ -107,7 +107,7 @@ def port_scope(port: PortRecord, network: NetworkRecord, origin: str, router: Ro
             )
     is_leased = bool(prefixes) and network.ipv6 != "slaac"
     v6 = Scope6(
-        addresses=tuple(address for address in port.addresses if ":" in address),
+        addresses=_leased6(port, [prefix for prefix, _ in prefixes]),
         source=LEG_LINK_LOCAL,
         lease_s=network.lease_s if port.lease_s is None else port.lease_s,
         dns=tuple(rdnss),
@@ -132,3 +132,14 @@ def port_scope(port: PortRecord, network: NetworkRecord, origin: str, router: Ro
         else None
     )
     return PortScope(mac=port.mac, server_mac=LEG_MAC, v4=v4, ra=ra, v6=v6 if is_leased else None)
+
+
+def _leased6(port: PortRecord, prefixes: Iterable[str]) -> tuple[str, ...]:
+    """What DHCPv6 gives: of each subnet the address that is fixed or from its pools, else the one made of the MAC,
+    which the client may form itself."""
+    found: list[str] = []
+    for prefix in prefixes:
+        formed, subnet = slaac_address(prefix, port.mac), ipaddress.IPv6Network(prefix)
+        named = [text for text in port.addresses if ":" in text and ipaddress.IPv6Address(text) in subnet]
+        found += [text for text in named if text != formed] or [formed]
+    return tuple(found)

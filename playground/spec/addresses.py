@@ -106,6 +106,16 @@ def parse_range(text: str) -> tuple[Version, Span]:
     return version, Span(first, last)
 
 
+def made_of_mac(span: Span) -> int | None:
+    """The first address of a span of IPv6 that a client could form of a MAC in its /64 (modified EUI-64, RFC 4291
+    appendix A: ff:fe in the middle), or None."""
+    for high in range(span.first >> 40, min(span.last >> 40, (span.first >> 40) + 1) + 1):
+        first = high << 40 | 0xFFFE << 24
+        if first <= span.last and first | 0xFFFFFF >= span.first:
+            return max(first, span.first)
+    return None
+
+
 def span_text(version: Version, span: Span) -> str:
     """`FIRST-LAST`, or the address alone."""
     first = address_text(version, span.first)

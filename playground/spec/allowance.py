@@ -19,7 +19,7 @@ from playground.spec.problem import Place, Problem
 from playground.spec.source import Document, Path
 
 At = tuple[str, int]
-"""(network, IPv4 address)."""
+"""(network, address of either family: no integer is both)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ class Allowances:
             yield Problem.at(second.block.place, message)
         for (network, address), place in fixed.items():
             for one in self._declared:
-                if one.network == network and one.block.version == 4 and address in one.block.span:
-                    text = address_text(4, address)
+                if one.network == network and address in one.block.span:
+                    text = address_text(one.block.version, address)
                     what = f"{one.block.text} contains {text}, " if text != one.block.text else f"{text} is "
                     message = f"{what}a NIC's own address in line {place.line}; leave it out, or choose another"
                     yield Problem.at(one.block.place, message)

@@ -108,7 +108,7 @@ class NetworkShape(Shape):
 
     not_yet = frozenset({"mtu", "encryption"})
     subnets: Listed = Field(description="IPv4 prefixes and IPv6 /64s", min_length=1)
-    pools: Listed = Field(default=[], description="ranges FIRST-LAST from which ports get IPv4 addresses")
+    pools: Listed = Field(default=[], description="ranges FIRST-LAST from which ports get addresses")
     exclude: Listed = Field(default=[], description="addresses and ranges that no port gets unless fixed to it")
     gateway: Listed = Field(default=[], description="one address a subnet; default: its first")
     ipv6: one_of("way to IPv6 addresses", ("slaac", "dhcp", "both")) = Field(  # type: ignore[valid-type]
@@ -134,7 +134,7 @@ class NicShape(Shape):
     not_yet = frozenset({"bandwidth"})
     network: str
     labels: Labels = Field(default={})
-    addresses: Listed = Field(default=[], description="a fixed IPv4 address")
+    addresses: Listed = Field(default=[], description="fixed addresses: one of IPv4, one of each IPv6 subnet")
     address: str | None = Field(default=None, description="short for addresses: [A]")
     mac: Mac | None = Field(default=None, description="a fixed MAC; default: derived from names")
     aliases: Listed = Field(default=[], description="more names in this network")

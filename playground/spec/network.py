@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from overlay.pools import Span, Version, address_text, subtract
-from playground.spec.addresses import parse_ip, parse_prefix, parse_range, span_text
+from playground.spec.addresses import made_of_mac, parse_ip, parse_prefix, parse_range, span_text
 from playground.spec.delivery import Delivery, check_times, delivery
 from playground.spec.models import NetworkShape
 from playground.spec.objects import NetworkSpec, PoolSpec, SubnetSpec
@@ -127,19 +127,22 @@ class _Reader:
         named: dict[int, list[PoolSpec]] = {}
         for at, span, place in self._ranges("pools", self.shape.pools, subnets):
             subnet = subnets[at]
+            written = span_text(subnet.version, span)
+            if subnet.version == 6 and (misfit := self._misfit6(subnet, span, written)) is not None:
+                self._refuse(place, misfit)
+                continue
             if (clash := _reserved_in(subnet, span)) is not None:
                 address, what = clash
                 self._refuse(
                     place,
-                    f"{span_text(4, span)} contains {_text(subnet, address)}, {what} of {subnet.text}; "
-                    f"leave it out, as {_without(span, address)}",
+                    f"{written} contains {_text(subnet, address)}, {what} of {subnet.text}; "
+                    f"leave it out, as {_without(subnet.version, span, address)}",
                 )
                 continue
             twin = next((pool for pool in named.get(at, []) if pool.span.overlaps(span)), None)
             if twin is not None:
-                self._refuse(
-                    place, f"{span_text(4, span)} overlaps {twin.place.path} {span_text(4, twin.span)}; join them"
-                )
+                other = f"{twin.place.path} {span_text(subnet.version, twin.span)}"
+                self._refuse(place, f"{written} overlaps {other}; join them")
                 continue
             named.setdefault(at, []).append(PoolSpec(span, place))
         for at, subnet in enumerate(subnets):
@@ -149,8 +152,23 @@ class _Reader:
                 pools = [PoolSpec(span, subnet.place) for span in _default_pools(subnet)]
             yield replace(subnet, pools=tuple(pools))
 
+    def _misfit6(self, subnet: SubnetSpec, span: Span, written: str) -> str | None:
+        """Why an IPv6 pool can't be one."""
+        if self.shape.ipv6 == "slaac":
+            return (
+                f"{written}: {self.name} has ipv6: slaac, by which each workspace makes its address of its MAC; "
+                "write ipv6: dhcp or both, or leave the pool out"
+            )
+        if (formed := made_of_mac(span)) is not None:
+            first = subnet.span.first + 0x1000
+            return (
+                f"{written} contains {address_text(6, formed)} and others that a client would make of its MAC; "
+                f"end it before, as {span_text(6, Span(first, first + 0xFFF))}"
+            )
+        return None
+
     def _ranges(self, key: str, texts: Sequence[str], subnets: list[SubnetSpec]) -> Iterator[tuple[int, Span, Place]]:
-        """(index of its subnet, span, place) of every range that lies in one IPv4 subnet."""
+        """(index of its subnet, span, place) of every range that lies in one subnet."""
         for index, text in enumerate(texts):
             place = self._place(key, index)
             try:
@@ -158,14 +176,7 @@ class _Reader:
             except ValueError as error:
                 self._refuse(place, str(error))
                 continue
-            if version == 6:
-                self._refuse(
-                    place,
-                    f"{text}: IPv6 {'pools' if key == 'pools' else 'exclusions'} are not built yet; "
-                    "leave it out: an IPv6 /64 gives each port the address that follows from its MAC",
-                )
-                continue
-            at, end = _subnet_of(subnets, 4, span.first), _subnet_of(subnets, 4, span.last)
+            at, end = _subnet_of(subnets, version, span.first), _subnet_of(subnets, version, span.last)
             if at is not None and at == end:
                 yield at, span, place
             elif len(subnets) < len(self.shape.subnets):
@@ -197,9 +208,9 @@ def _reserved_in(subnet: SubnetSpec, span: Span) -> tuple[int, str] | None:
     return None
 
 
-def _without(span: Span, address: int) -> str:
+def _without(version: Version, span: Span, address: int) -> str:
     left = subtract([span], [Span(address, address)])
-    return " and ".join(span_text(4, part) for part in left) or "another range"
+    return " and ".join(span_text(version, part) for part in left) or "another range"
 
 
 def _text(subnet: SubnetSpec, address: int) -> str:

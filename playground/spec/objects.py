@@ -31,7 +31,8 @@ class PoolSpec:
 class SubnetSpec:
     """A prefix of a network. span: network to last address. gateway: the service leg's address.
 
-    pools: in the file's order, without overlap; IPv4 only (an IPv6 /64 gives the addresses that follow from MACs).
+    pools: in the file's order, without overlap; of IPv6 those that the file names (an IPv6 /64 without gives the
+    addresses that follow from MACs).
     """
 
     version: Version
@@ -79,7 +80,7 @@ class DnsSpec:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """One L2 overlay. subnets in the file's order. exclude: IPv4 addresses that no port gets unless fixed to it.
+    """One L2 overlay. subnets in the file's order. exclude: addresses that no port gets unless fixed to it.
 
     withheld6, withheld_macs: IPv6 addresses and MACs that a NIC allows, so that no port has them for its own.
     """
@@ -107,7 +108,8 @@ class AllowedSpec:
 
 @dataclass(frozen=True, slots=True)
 class NicSpec:
-    """A workspace's NIC. address: a fixed IPv4 address, or None; mac: a fixed canonical MAC, or None.
+    """A workspace's NIC. address: a fixed IPv4 address, or None; mac: a fixed canonical MAC, or None. addresses6: fixed
+    IPv6 addresses, at most one of a subnet.
 
     default_route: whether the way to the world is to be by this one, or not; None where the file leaves that open.
     aliases: names beside the workspace's own, relative to the playground: those declared, and its groups'.
@@ -125,6 +127,7 @@ class NicSpec:
     delivery: Delivery = NOTHING
     allowed: tuple[AllowedSpec, ...] = ()
     allowed_macs: tuple[str, ...] = ()
+    addresses6: tuple[int, ...] = ()
 
     @property
     def allowed_addresses(self) -> tuple[str, ...]:

@@ -38,7 +38,8 @@ def endpoints(playground: PlaygroundSpec) -> Iterator[Endpoint]:
     """Every NIC of every workspace."""
     for workspace in playground.workspaces.values():
         for nic in workspace.nics:
-            fixed = () if nic.address is None else (address_text(4, nic.address),)
+            fixed: tuple[str, ...] = () if nic.address is None else (address_text(4, nic.address),)
+            fixed += tuple(address_text(6, address) for address in nic.addresses6)
             labels = endpoint_labels(playground.name, workspace, nic)
             yield Endpoint(playground.name, workspace.name, nic.network, labels, fixed)
 

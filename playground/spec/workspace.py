@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from overlay.mac import is_usable
-from overlay.pools import address_text
+from overlay.pools import Span, address_text
 from playground.spec import names
-from playground.spec.addresses import parse_ip
+from playground.spec.addresses import made_of_mac, parse_ip
 from playground.spec.allowance import Allowances
 from playground.spec.delivery import Delivery, check_times, delivery
 from playground.spec.models import NicShape, WorkspaceShape
@@ -162,7 +162,7 @@ class _Reader:
         """One NIC. shape: its workspace; whole: what that says of delivery."""
         is_scaled = shape.scale is not None
         labels, allowing = shape.labels | nic.labels, (*path, "allow")
-        address = self._address(nic, network, path, is_scaled)
+        address, addresses6 = self._addresses(nic, network, path, is_scaled)
         if network.ipv6 == "dhcp" and shape.driver == "netns":
             message = (
                 f"{network.name} gives IPv6 addresses by DHCP alone, and workspaces of driver netns have no client"
@@ -183,16 +183,21 @@ class _Reader:
             delivery=own,
             allowed=self.allowances.addresses(nic.allow, network, labels, allowing),
             allowed_macs=self.allowances.macs(nic.allow, network, allowing, is_scaled=is_scaled),
+            addresses6=addresses6,
         )
 
-    def _address(self, nic: NicShape, network: NetworkSpec, path: tuple[str | int, ...], is_scaled: bool) -> int | None:
+    def _addresses(
+        self, nic: NicShape, network: NetworkSpec, path: tuple[str | int, ...], is_scaled: bool
+    ) -> tuple[int | None, tuple[int, ...]]:
+        """What is fixed: one of IPv4, and one of each IPv6 subnet."""
         if nic.address is not None and nic.addresses:
             place = self.document.key_place((*path, "address"))
             self.problems.append(Problem.at(place, "address is short for addresses; write one of them"))
-            return None
+            return None, ()
         key = "address" if nic.address is not None else "addresses"
         texts = list(nic.addresses) if nic.address is None else [nic.address]
         fixed: int | None = None
+        fixed6: dict[str, int] = {}
         for index, text in enumerate(texts):
             place = self.document.place((*path, key, index))
             if is_scaled:
@@ -207,30 +212,39 @@ class _Reader:
             if misfit := self._address_problem(text, version, address, network):
                 self.problems.append(Problem.at(place, misfit))
                 continue
-            if fixed is not None:
-                message = f"{text} is a second IPv4 address on {network.name}; more than one is not built yet: keep one"
+            subnet = next(one.text for one in network.subnets if one.version == version and address in one.span)
+            if fixed is not None if version == 4 else subnet in fixed6:
+                where = network.name if version == 4 else subnet
+                message = (
+                    f"{text} is a second IPv{version} address on {where}; more than one is not built yet: keep one"
+                )
                 self.problems.append(Problem.at(place, message))
                 continue
             twin = self.addresses.setdefault((network.name, address), place)
             if twin is not place:
                 message = f"{text} is in use twice, first at {twin.path} in line {twin.line}; choose another"
                 self.problems.append(Problem.at(place, message))
-            fixed = address
-        return fixed
+            if version == 4:
+                fixed = address
+            else:
+                fixed6[subnet] = address
+        return fixed, tuple(fixed6.values())
 
     def _address_problem(self, text: str, version: int, address: int, network: NetworkSpec) -> str | None:
-        if version == 6:
-            return (
-                f"{text}: fixed IPv6 addresses are not built yet; leave it out: "
-                "an IPv6 /64 gives the address that follows from the MAC, which can be fixed"
-            )
         subnet = next((one for one in network.subnets if one.version == version and address in one.span), None)
         if subnet is None:
             subnets = ", ".join(one.text for one in network.subnets) or "it has none"
             return f"{text} lies in no subnet of {network.name}: {subnets}"
         if (what := reserved(subnet, address)) is not None:
             free = subnet.span.first + 1 + (subnet.gateway == subnet.span.first + 1)
-            return f"{text} is {what} of {subnet.text}; choose another, as {address_text(4, free)}"
+            return f"{text} is {what} of {subnet.text}; choose another, as {address_text(subnet.version, free)}"
+        if version == 6 and network.ipv6 == "slaac":
+            return (
+                f"{text}: {network.name} has ipv6: slaac, by which each workspace makes its address of its MAC; "
+                "write ipv6: dhcp or both there, or fix the MAC here"
+            )
+        if version == 6 and made_of_mac(Span(address, address)) is not None:
+            return f"{text} is made of a MAC (ff:fe in the middle); fix that MAC, or choose another address"
         return None
 
     def _mac(self, nic: NicShape, network: NetworkSpec, place: Place, is_scaled: bool) -> str | None:

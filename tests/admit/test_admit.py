@@ -142,6 +142,44 @@ def test_a_fixed_mac_makes_the_ipv6_address() -> None:
     assert (port.mac, port.addresses) == ("52:54:00:12:34:56", ("10.0.0.2", "fd00::5054:ff:fe12:3456"))
 
 
+@pytest.mark.parametrize(
+    ("ipv6", "first", "second"),
+    [
+        ("dhcp", ("fd00::2", "fd01::{}"), ("fd00::9", "fd01::5")),
+        ("both", ("fd00::2", "fd00::{}", "fd01::{}"), ("fd00::9", "fd00::{}", "fd01::5", "fd01::{}")),
+    ],
+)
+def test_each_ipv6_subnet_gives_what_is_fixed_or_in_its_pools_and_what_is_made_of_the_mac(
+    ipv6: str, first: tuple[str, ...], second: tuple[str, ...]
+) -> None:
+    text = (
+        "name: lab\n"
+        f"networks: {{grid: {{subnets: ['fd00::/64', 'fd01::/64'], ipv6: {ipv6}, pools: 'fd00::2-fd00::4'}}}}\n"
+        "workspaces:\n"
+        "  a: {driver: external, networks: [{network: grid, mac: '52:54:00:00:00:0a'}]}\n"
+        "  b: {driver: external, networks: [{network: grid, mac: '52:54:00:00:00:0b', "
+        "addresses: ['fd00::9', 'fd01::5']}]}\n"
+    )
+    site = Site()
+    site.up(text)
+    for name, expected in (("a", first), ("b", second)):
+        port = site.records[f"port/lab/{name}/grid"]
+        assert isinstance(port, PortRecord)
+        assert port.addresses == tuple(one.format(f"5054:ff:fe00:{name}") for one in expected)
+
+
+def test_an_ipv6_pool_that_is_too_small_is_said_to_be() -> None:
+    text = (
+        "name: lab\n"
+        "networks: {grid: {subnets: 'fd00::/64', ipv6: both, pools: 'fd00::2-fd00::4', exclude: 'fd00::3'}}\n"
+        "workspaces: {w: {scale: 3, networks: [grid]}}\n"
+    )
+    assert refused(text) == [
+        "3:39: workspaces.w.networks[0]: the pools of networks.grid (line 2) are exhausted: 2 addresses without "
+        "exclusions, 3 ports; w-2 gets none; add or widen a pool"
+    ]
+
+
 def test_a_derived_mac_that_is_taken_gives_way_to_the_next() -> None:
     mac = derived_mac(port_id("lab", "worker-0", "grid"))
     site = Site()

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from overlay.mac import slaac_address
 from overlay.pools import Span, address_text
 from playground.admit import Admission, Known, admit
 from playground.admit.admission import admit_whole, claims_of
 from playground.admit.gateways import with_gateways
 from playground.records import NetworkRecord, PlaygroundRecord, PortRecord, WorkspaceRecord
-from playground.spec import PlaygroundSpec, SpecErrors, load_playground
+from playground.spec import NetworkSpec, NicSpec, PlaygroundSpec, SpecErrors, load_playground
 from policies.codec import pack
 from tests.admit.grids import Site, a_host, writes
 
@@ -24,21 +25,35 @@ def files(draw: st.DrawFn) -> str:
     """Small playgrounds whose pools are sometimes too small, with fixed addresses and MACs that come and go."""
     lines = ["name: lab", "networks:"]
     networks = draw(st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=2, unique=True))
+    ways: dict[str, bool] = {}
     for network in networks:
         octet = {"a": 0, "b": 1}[network]
         lines.append(f"  {network}:")
-        lines.append(f"    subnets: [10.0.{octet}.0/28{draw(st.sampled_from(['', f', fd00:{octet}::/64']))}]")
+        sixes = draw(st.sampled_from(["", "slaac", "dhcp", "both"]))
+        leased = sixes in ("dhcp", "both")
+        lines.append(f"    subnets: [10.0.{octet}.0/28{f', fd00:{octet}::/64, fd01:{octet}::/64' if sixes else ''}]")
+        if sixes:
+            lines.append(f"    ipv6: {sixes}")
+        pools = [f"10.0.{octet}.8-10.0.{octet}.12", f"10.0.{octet}.4-10.0.{octet}.6"] * draw(st.booleans())
+        pools += [f"fd00:{octet}::2-fd00:{octet}::6", f"fd00:{octet}::a-fd00:{octet}::b"] * (
+            leased and draw(st.booleans())
+        )
+        if pools:
+            lines.append(f"    pools: [{', '.join(pools)}]")
         if draw(st.booleans()):
-            lines.append(f"    pools: [10.0.{octet}.8-10.0.{octet}.12, 10.0.{octet}.4-10.0.{octet}.6]")
-        if draw(st.booleans()):
-            lines.append(f"    exclude: [10.0.{octet}.{draw(st.integers(1, 8))}]")
+            more = f", fd00:{octet}::{draw(st.integers(2, 8))}" if sixes else ""
+            lines.append(f"    exclude: [10.0.{octet}.{draw(st.integers(1, 8))}{more}]")
+        ways[network] = leased
     lines.append("workspaces:")
     lines.append(f"  w: {{scale: {draw(st.integers(0, 5))}, networks: [{', '.join(draw(st.permutations(networks)))}]}}")
     for index, name in enumerate(draw(st.lists(st.sampled_from("stuv"), max_size=3, unique=True))):
         octet = {"a": 0, "b": 1}[networks[0]]
         nic = [f"network: {networks[0]}"]
-        if draw(st.booleans()):
-            nic.append(f"address: 10.0.{octet}.{2 + draw(st.integers(0, 3)) * 3 + index}")
+        fixed = [f"10.0.{octet}.{2 + draw(st.integers(0, 3)) * 3 + index}"] * draw(st.booleans())
+        for prefix in ("fd00", "fd01") if ways[networks[0]] else ():
+            fixed += [f"{prefix}:{octet}::{2 + draw(st.integers(0, 3)) * 3 + index:x}"] * draw(st.booleans())
+        if fixed:
+            nic.append(f"addresses: {fixed}")
         if draw(st.booleans()):
             nic.append(f"mac: '52:54:00:00:0{draw(st.integers(0, 2))}:0{index}'")
         lines.append(f"  {name}: {{networks: [{{{', '.join(nic)}}}], labels: {{v: '{draw(st.integers(0, 1))}'}}}}")
@@ -95,7 +110,23 @@ def check(site: Site, spec: PlaygroundSpec) -> None:
                 assert any(v4 in pool.span for subnet in network.subnets for pool in subnet.pools)
                 assert not any(v4 in hole for hole in network.exclude)
             assert nic.mac in (None, port.mac)
-            assert len(port.addresses) == len(network.subnets)
+            check_sixes(nic, network, port)
+
+
+def check_sixes(nic: NicSpec, network: NetworkSpec, port: PortRecord) -> None:
+    """Each subnet gives what is fixed or in its pools, and what is made of the MAC where that may be had, or is all."""
+    left = [int(ip_address(text)) for text in port.addresses[1:]]
+    for subnet in network.subnets[1:]:
+        formed = int(ip_address(slaac_address(subnet.text, port.mac)))
+        mine = [address for address in left if address in subnet.span]
+        fixed = [address for address in nic.addresses6 if address in subnet.span]
+        if fixed:
+            assert mine[0] == fixed[0]
+        elif subnet.pools:
+            assert any(mine[0] in pool.span for pool in subnet.pools)
+            assert not any(mine[0] in hole for hole in network.exclude)
+        leased = bool(fixed or subnet.pools)
+        assert mine[leased:] == ([formed] if not leased or network.ipv6 == "both" else [])
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from dhcp.ra import advertisement
 from dhcp.server6 import Bound
+from overlay.mac import slaac_address
 from playground.derive.services import port_scope
 from tests.derive.test_derive import a_network, a_port
 
@@ -31,6 +32,15 @@ def test_a_client_gets_its_recorded_addresses_and_its_names() -> None:
     assert (scope.v6.addresses, scope.v6.lease_s, scope.v6.dns) == (("fd00::b",), 600, ("fd00::1",))
     assert scope.v6.search == ("grid.atlas.internal", "atlas.internal")
     Bound(scope)
+
+
+def test_dhcpv6_gives_what_the_mac_does_not() -> None:
+    network = replace(a_network(), ipv6="both")
+    formed = slaac_address("fd00::/64", a_port(1, network).mac)
+    for addresses, leased in ((("fd00::b", formed), ("fd00::b",)), ((formed,), (formed,))):
+        port = replace(a_port(1, network), addresses=("10.0.0.11", *addresses))
+        scope = port_scope(port, network, "atlas.internal")
+        assert scope.v6 is not None and scope.v6.addresses == leased
 
 
 def test_a_network_without_a_prefix_has_no_dhcpv6() -> None:

@@ -115,8 +115,16 @@ NETWORKS = {
         "networks.grid.pools[0]: '10.0.0.x' is no IP address; write one as 10.20.0.5 or fd00:20::5"
     ],
     "{subnets: 'fd00::/64', pools: [§'fd00::5-fd00::9']}": [
-        "networks.grid.pools[0]: fd00::5-fd00::9: IPv6 pools are not built yet; "
-        "leave it out: an IPv6 /64 gives each port the address that follows from its MAC"
+        "networks.grid.pools[0]: fd00::5-fd00::9: grid has ipv6: slaac, by which each workspace makes its address of "
+        "its MAC; write ipv6: dhcp or both, or leave the pool out"
+    ],
+    "{subnets: 'fd00::/64', ipv6: both, pools: [§'fd00::5-fd00::1:0:0:5']}": [
+        "networks.grid.pools[0]: fd00::5-fd00::1:0:0:5 contains fd00::ff:fe00:0 and others that a client would "
+        "make of its MAC; end it before, as fd00::1000-fd00::1fff"
+    ],
+    "{subnets: 'fd00::/64', ipv6: dhcp, pools: [§'fd00::-fd00::9']}": [
+        "networks.grid.pools[0]: fd00::-fd00::9 contains fd00::1, the gateway of fd00::/64; leave it out, as fd00:: "
+        "and fd00::2-fd00::9"
     ],
     "{subnets: 10.0.0.0/24, exclude: §10.1.0.0/30}": [
         "networks.grid.exclude: 10.1.0.0/30 lies in no subnet of grid: 10.0.0.0/24"
@@ -223,8 +231,8 @@ WORKSPACES = {
         "choose another, as 10.0.0.2"
     ],
     "{networks: {network: grid, addresses: [§'fd00::5']}}": [
-        "workspaces.head.networks.addresses[0]: fd00::5: fixed IPv6 addresses are not built yet; leave it out: "
-        "an IPv6 /64 gives the address that follows from the MAC, which can be fixed"
+        "workspaces.head.networks.addresses[0]: fd00::5: grid has ipv6: slaac, by which each workspace makes its "
+        "address of its MAC; write ipv6: dhcp or both there, or fix the MAC here"
     ],
     "{networks: {network: grid, addresses: [10.0.0.5, §10.0.0.6]}}": [
         "workspaces.head.networks.addresses[1]: 10.0.0.6 is a second IPv4 address on grid; "
@@ -524,6 +532,49 @@ def test_a_network_is_looked_for_among_networks_even_where_there_are_none() -> N
 def test_too_many_workspaces_are_refused_before_they_are_made() -> None:
     text = with_workspace("{networks: grid, scale: 10000}").replace("head:", "head: &a") + "  b: *a\n  c: *a\n"
     assert refusals(text) == ["4:1: workspaces: 30000 workspaces, scaled ones counted in full; 20000 are allowed"]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "ipv6", "refused"),
+    [
+        ("[fd00::5]", "slaac",
+         "fd00::5: grid has ipv6: slaac, by which each workspace makes its address of its MAC; write ipv6: dhcp or "
+         "both there, or fix the MAC here"),
+        ("[fd00::5, fd00::6]", "dhcp",
+         "fd00::6 is a second IPv6 address on fd00::/64; more than one is not built yet: keep one"),
+        ("[fd00::1]", "both", "fd00::1 is the gateway of fd00::/64; choose another, as fd00::2"),
+        ("['fd00::']", "both", "fd00:: is the network address of fd00::/64; choose another, as fd00::2"),
+        ("['fd00::5054:ff:fe12:3456']", "both",
+         "fd00::5054:ff:fe12:3456 is made of a MAC (ff:fe in the middle); fix that MAC, or choose another address"),
+        ("[fd01::5]", "both", "fd01::5 lies in no subnet of grid: fd00::/64"),
+        ("[fd00::5]", "both", None),
+    ],
+)  # fmt: skip
+def test_a_fixed_ipv6_address_is_one_that_dhcpv6_can_give(addresses: str, ipv6: str, refused: str | None) -> None:
+    text = f"""
+        name: lab
+        networks: {{grid: {{subnets: "fd00::/64", ipv6: {ipv6}}}}}
+        workspaces: {{a: {{driver: external, networks: [{{network: grid, addresses: {addresses}}}]}}}}
+        """
+    found = refusals(text)
+    assert [one.partition(": ")[2].partition(": ")[2] for one in found] == ([] if refused is None else [refused])
+
+
+def test_an_ipv6_address_belongs_to_one_nic_alone() -> None:
+    text = """
+        name: lab
+        networks: {grid: {subnets: "fd00::/64", ipv6: both}}
+        workspaces:
+          a: {networks: {network: grid, address: "fd00::5"}}
+          b: {networks: {network: grid, address: "fd00::5"}}
+          c: {networks: {network: grid, allow: {addresses: "fd00::5"}}}
+        """
+    assert refusals(text) == [
+        "6:42: workspaces.b.networks.address: fd00::5 is in use twice, first at workspaces.a.networks.address in line "
+        "5; choose another",
+        "7:52: workspaces.c.networks.allow.addresses: fd00::5 is a NIC's own address in line 5; leave it out, or "
+        "choose another",
+    ]
 
 
 def test_a_workspace_without_a_client_for_dhcpv6_needs_another_way_to_its_address() -> None:
