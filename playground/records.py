@@ -18,7 +18,7 @@ import msgspec
 from dhcp.scope import Boot
 from policies.codec import PackedPolicy
 
-SCHEMA = 2
+SCHEMA = 3
 """The newest shape of any record."""
 
 SITE_POLICIES = "@site"
@@ -228,23 +228,25 @@ class PlaygroundRecord(_Record, frozen=True, kw_only=True, tag="playground"):
     """The root pointer of one playground: the accepted file, whole, with those that it includes. state "removing" is
     rolled forward to nothing.
 
-    more: the included files, as `pack_files` makes it; "" where there are none.
+    files: all of them, as `pack_files` makes it; up to schema 2, text is the file itself, and more those included.
     """
 
-    schema: int = 2
+    schema: int = 3
     name: str
-    text: str
     file: str
+    files: bytes = b""
+    text: str = ""
     more: bytes = b""
     change: str
     generation: int = 1
     state: Literal["present", "removing"] = "present"
 
-    @property
-    def included(self) -> Files:
-        """The included files, by the pattern that matched them. Raises zlib.error or msgspec.DecodeError for what
-        `pack_files` never made."""
-        return _files.decode(zlib.decompress(self.more)) if self.more else {}
+    def accepted(self) -> tuple[str, Files]:
+        """The file's text, and the included files by the pattern that matched them. Raises zlib.error or
+        msgspec.DecodeError for what `pack_files` never made."""
+        if self.files:
+            return _accepted.decode(zlib.decompress(self.files))
+        return self.text, _files.decode(zlib.decompress(self.more)) if self.more else {}
 
 
 class ChangeRecord(_Record, frozen=True, kw_only=True, tag="change"):
@@ -362,14 +364,14 @@ Record = (
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
-
-
+_accepted: msgspec.json.Decoder[tuple[str, Files]] = msgspec.json.Decoder(tuple[str, Files])
 _files: msgspec.json.Decoder[Files] = msgspec.json.Decoder(Files)
 
 
-def pack_files(files: Files) -> bytes:
-    """Compressed: policies say much alike, and a record has to fit one commit."""
-    return zlib.compress(_encoder.encode(files)) if files else b""
+def pack_files(text: str, included: Files) -> bytes:
+    """A file's text and those that it includes. Compressed: policies say much alike, and a record has to fit one
+    commit."""
+    return zlib.compress(_encoder.encode((text, included)))
 
 
 class _Version(msgspec.Struct):

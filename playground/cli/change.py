@@ -30,7 +30,7 @@ def plan(args: argparse.Namespace) -> int:
     if site.is_remote(args) or site.answering(client) is not None:
         if args.site_file is not None:
             raise UsageFailure("the site's controller has the site's policies; leave --site-file out")
-        answer = client.post("plan", _sent(spec))
+        answer = client.post("plan", _sent(spec), timeout=_reading_s(spec))
     else:
         answer = admit_alone(spec, sources.site(args.site_file))
         print("playground: no controller answers here; planned against an empty site", file=sys.stderr)
@@ -62,7 +62,7 @@ def up(args: argparse.Namespace) -> int:
     started = time.monotonic()
     client = _site_for(args, tiers)
     try:
-        answer = client.put("playgrounds", _sent(spec))
+        answer = client.put("playgrounds", _sent(spec), timeout=_reading_s(spec))
     except Refused:
         if args.emulate is not None and not was_there:
             site.end(site.name_of(args))  # made for a file that its controller refuses: nothing is to stay
@@ -168,6 +168,12 @@ def _sent(spec: PlaygroundSpec) -> dict[str, Any]:
     """A file as the API takes it, with those that it includes."""
     included = spec.connectivity.included
     return {"file": spec.file, "text": spec.text} | ({"included": included} if included else {})
+
+
+def _reading_s(spec: PlaygroundSpec) -> float:
+    """How long a controller may take over a file, in seconds: it reads that and the one before it, and compares."""
+    included = (text for files in spec.connectivity.included.values() for _, text in files)
+    return 30 + (len(spec.text) + sum(map(len, included))) / 20_000
 
 
 def remove(client: Client, name: str) -> None:

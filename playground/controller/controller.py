@@ -185,7 +185,8 @@ class Controller:
         tiers = self._tiers()
         spec = await _loaded(file, text, included, tiers)
         steps = self.changes.plan(spec)
-        connections = await asyncio.to_thread(_connections, self._root(spec.name), spec, tiers)
+        root = self._root(spec.name)
+        connections = await asyncio.to_thread(_connections, root, spec, tiers) if steps else NO_CONNECTIONS
         return {"name": spec.name, "changes": steps, "connections": connections}
 
     async def up(self, file: str, text: str, included: Included | None = None) -> dict[str, Any]:
