@@ -155,7 +155,7 @@ class Service:
             return
         match key.split("/"):
             case ["port", port]:
-                self.packets.drop(port_device(PortId(port)))
+                self.packets.retire(port_device(PortId(port)))
                 self._ports.discard(port)
                 for key in self._keys.pop(port, ()):
                     del self.leases[key]
