@@ -24,6 +24,9 @@ SCHEMA = 3
 SITE_POLICIES = "@site"
 """Stands for the playground in records of the site's own policies; no playground's name begins so."""
 
+SITE_KEY = "site"
+"""Where the accepted file of the site's policies stands."""
+
 LARGEST = 1_000_000
 """Most bytes of one record: with its key it fits a commit of every engine."""
 
@@ -245,8 +248,22 @@ class PlaygroundRecord(_Record, frozen=True, kw_only=True, tag="playground"):
         """The file's text, and the included files by the pattern that matched them. Raises zlib.error or
         msgspec.DecodeError for what `pack_files` never made."""
         if self.files:
-            return _accepted.decode(zlib.decompress(self.files))
+            return unpack_files(self.files)
         return self.text, _files.decode(zlib.decompress(self.more)) if self.more else {}
+
+
+class SiteRecord(_Record, frozen=True, kw_only=True, tag="site"):
+    """The accepted file of the site's policies. files: as `pack_files` makes it. change: of the policies' last change.
+
+    own: a digest of the policies of the file that the controller was started with, when it was last looked at; "" when
+    it had none.
+    """
+
+    schema: int = 3
+    file: str
+    files: bytes
+    change: str
+    own: str = ""
 
 
 class ChangeRecord(_Record, frozen=True, kw_only=True, tag="change"):
@@ -353,6 +370,7 @@ Record = (
     | BindingRecord
     | ClaimRecord
     | PlaygroundRecord
+    | SiteRecord
     | ChangeRecord
     | MigrationRecord
     | ObservedPort
@@ -372,6 +390,11 @@ def pack_files(text: str, included: Files) -> bytes:
     """A file's text and those that it includes. Compressed: policies say much alike, and a record has to fit one
     commit."""
     return zlib.compress(_encoder.encode((text, included)))
+
+
+def unpack_files(packed: bytes) -> tuple[str, Files]:
+    """What `pack_files` was given. Raises zlib.error or msgspec.DecodeError for what it never made."""
+    return _accepted.decode(zlib.decompress(packed))
 
 
 class _Version(msgspec.Struct):
@@ -414,6 +437,8 @@ def key_of(record: Record) -> str:
             return f"claim/active/{record.port}"
         case PlaygroundRecord():
             return f"playground/{record.name}"
+        case SiteRecord():
+            return SITE_KEY
         case ChangeRecord():
             return f"change/{record.id}"
         case MigrationRecord():
