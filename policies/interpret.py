@@ -11,7 +11,6 @@ from functools import cached_property
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from policies.compile.marks import REFUSED
 from policies.ports import EVERYTHING, LIMITS, NOTHING, Ports, Protocol
 
 _ICMP6 = {0: {129}, 3: {1, 2}, 8: {128}, 11: {3}, 12: {4}}
@@ -164,8 +163,7 @@ class Table:
                     continue
                 name, target = next(iter(verdict.items())) if verdict else ("continue", {})
                 if name == "accept":
-                    if after.mark != REFUSED:
-                        accepted = accepted | matched
+                    accepted = accepted | matched
                 elif name == "return":
                     back.append(_Part(matched, after))
                 elif name in ("jump", "goto"):
@@ -193,8 +191,8 @@ class Table:
                 if changed is None:
                     return _untouched(part)
                 flow = changed
-            elif kind in ("accept", "drop", "return", "jump", "goto"):
-                return matched, {kind: body}, flow, part.ports - matched
+            elif kind in ("accept", "drop", "return", "jump", "goto", "reject"):
+                return matched, {"drop" if kind == "reject" else kind: body}, flow, part.ports - matched
             elif kind == "notrack":
                 return matched, {"drop": None}, flow, part.ports - matched  # a first packet of a flow is tracked
             elif kind == "set" or kind == "limit":
@@ -222,6 +220,8 @@ class Table:
                 holds = flow.mark in map(int, words)
             case {"meta": {"key": "iifname"}}:
                 holds = flow.bridge in words
+            case {"meta": {"key": "pkttype"}}:
+                holds = "host" in words  # what is judged is for one machine
             case {"ct": {"key": "direction"}}:
                 holds = "original" in words
             case {"ct": {"key": "state"}}:
@@ -273,8 +273,6 @@ class Table:
             case {"ct": {"key": "zone"}}:
                 return replace(flow, zone=int(value))
             case {"ct": {"key": "mark"}}:
-                return flow
-            case {"payload": {"base": "ll"}}:
                 return flow
         raise NotUnderstood(str(body))
 

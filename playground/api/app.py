@@ -58,17 +58,12 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class SiteBody(_Body):
-    """A site file. file: its name, for places in errors."""
+class FileBody(_Body):
+    """A playground file. file: its name, for places in errors. included: pattern → the files that it matches, as
+    [name, text]; the controller reads none itself."""
 
     file: Text
     text: Text
-
-
-class FileBody(SiteBody):
-    """A playground file. included: pattern → the files that it matches, as [name, text]; the controller reads none
-    itself."""
-
     included: dict[Text, list[tuple[Text, Text]]] | None = None
 
 
@@ -240,18 +235,6 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
         if playground is not None:
             controller.known(playground)
         return await controller.evidence.verify(playground)
-
-    @app.get("/v1/site/policies")
-    async def site_policies() -> Json:
-        return controller.tiers.show()
-
-    @app.post("/v1/site/policies/plan")
-    async def plan_site_policies(body: SiteBody) -> Json:
-        return await controller.tiers.plan(body.file, body.text)
-
-    @app.put("/v1/site/policies")
-    async def apply_site_policies(body: SiteBody) -> Json:
-        return await controller.tiers.apply(body.file, body.text)
 
     @app.post("/v1/hosts/{name}/token")
     async def token(name: str) -> Json:

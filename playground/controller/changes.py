@@ -367,8 +367,7 @@ class Changes:
 
 def accepted(root: PlaygroundRecord) -> PlaygroundSpec:
     """What an accepted file says. Raises SpecErrors only for one that another version accepted."""
-    text, included = root.accepted()
-    return load_playground(text, root.file, included)
+    return load_playground(root.text, root.file, root.included)
 
 
 def is_needed(grid: Grid, key: str, claim: ClaimRecord) -> bool:

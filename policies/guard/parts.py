@@ -10,9 +10,8 @@ import ipaddress
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Final
 
-from policies.compile.marks import UNJUDGED
-from policies.compile.tables import Chain, Part
-from policies.guard import answers, rules
+from policies.compile.tables import Chain, Part, SetShape
+from policies.guard import rules
 from policies.guard.reason import Reason
 from policies.guard.station import Address, GuardedPort, GuardedTunnel, Station, broadcasts
 
@@ -43,8 +42,17 @@ _IPV4: Final = f"@nh,0,8 0x45 {_TO_ONE} {_NO_DHCP_4}"
 _UDP_6, _TCP_6 = f"@nh,48,8 17 {_TO_ONE} {_NO_DHCP_6}", f"@nh,48,8 6 {_TO_ONE} @th,0,16 != 0"
 """Directly behind an IPv6 header; there are ports only where the packet's lengths fit."""
 
+_SENDER: Final = {4: "@ll,48,48 . @ll,96,16 . @nh,96,32", 6: "@ll,48,48 . @ll,96,16 . @nh,64,128"}
+"""Source MAC, type and source address: what a tunnel's own sets know of who is behind it. The bytes as they are: nft's
+words for them would be preceded by looks at what is known already, and a device's name costs more than its own set."""
 
-_STOPPED: Final = f"meta mark != 0 jump {rules.HELD}"
+
+UNJUDGED: Final = 0x80000000
+"""Mark of a packet that no policy has judged yet; the numbers of ends, which policies put there, are smaller."""
+
+_STOPPED: Final = tuple(
+    f"meta mark {UNJUDGED} meta protocol {version} {rules.drop(Reason.UNJUDGED)}" for version in ("ip", "ip6")
+)
 
 
 def parts(ports: Iterable[GuardedPort], tunnels: Iterable[GuardedTunnel]) -> dict[Hashable, Part]:
@@ -90,28 +98,32 @@ def of_port(port: GuardedPort) -> Part:
 
 def of_tunnel(device: str, subnets: tuple[str, ...]) -> Part:
     """What a VXLAN device has besides the stations behind it."""
-    listed = [_listed(version, names[version]) for version in (4, 6) for names in (rules.PAIRS, rules.RANGES)]
-    says = (*(rule for some in listed for rule in some), "jump check", "accept")
+    behind = {_behind(version, device): f"typeof {key};" for version, key in _SENDER.items()}
+    says = (
+        f"{_IPV4} {_SENDER[4]} @{_behind(4, device)} accept",
+        *_listed(4, rules.RANGES[4]),
+        *(f"{kind} {_SENDER[6]} @{_behind(6, device)} accept" for kind in (_UDP_6, _TCP_6)),
+        *_listed(6, rules.RANGES[6]),
+        "jump check",
+        "accept",
+    )
     chains = {f"from_{device}": Chain(says, _HOOK.format("ingress", device))}
-    return Part(chains, elements=_elements(device, None, subnets))
+    shapes = {name: SetShape("set", text) for name, text in behind.items()}
+    return Part(chains, shapes, _elements(device, None, subnets))
 
 
-def judged(part: Part, bridge: int | None = None) -> Part:
+def judged(part: Part) -> Part:
     """A port's or a tunnel's part on a network that somebody polices: what comes in is marked, and goes out only if the
     mark is gone. Whoever accepts a packet for policies takes it off; should their table, or the switch that sends
-    packets through it, be taken away, nothing passes until it is back. The same object for the same arguments.
-
-    bridge: the interface index of its bridge, beside which there is who answers refused packets (`answers`)."""
-    known: dict[int | None, Part] = part.__dict__.setdefault("_judged", {})
-    if bridge not in known:
-        known.clear()
-        known[bridge] = _judged(part, bridge)
-    return known[bridge]
+    packets through it, be taken away, nothing passes until it is back. The same object for the same part."""
+    known: Part | None = part.__dict__.get("_judged")
+    if known is None:
+        known = part.__dict__["_judged"] = _judged(part)
+    return known
 
 
-def _judged(part: Part, bridge: int | None) -> Part:
+def _judged(part: Part) -> Part:
     chains = dict(part.chains)
-    stopped = (*(() if bridge is None else (answers.diverted(bridge),)), _STOPPED)
     for name, chain in part.chains.items():
         side, _, device = name.partition("_")
         if side == "from":
@@ -119,15 +131,22 @@ def _judged(part: Part, bridge: int | None) -> Part:
             hears = part.chains.get(f"to_{device}")
             if hears is None:
                 hook = _HOOK.format("egress", device).replace("policy drop", "policy accept")
-                chains[f"to_{device}"] = Chain(stopped, hook)
+                chains[f"to_{device}"] = Chain(_STOPPED, hook)
             elif hears.rules:
-                chains[f"to_{device}"] = Chain((*stopped, *hears.rules), hears.hook)
+                chains[f"to_{device}"] = Chain((*_STOPPED, *hears.rules), hears.hook)
     return Part(chains, part.sets, part.elements, part.counters)
 
 
 def of_station(device: str, station: Station) -> Part:
     """A station behind a VXLAN device."""
-    return Part(elements=_elements(device, station, ()))
+    elements = _elements(device, station, ())
+    for version, kind in ((4, 0x0800), (6, 0x86DD)):
+        addresses = [int(address) for address in station.own() if address.version == version]
+        if addresses:
+            macs = [int(_hex(mac), 16) for mac in station.macs]
+            pairs = [f"{mac} . {kind} . {_number(address)}" for mac in macs for address in addresses]
+            elements[_behind(version, device)] = dict.fromkeys(pairs, "")
+    return Part(elements=elements)
 
 
 def _listed(version: int, name: str) -> tuple[str, ...]:
@@ -136,6 +155,11 @@ def _listed(version: int, name: str) -> tuple[str, ...]:
         return (f"{_IPV4} @ll,96,16 0x0800 {rules.SOURCE} . ip saddr @{name} accept",)
     source = f"@ll,96,16 0x86dd {rules.SOURCE} . @nh,64,128 @{name}"
     return f"{_UDP_6} {source} accept", f"{_TCP_6} {source} accept"
+
+
+def _behind(version: int, device: str) -> str:
+    """The set of a tunnel's device alone, with what is in the shared pairs, too: for the common case."""
+    return f"behind{version}_{device}"
 
 
 def _elements(device: str, station: Station | None, subnets: tuple[str, ...]) -> dict[str, Mapping[str, str]]:
@@ -168,6 +192,11 @@ def _bits(address: Address) -> str:
 def _key(address: Address) -> str:
     """As nft lists it in a set: IPv4 with dots; IPv6 is a number there, and a big one."""
     return str(address) if address.version == 4 else _bits(address)
+
+
+def _number(value: int) -> str:
+    """Raw bits as nft lists them: in tens as far as 64 bits go."""
+    return str(value) if value < 1 << 64 else f"{value:#x}"
 
 
 def _span(first: Address, last: Address) -> str:
