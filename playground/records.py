@@ -120,6 +120,8 @@ class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
     """A workspace as declared and as placed. host is None until placed; ports are port ids in NIC order (eth0 first).
 
     generation grows with each (re)placement or start and stop; a report that answers an older one is dropped.
+    placed: the number of its placement, of the same count as those of moves: what ran under its name before that is
+    another guest, and no move up to it counts. 0 until placed.
     overridden: the pin that a move by hand went against; the file's word counts again when it is another one.
     """
 
@@ -136,6 +138,7 @@ class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
     desired: Desired = "running"
     host: str | None = None
     generation: int = 1
+    placed: int = 0
     reason: str = ""
 
 

@@ -311,6 +311,7 @@ def _workspace(
         desired=old.desired,
         host=old.host,
         generation=old.generation + is_rebuilt,
+        placed=old.placed,
         reason=old.reason,
         overridden=old.overridden if old.overridden == declared.pin else None,
     )

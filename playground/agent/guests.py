@@ -94,6 +94,10 @@ class Guests:
         """Whether the very move that a guest is wanted by has brought it here."""
         return self.state(want.id) is GuestState.RUNNING and self.observed[want.id][1].move == want.move
 
+    def _came(self, guest: str) -> int:
+        """The number of the move that brought a guest to the host that carries it, 0 when none did."""
+        return self.observed[guest][1].move if guest in self.observed else 0
+
     def differs(self, want: Want) -> bool:
         """Whether a guest runs with other NICs than it is to have. A new MTU is no other NIC: its client is told."""
         made = self.observed[want.id][1].nics if want.id in self.observed else ()
@@ -153,7 +157,7 @@ class Guests:
                 return driver.stop(want.id, GRACE_S) if may_open and want.move == want.concluded else None
             case Role.RUN, GuestState.RUNNING if self.observed[want.id][1].cause:
                 return driver.prepare(want.guest)
-            case Role.RUN, GuestState.RUNNING if self.observed[want.id][1].move < want.concluded == want.move:
+            case Role.RUN, GuestState.RUNNING if self._came(want.id) < want.concluded == want.move > want.placed:
                 # called off: said where the target finds it, as its flip may be under way and would be seen only later
                 return driver.reclaim(want.guest, want.move)
             case Role.RUN, GuestState.RUNNING if self.stale(want) and self._may_renew(want.id):
@@ -167,13 +171,18 @@ class Guests:
                 return driver.prepare(want.guest)
             case Role.RUN, GuestState.PREPARED if self.ready(want) and may_open:
                 return driver.start(want.guest)
-            case Role.RUN | Role.TAKE, GuestState.ELSEWHERE if self.observed[want.id][1].move <= want.concluded:
+            case Role.RUN | Role.TAKE, GuestState.ELSEWHERE if self._came(want.id) <= want.concluded:
                 return self._take(driver, want)
             case Role.TAKE, GuestState.RUNNING if not self.has_arrived(want):
                 return self._take(driver, want)
             case Role.ARRIVE | Role.TAKE, GuestState.ABSENT if may_open:
                 return driver.prepare_arrival(want.guest)
             case Role.STOP, GuestState.PREPARED | GuestState.RUNNING | GuestState.FAILED:
+                return driver.stop(want.id, GRACE_S)
+            case Role.AWAY, GuestState.PREPARED | GuestState.RUNNING | GuestState.FAILED if (
+                self._came(want.id) < want.placed
+            ):
+                # it began before the workspace was placed where it is: nobody will take it from here
                 return driver.stop(want.id, GRACE_S)
             case Role.STOP | Role.AWAY, GuestState.ELSEWHERE:
                 return driver.depart(want.id)

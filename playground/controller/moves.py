@@ -101,7 +101,7 @@ class Moves:
         self._check(workspace, grid, target)
         now = time.time()
         # never again a number that an earlier workspace of this name had, whose guest may still be about
-        generation = (previous.generation if previous else self._world.revision) + 1
+        generation = self._world.revision + 1
         move = MigrationRecord(
             playground=workspace.playground,
             workspace=workspace.name,

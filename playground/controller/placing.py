@@ -54,7 +54,8 @@ class Placing:
             for name, answer in self._placed(list(unplaced.values())).items():
                 workspace = unplaced[name]
                 if not isinstance(answer, Refusal):
-                    updates.append(msgspec.structs.replace(workspace, host=answer, reason=""))
+                    number = self._world.revision + 1  # as moves are counted: later than any that it may have made
+                    updates.append(msgspec.structs.replace(workspace, host=answer, placed=number, reason=""))
                 elif workspace.reason != answer.reason:
                     updates.append(msgspec.structs.replace(workspace, reason=answer.reason))
                 else:

@@ -34,8 +34,10 @@ class Role(Enum):
 class Want:
     """One workspace's role here. generation: the record's (of the move, while one is under way).
 
-    move: the generation of its last move that this host was shown, 0 without one. concluded: of the last that is over;
-    a guest that a newer move has brought elsewhere is not taken back, whatever an older view says.
+    placed: the number of its placement; a guest that came where it is before that is of an earlier workspace.
+    move: the number by which it is where it belongs: of its last move that this host was shown, or of its placement.
+    concluded: of the last of these that is over; a guest that a newer move has brought elsewhere is not taken back,
+    whatever an older view says.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Want:
     guest: Guest
     ports: tuple[str, ...]
     adopt: bool
+    placed: int = 0
     move: int = 0
     concluded: int = 0
 
@@ -108,6 +111,7 @@ def want_of(view: View, host: str, playground: str, name: str) -> Want | None:
         guest=Guest(workspace.id, playground, name, name, tuple(nics)),
         ports=workspace.ports,
         adopt=workspace.driver == "external",
-        move=move.generation if move is not None else 0,
-        concluded=_concluded(move),
+        placed=workspace.placed,
+        move=max(workspace.placed, move.generation if move is not None else 0),
+        concluded=max(workspace.placed, _concluded(move)),
     )

@@ -126,6 +126,53 @@ def test_a_target_whose_flip_is_late_finds_its_move_called_off() -> None:
     run(work())
 
 
+def placed_anew(role: Role) -> Want:
+    """Of a workspace that was removed and is placed again, after move number 7 and before number 11."""
+    return replace(a_want(role, 9, 9), placed=9)
+
+
+def test_where_a_workspace_is_placed_anew_the_guest_of_an_earlier_one_is_taken() -> None:
+    """Its host never heard of the removal, and the new one had prepared for a move that was called off by it."""
+
+    async def work() -> None:
+        machine = Machine()
+        source, target = await moved(machine, 7)
+        await source.turn(placed_anew(Role.RUN))
+        assert machine.guests[GUEST.id].host == "n1"
+        await target.turn(placed_anew(Role.AWAY))
+        assert machine.guests[GUEST.id].ends == {"n1"}
+
+    run(work())
+
+
+@pytest.mark.parametrize(("move", "stays"), [(0, False), (7, False), (11, True)])
+def test_a_guest_from_before_its_workspace_was_placed_elsewhere_ends(move: int, stays: bool) -> None:
+    """One that a later move has brought, which was called off, is taken back by its host."""
+
+    async def work() -> None:
+        machine = Machine()
+        host = Host("n2", machine)
+        await host.driver.prepare(GUEST)
+        await host.driver.start(GUEST)
+        if move:
+            await host.driver.activate(GUEST, move)
+        await host.turn(placed_anew(Role.AWAY))
+        assert (GUEST.id in machine.guests) == stays
+
+    run(work())
+
+
+def test_a_guest_is_made_and_started_with_nothing_else_done_to_it() -> None:
+    async def work() -> None:
+        machine = Machine()
+        host = Host("n1", machine)
+        for _ in range(4):
+            await host.turn(placed_anew(Role.RUN))
+        assert [verb for _, verb, _ in machine.calls] == ["prepare", "start"]
+
+    run(work())
+
+
 def test_a_target_takes_what_it_is_told_to() -> None:
     async def work() -> None:
         machine = Machine()

@@ -278,7 +278,7 @@ def test_back_at_once_settles_the_first_move_and_starts_the_second() -> None:
             await site.until("activated")
             await site.say(said("n2", site.workspace.generation, "running"))
             second = await site.moves.request(site.workspace, "n1", measure=False)
-            assert (second.source, second.target, second.generation) == ("n2", "n1", first.generation + 1)
+            assert (second.source, second.target) == ("n2", "n1") and second.generation > first.generation
             assert (site.binding.active, site.binding.target) == ("n2", "n1")
 
     run(work())

@@ -48,7 +48,7 @@ from playground.spec import load_site
 from playground.store.api import Change, Compare, Conflict, LeaseId, Revision
 from playground.store.memory import MemoryStore
 from playground.workspaces.drivers.api import Guest, Observed
-from playground.workspaces.drivers.memory import Machine, MemoryDriver
+from playground.workspaces.drivers.memory import Machine, MemoryDriver, MemoryGuest
 from playground.workspaces.migration import ENDED, State
 from policies.compile.tables import Ruleset
 from policies.kernel.enforcement import Outcome
@@ -128,7 +128,7 @@ class GuestDriver(MemoryDriver):
     def __init__(self, host: HostDouble, process: Process, effects: Effects) -> None:
         super().__init__(host.name, host.machine)
         self.name = "netns"
-        self.domain = "one kernel"
+        self.domain = host.domain
         self._double = host
         self._process = process
         self._effects = effects
@@ -149,7 +149,7 @@ class GuestDriver(MemoryDriver):
 
     async def prepare_arrival(self, guest: Guest) -> None:
         verb = super().prepare_arrival
-        await self._taken("prepare_arrival", lambda: verb(guest), lambda: self._double.plug(guest))
+        await self._taken("prepare_arrival", lambda: verb(guest), lambda: self._double.plug_as_made(guest.id))
 
     async def start(self, guest: Guest) -> None:
         verb = super().start
@@ -295,6 +295,7 @@ class HostDouble:
     name: str
     machine: Machine
     site: Site
+    domain: str
     kernel: MemoryDataPlane = field(default_factory=MemoryDataPlane)
     rules: MemoryEnforcement = field(default_factory=lambda: _rules())
     process: Process | None = None
@@ -307,6 +308,11 @@ class HostDouble:
         for nic in guest.nics:
             if nic.device not in self.kernel.links:
                 self.kernel.plug(nic.device)
+
+    def plug_as_made(self, guest_id: str) -> None:
+        """Ends of a guest that another host has made, by the NICs that it was made with."""
+        if (entry := self.machine.guests.get(guest_id)) is not None:
+            self.plug(entry.guest)
 
     def devices(self, guest_id: str) -> list[str]:
         entry = self.machine.guests.get(guest_id)
@@ -376,7 +382,7 @@ class Life:
             version="1",
             underlay=HOSTS[host.name],
             underlay_mtu=1500,
-            drivers=[Driver("netns", "same-kernel", "one kernel")],
+            drivers=[Driver("netns", "same-kernel", host.domain)],
             cpus=4.0,
             memory_mib=4096,
         )
@@ -392,17 +398,25 @@ class Life:
 class Site:
     """The whole of it. Whoever is killed starts again by itself after RESTART_S."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kernels: int = 1) -> None:
+        """kernels: on how many machines the hosts are, in turn."""
         self.effects = Effects()
         self.store = MemoryStore(clock=lambda: asyncio.get_running_loop().time())
-        self.machine = Machine()
-        self.hosts = {name: HostDouble(name, self.machine, self) for name in HOSTS}
+        self.machines = [Machine() for _ in range(kernels)]
+        self.machine = self.machines[0]
+        self.hosts = {
+            name: HostDouble(name, self.machines[number % kernels], self, f"kernel {number % kernels}")
+            for number, name in enumerate(HOSTS)
+        }
         self.life: Life | None = None
         self.lost = 0
         self.broken: list[str] = []
+        self.down_s: dict[str, float] = {}
+        """How long whoever is killed next stays away, by the name of its process; RESTART_S for who is not here."""
         self.clock_s = EPOCH_S
         self.cut_off: set[str] = set()
         """Hosts that reach no controller."""
+        self.errands: list[asyncio.Task[None]] = []
         self.connections: dict[str, tuple[asyncio.Queue[str | None], asyncio.Queue[str | None]]] = {}
         self._decoded: dict[str, tuple[int, Record]] = {}
         self._folder = folder
@@ -426,7 +440,7 @@ class Site:
         def over() -> None:
             for call in self._ends.pop(process, []):
                 call()
-            asyncio.get_running_loop().call_later(RESTART_S, again)
+            asyncio.get_running_loop().call_later(self.down_s.pop(process.name, RESTART_S), again)
 
         return over
 
@@ -504,6 +518,12 @@ class Site:
 
     # what befalls a host
 
+    def kill(self, name: str, down_s: float = RESTART_S) -> None:
+        """kill -9 of a process, which is started again so much later; nothing where it is dead."""
+        if not self.effects.living[name].is_dead:
+            self.down_s[name] = down_s
+            self.effects.living[name].kill()
+
     def cut(self, name: str) -> None:
         """From now on the host reaches no controller, nor is it reached."""
         self.cut_off.add(name)
@@ -527,10 +547,10 @@ class Site:
             host.answering.process.kill()
         host.kernel = MemoryDataPlane()
         host.rules.in_force, host.rules.policed = {}, frozenset()
-        for id, guest in list(self.machine.guests.items()):
+        for id, guest in list(host.machine.guests.items()):
             guest.ends.discard(name)
             if guest.host == name:
-                del self.machine.guests[id]
+                del host.machine.guests[id]
 
     # what people do
 
@@ -639,6 +659,11 @@ class Site:
             for g in self.machine.guests.values()
         }
 
+    def every_guest(self) -> list[tuple[str, str, MemoryGuest]]:
+        """(id, host that carries it, guest) of all that there are."""
+        found = [(id, guest.host, guest) for machine in self.machines for id, guest in machine.guests.items()]
+        return sorted(found, key=lambda one: one[:2])
+
     def assert_nothing_is_twice(self) -> None:
         """Records against claims against kernels."""
         items = self.items()
@@ -657,14 +682,17 @@ class Site:
 # -- running ---------------------------------------------------------------------------------------------------------
 
 
-def play(folder: Path, patch: pytest.MonkeyPatch, scene: Callable[[Site], Coroutine[Any, Any, T]]) -> T:
+def play(
+    folder: Path, patch: pytest.MonkeyPatch, scene: Callable[[Site], Coroutine[Any, Any, T]], kernels: int = 1
+) -> T:
     """Runs a scene on a site of its own, in virtual time."""
     loop = VirtualLoop()
-    site = Site(folder)
+    site = Site(folder, kernels)
     clock = SimpleNamespace(time=lambda: site.clock_s + loop.time(), monotonic=loop.time)
     for module in (agent_module, cache_module, guests_module, changes_module, events_module, moves_module):
         patch.setattr(module, "time", clock)
     patch.setattr(asyncio, "to_thread", _in_loop)
+    patch.setattr(agent_module, "DIRECTORY", folder)  # of namespaces: this machine's are none of ours
     loop.set_task_factory(task_factory)
     loop.set_exception_handler(lambda _, said: _note(site, said))
 
