@@ -5,6 +5,7 @@ Puts there what it is given, whatever stood there before, and says what it could
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 import threading
@@ -14,17 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from policies.compile.changes import as_text, difference
+from policies.compile.changes import Command, DeclareTable, DeleteTable, as_text, difference
 from policies.compile.tables import Part, Ruleset, Table, whole
 from policies.kernel import netlink
 from policies.kernel.bridges import Switches, open_monitor, why_no_netfilter
+from policies.kernel.fields import Unspoken
 from policies.kernel.inside import Inside
 from policies.kernel.libnftables import open_nft
 from policies.kernel.listing import NFNLGRP_NFTABLES, Listing
 from policies.kernel.nft import NftError
 from policies.kernel.readback import found_ruleset, wrong_objects
+from policies.kernel.transaction import Changed, Transactions
 from policies.prove import Claim, prove
 from policies.verify import differences
+
+log = logging.getLogger("enforcement")
 
 PREFIX = "playground_"
 """What the names of all tables of ours begin with. Tables of this name that nobody wants are deleted."""
@@ -52,6 +57,7 @@ table netdev playground_trial {
 """One of each thing that our tables are made of, to see whether a kernel has it."""
 
 _CHUNK = 1 << 18
+_ATTEMPTS = 5
 _NO_PART = Part()
 
 
@@ -184,6 +190,7 @@ class _Door:
     def __init__(self, inside: Inside) -> None:
         self.inside = inside
         self._nft = open_nft()
+        self._transactions = Transactions()
         self._tables = Listing(inside.path)
         self._asks = Listing(inside.path)
         self._switches = Switches()
@@ -194,7 +201,7 @@ class _Door:
 
     def close(self) -> None:
         self.inside.call(self._nft.close)
-        for one in (self._tables, self._asks, self._switches, *self.heard, self.inside):
+        for one in (self._transactions, self._tables, self._asks, self._switches, *self.heard, self.inside):
             one.close()
 
     def touched(self) -> bool:
@@ -232,6 +239,19 @@ class _Door:
 
     def converge(self, ruleset: Ruleset, policed: frozenset[str], is_doubted: bool) -> Outcome:
         repaired: dict[str, int] = {}
+        for _ in range(_ATTEMPTS):
+            with suppress(Changed):
+                refused = self._converged(ruleset, is_doubted, repaired)
+                break
+        else:
+            raise NftError("somebody keeps changing the tables while they are changed")
+        unpoliced, switched = self._switches.converge(policed, is_doubted)
+        return Outcome("", refused, unpoliced, repaired | switched)
+
+    def _converged(
+        self, ruleset: Ruleset, is_doubted: bool, repaired: dict[str, int]
+    ) -> dict[tuple[Table, Hashable], str]:
+        """What was refused. Raises Changed, where somebody else was in between."""
         refused: dict[tuple[Table, Hashable], str] = {}
         before = self._last
         self._is_alone = True
@@ -249,8 +269,7 @@ class _Door:
             self._last = None
             before = self._changed(before, ruleset, refused)
         self._last = before if self._is_alone else None
-        unpoliced, switched = self._switches.converge(policed, is_doubted)
-        return Outcome("", refused, unpoliced, repaired | switched)
+        return refused
 
     def _read_back(self, wanted: Ruleset) -> Ruleset:
         """The tables as they are, at one generation, which is noted. Raises NftError, OSError."""
@@ -265,7 +284,7 @@ class _Door:
         """From what was found: by the difference, if nothing is wrong then (a dormant table stays so), else by the
         whole, else part by part, from nothing. What is then in force."""
         try:
-            self._load(as_text(difference(found, wanted)))
+            self._load(difference(found, wanted))
         except NftError:
             pass
         else:
@@ -274,16 +293,16 @@ class _Door:
                 return wanted
         nothing = "".join(f"delete table {family} {name}\n" for family, name in found)
         with suppress(NftError):
-            self._load(nothing + whole(wanted))
+            self._load_text(nothing + whole(wanted))
             return wanted
-        self._load(nothing)
+        self._load_text(nothing)
         return self._changed({}, wanted, refused)
 
     def _changed(self, before: Ruleset, wanted: Ruleset, refused: dict[tuple[Table, Hashable], str]) -> Ruleset:
         """In one transaction; if the kernel will not, each changed part in one of its own, those that it refuses left
         as they were. What is then in force."""
         try:
-            self._load(as_text(difference(before, wanted)))
+            self._load(difference(before, wanted))
         except NftError:
             now = before
         else:
@@ -291,15 +310,27 @@ class _Door:
         for table, key in changed_parts(before, wanted):
             after = {**now, table: {**now.get(table, {}), key: wanted.get(table, {}).get(key, _NO_PART)}}
             try:
-                self._load(as_text(difference(now, after)))
+                self._load(difference(now, after))
             except NftError as error:
                 refused[table, key] = str(error)
             else:
                 now = after
         return now
 
-    def _load(self, text: str) -> None:
-        """Notes the generation, and whether ours was the only transaction since the last that was noted."""
+    def _load(self, commands: Sequence[Command]) -> None:
+        """One transaction, by our own messages if they can say it all. Raises Changed."""
+        if not commands:
+            return
+        try:
+            self._generation = self._transactions.apply(commands, self._generation)
+        except Unspoken as unspoken:
+            if not any(isinstance(command, DeclareTable | DeleteTable) for command in commands):
+                log.info("rules changed by libnftables words=%r", str(unspoken))
+            self._load_text(as_text(commands))
+
+    def _load_text(self, text: str) -> None:
+        """By libnftables. Notes the generation, and whether ours was the only transaction since the last that was
+        noted."""
         if text:
             self._nft.load(text)
             found = self._tables.generation()

@@ -78,6 +78,10 @@ def u32(kind: int, value: int) -> bytes:
     return attribute(kind, struct.pack("!I", value))
 
 
+def u64(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("!Q", value))
+
+
 def nest(kind: int, *attributes: bytes) -> bytes:
     return attribute(kind | 0x8000, b"".join(attributes))
 

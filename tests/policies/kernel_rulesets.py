@@ -100,24 +100,31 @@ def load(text: str) -> None:
 def listed() -> list[str]:
     """All that stands in the test's tables, in an order that does not depend on how it came there."""
     text = subprocess.run(["nft", "-j", "list", "ruleset"], text=True, capture_output=True, check=True).stdout
+    return [line for line in plain(json.loads(text)) if line.startswith("playground_test")]
+
+
+def plain(listing: dict[str, Any]) -> list[str]:
+    """What `nft -j list ruleset` says, in an order that does not depend on how it came there, without counts."""
     found: list[str] = []
     places: dict[tuple[str, str], int] = {}
-    for entry in json.loads(text)["nftables"]:
+    for entry in listing["nftables"]:
         kind, body = next(iter(entry.items()))
-        table = body.get("table", body.get("name"))
-        if kind == "metainfo" or not table.startswith("playground_test"):
+        if kind == "metainfo":
             continue
+        table = body.get("table", body.get("name"))
         place = 0
         if kind == "rule":
             place = places[table, body["chain"]] = places.get((table, body["chain"]), 0) + 1
-        found.append(f"{table} {body.get('chain', body.get('name'))} {place} {_plain(entry)}")
+        found.append(f"{table} {body.get('chain', body.get('name'))} {place} {json.dumps(_plain(entry))}")
     return sorted(found)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        value = {key: part for key, part in value.items() if key not in ("handle", "packets", "bytes")}
-        if "elem" in value:
-            value["elem"] = sorted(map(json.dumps, value["elem"]))
-        return json.dumps({key: _plain(part) for key, part in sorted(value.items())})
-    return json.dumps(value)
+        kept = {key: _plain(part) for key, part in sorted(value.items()) if key not in ("handle", "packets", "bytes")}
+        return {key: sorted(part, key=json.dumps) if _is_set(key, part) else part for key, part in kept.items()}
+    return [_plain(part) for part in value] if isinstance(value, list) else value
+
+
+def _is_set(key: str, value: Any) -> bool:
+    return key in ("elem", "set") and isinstance(value, list)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from filter_lab import Namespace
 from hypothesis import HealthCheck, given, settings
 from kernel_rulesets import rulesets
 
+from policies.compile.changes import Command
 from policies.compile.tables import Chain, Part, Ruleset, SetShape
 from policies.kernel import libnftables
 from policies.kernel.enforcement import Enforcement
 from policies.kernel.memory import MemoryEnforcement
+from policies.kernel.transaction import Transactions
 
 TABLE = ("inet", "playground_policy")
 HOOK = "type filter hook forward priority 0; policy accept;"
@@ -223,6 +226,44 @@ def test_a_restart_finds_what_is_in_force_and_changes_nothing(kernel: tuple[Enfo
     again.converge(a_ruleset("b"))
     again.close()
     assert enforcement.touched() and enforcement.converge(a_ruleset("b")).repaired
+
+
+@pytest.mark.system
+def test_who_changes_tables_between_a_look_and_our_change_is_seen_before_it(
+    kernel: tuple[Enforcement, Namespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enforcement, namespace = kernel
+    enforcement.converge(a_ruleset("a"))
+    apply, edits = Transactions.apply, ["flush chain inet playground_policy a"]
+
+    def late(self: Transactions, commands: Sequence[Command], generation: int) -> int:
+        if edits:
+            namespace.run(f"nft {edits.pop()}")
+        return apply(self, commands, generation)
+
+    monkeypatch.setattr(Transactions, "apply", late)
+    outcome = enforcement.converge(a_ruleset("a", "b"))
+    assert (outcome.cause, outcome.refused) == ("", {})
+    assert not edits and not enforcement.converge(a_ruleset("a", "b"), is_doubted=True).repaired
+
+
+@pytest.mark.system
+def test_a_change_whose_answer_is_lost_is_looked_at_before_the_next(
+    kernel: tuple[Enforcement, Namespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enforcement, _ = kernel
+    enforcement.converge(a_ruleset("a"))
+    apply = Transactions.apply
+
+    def lost(self: Transactions, commands: Sequence[Command], generation: int) -> int:
+        apply(self, commands, generation)
+        raise OSError(errno.ENOBUFS, "too much was said")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Transactions, "apply", lost)
+        assert "too much" in enforcement.converge(a_ruleset("a", "b")).cause
+    assert enforcement.converge(a_ruleset("b")).cause == ""
+    assert not enforcement.converge(a_ruleset("b"), is_doubted=True).repaired
 
 
 @pytest.mark.system
