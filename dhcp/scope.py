@@ -16,12 +16,15 @@ class Boot:
     """Where a client boots from over the network. server: IPv4 address of the TFTP or HTTP server (siaddr, option 66).
 
     files: (architecture as option 93 says it, -1 for every other one; the file's name or URL). ipxe: what iPXE itself
-    is given, a script's name or URL, so that a firmware that loads iPXE does not load it again.
+    is given, a script's name or URL, so that a firmware that loads iPXE does not load it again. server6: IPv6 address
+    of the TFTP server, for names that are no URL (RFC 5970 knows URLs alone). parameters: what goes with the URL.
     """
 
     server: str
     files: tuple[tuple[int, str], ...] = ()
     ipxe: str = ""
+    server6: str = ""
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,8 @@ class ScopeRa:
 class Scope6:
     """DHCPv6 for one bound port (RFC 8415).
 
-    addresses: what the client gets. source: the link-local address that answers come from. boot: of it, what is a URL
-    is told (RFC 5970).
+    addresses: what the client gets. source: the link-local address that answers come from. options: (code, value as it
+    goes on the wire), each in place of what would be said by that code otherwise.
     """
 
     addresses: tuple[str, ...]
@@ -107,6 +110,7 @@ class Scope6:
     domain: str | None = None
     search: tuple[str, ...] = ()
     ntp: tuple[str, ...] = ()
+    options: tuple[tuple[int, bytes], ...] = ()
     boot: Boot | None = None
 
 

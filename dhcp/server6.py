@@ -44,7 +44,18 @@ class Reply(NamedTuple):
 class Bound:
     """One port's answers."""
 
-    __slots__ = ("_boot", "_fqdn", "_lease_s", "_values", "addresses", "mac", "server", "server_mac", "source")
+    __slots__ = (
+        "_boot",
+        "_boot_parameters",
+        "_fqdn",
+        "_lease_s",
+        "_values",
+        "addresses",
+        "mac",
+        "server",
+        "server_mac",
+        "source",
+    )
 
     def __init__(self, scope: PortScope) -> None:
         """Raises ValueError for a scope without DHCPv6, or with a value that can't be told to a client."""
@@ -61,12 +72,15 @@ class Bound:
         self._lease_s: Final = told.lease_s
         self._fqdn: Final = encode_name(f"{told.hostname}.{told.domain}") if told.hostname and told.domain else b""
         self._boot: Final = told.boot
+        parameters = () if told.boot is None else told.boot.parameters
+        counted = b"".join(len(one).to_bytes(2, "big") + one.encode("ascii") for one in parameters)
+        self._boot_parameters: Final = {int(Code.BOOT_PARAMETERS): counted} if counted else {}
         values = (
             (Code.DNS, v6.addresses(told.dns)),
             (Code.DOMAIN_SEARCH, v6.names(told.search)),
             (Code.NTP, v6.ntp(told.ntp)),
         )
-        self._values: Final[dict[int, bytes]] = {int(code): value for code, value in values if value}
+        self._values: Final = {int(code): value for code, value in values if value} | dict(told.options)
 
     def answer(
         self, request: Message, *, is_unicast: bool = False, quarantined: Collection[bytes] = ()
@@ -142,7 +156,7 @@ class Bound:
         wishes = dict.fromkeys(v6.wished(request))
         values = self._values
         if Code.BOOT_URL in wishes and self._boot is not None and (url := _url(self._boot, request)):
-            values = values | {int(Code.BOOT_URL): url}
+            values = {int(Code.BOOT_URL): url} | self._boot_parameters | values
         found = [(code, values[code]) for code in wishes if code in values]
         said = request.first(Code.CLIENT_FQDN)
         if said and self._fqdn:
@@ -166,7 +180,7 @@ class Bound:
 
 def _url(boot: Boot, request: Message) -> bytes:
     """What this client boots: iPXE by its user class, others by their architecture (RFC 5970 §3.3). Only a URL can be
-    told: a name without a server is nothing to a client, and `server` is an IPv4 address."""
+    told (§3.1): a name becomes one where the server's IPv6 address is known."""
     if boot.ipxe and b"iPXE" in (request.first(Code.USER_CLASS) or b""):
         name = boot.ipxe
     else:
@@ -174,7 +188,9 @@ def _url(boot: Boot, request: Message) -> bytes:
         files = dict(boot.files)
         kinds = [int.from_bytes(said[at : at + 2], "big") for at in range(0, len(said) - 1, 2)]
         name = next((files[kind] for kind in (*kinds, -1) if kind in files), "")
-    return name.encode("ascii") if "://" in name else b""
+    if name and "://" not in name:
+        name = f"tftp://[{boot.server6}]/{name.lstrip('/')}" if boot.server6 else ""
+    return name.encode("ascii")
 
 
 def answer(scope: PortScope, request: Message) -> Reply | Reason:

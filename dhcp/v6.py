@@ -60,6 +60,7 @@ class Code(IntEnum):
     CLIENT_FQDN = 39  # RFC 4704
     NTP = 56  # RFC 5908
     BOOT_URL = 59  # RFC 5970
+    BOOT_PARAMETERS = 60  # RFC 5970
     ARCHITECTURE = 61  # RFC 5970
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dhcp import catalogue
+from dhcp import catalogue, catalogue6
 from dhcp.scope import Boot
 from playground.gateways import DRIVER, gateway_name, object_name
 from playground.policy_words import policy_change, policy_text
@@ -121,7 +121,7 @@ def _network_facts(network: NetworkRecord | None) -> dict[str, str] | None:
         "forward": "" if network.forward else "no",
         "transfer": " ".join(network.transfer),
         "records": "; ".join(f"{one.name} {one.type} {one.data}" for one in network.names),
-        **_told(network.options, network.boot),
+        **_told(network.options, network.options6, network.boot),
     }
 
 
@@ -144,16 +144,22 @@ def _workspace_facts(grid: Grid, name: str) -> dict[str, str] | None:
         facts[f"{port.network}:"] = " ".join((*port.addresses, port.mac, _labels(_own(port, workspace)))).strip()
         if allowed := (*port.allowed_addresses, *port.allowed_macs):
             facts[f"{port.network} allows"] = " ".join(allowed)
-        told = _told(port.options, port.boot) | ({} if port.lease_s is None else {"lease": f"{port.lease_s} s"})
+        told = _told(port.options, port.options6, port.boot)
+        told |= {} if port.lease_s is None else {"lease": f"{port.lease_s} s"}
         facts |= {f"{port.network} {key}": text for key, text in told.items()}
     return facts
 
 
-def _told(options: Iterable[tuple[int, bytes]], boot: Boot | None) -> dict[str, str]:
-    """What DHCPv4 clients are told, by option."""
+def _told(
+    options: Iterable[tuple[int, bytes]], options6: Iterable[tuple[int, bytes]], boot: Boot | None
+) -> dict[str, str]:
+    """What clients are told, by option."""
     found = dict(catalogue.described(code, value) for code, value in options)
+    found |= dict(catalogue6.described(code, value) for code, value in options6)
     if boot is not None:
-        found["boot"] = " ".join(filter(None, (boot.server, *dict.fromkeys(name for _, name in boot.files), boot.ipxe)))
+        files = dict.fromkeys(name for _, name in boot.files)
+        words = (boot.server, boot.server6, *files, boot.ipxe, *boot.parameters)
+        found["boot"] = " ".join(filter(None, words))
     return found
 
 

@@ -94,8 +94,9 @@ class NetworkRecord(_Record, frozen=True, kw_only=True, tag="network"):
     bytes.
 
     forward: whether the site's resolvers are asked for its workspaces. transfer: prefixes whose workspaces may copy all
-    names. names: records that the file declares. options, boot: what DHCPv4 clients are told, unless their port says
-    other; codes with values as on the wire. ntp: addresses, in records from before there were options.
+    names. names: records that the file declares. options, options6, boot: what DHCPv4 and DHCPv6 clients are told,
+    unless their port says other; codes with values as on the wire. ntp: addresses, in records from before there were
+    options.
     ipv6: slaac, dhcp or both.
     """
 
@@ -113,6 +114,7 @@ class NetworkRecord(_Record, frozen=True, kw_only=True, tag="network"):
     names: tuple[Named, ...] = ()
     options: tuple[tuple[int, bytes], ...] = ()
     boot: Boot | None = None
+    options6: tuple[tuple[int, bytes], ...] = ()
     ipv6: str = "slaac"
 
 
@@ -149,8 +151,8 @@ class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
     the workspace's own, relative to the playground.
 
     labels: all that policies may ask of it: the workspace's, the NIC's own and the built-in ones
-    (`playground.spec.scene.endpoint_labels`); in schema 1 the NIC's own alone. lease_s, options, boot: as the
-    network's, before which they count. allowed_addresses, allowed_macs: what it may use beside its own; addresses
+    (`playground.spec.scene.endpoint_labels`); in schema 1 the NIC's own alone. lease_s, options, options6, boot: as
+    the network's, before which they count. allowed_addresses, allowed_macs: what it may use beside its own; addresses
     plain, or prefixes of more than one.
     """
 
@@ -169,6 +171,7 @@ class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
     lease_s: int | None = None
     options: tuple[tuple[int, bytes], ...] = ()
     boot: Boot | None = None
+    options6: tuple[tuple[int, bytes], ...] = ()
     allowed_addresses: tuple[str, ...] = ()
     allowed_macs: tuple[str, ...] = ()
 

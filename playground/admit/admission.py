@@ -222,6 +222,7 @@ def _network(spec: PlaygroundSpec, network: NetworkSpec, known: Known, problems:
         names=tuple(records.Named(one.name, one.type, one.data) for one in network.dns.records),
         lease_s=DEFAULT_LEASE_S if network.delivery.lease_s is None else network.delivery.lease_s,
         options=network.delivery.options,
+        options6=network.delivery.options6,
         boot=network.delivery.boot,
         ipv6=network.ipv6,
     )
@@ -273,6 +274,7 @@ def _ports(spec: PlaygroundSpec, assigned: Mapping[str, Assigned]) -> Iterable[P
                 aliases=nic.aliases,
                 lease_s=nic.delivery.lease_s,
                 options=nic.delivery.options,
+                options6=nic.delivery.options6,
                 boot=nic.delivery.boot,
                 allowed_addresses=nic.allowed_addresses,
                 allowed_macs=nic.allowed_macs,

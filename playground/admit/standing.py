@@ -146,6 +146,14 @@ def _kept_ports(
             break
         if port.router != router_of(index, workspace.nics, routers, name) or port.aliases != nic.aliases:
             break
+        said = nic.delivery
+        if (port.lease_s, port.options, port.options6, port.boot) != (
+            said.lease_s,
+            said.options,
+            said.options6,
+            said.boot,
+        ):
+            break
         if port.allowed_addresses != nic.allowed_addresses or port.allowed_macs != nic.allowed_macs:
             break
         id, rule, mac, texts = port.id, rules[network], port.mac, port.addresses

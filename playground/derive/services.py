@@ -114,6 +114,7 @@ def port_scope(port: PortRecord, network: NetworkRecord, origin: str, router: Ro
         hostname=port.workspace,
         domain=domain,
         search=(domain, origin),
+        options=tuple(sorted((dict(network.options6) | dict(port.options6)).items())),
         boot=port.boot or network.boot,
     )
     ra = (

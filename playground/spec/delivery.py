@@ -6,10 +6,12 @@ lease time by itself, a `boot` as a whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from dhcp import catalogue
+from dhcp import catalogue, catalogue6
+from dhcp.catalogue import Option
 from dhcp.options import Code
 from dhcp.scope import Boot
 from overlay.pools import address_text
@@ -27,11 +29,13 @@ _LONGEST: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What one place says; None and what is not in options is left to the place around it. options: (code, value)."""
+    """What one place says; None and what is not in options is left to the place around it. options, options6: (code,
+    value)."""
 
     lease_s: int | None = None
     options: tuple[tuple[int, bytes], ...] = ()
     boot: Boot | None = None
+    options6: tuple[tuple[int, bytes], ...] = ()
 
     def within(self, outer: Delivery) -> Delivery:
         """What counts here: what is said here, and of the rest what is said around it."""
@@ -39,6 +43,7 @@ class Delivery:
             self.lease_s if self.lease_s is not None else outer.lease_s,
             tuple(sorted((dict(outer.options) | dict(self.options)).items())),
             self.boot or outer.boot,
+            tuple(sorted((dict(outer.options6) | dict(self.options6)).items())),
         )
 
 
@@ -50,7 +55,12 @@ def delivery(
 ) -> Delivery:
     """What stands at a network, a workspace or a NIC; what is wrong is added to `problems`."""
     reader = _Reader(document, path, problems)
-    return Delivery(dhcp.lease_time, reader.options(dhcp), None if boot is None else reader.boot(boot))
+    return Delivery(
+        dhcp.lease_time,
+        reader.options("options", dhcp.options, catalogue.find, catalogue.encode),
+        None if boot is None else reader.boot(boot),
+        reader.options("options6", dhcp.options6, catalogue6.find, catalogue6.encode),
+    )
 
 
 def check_times(counts: Delivery, document: Document, path: Path, problems: list[Problem]) -> None:
@@ -73,15 +83,22 @@ class _Reader:
     path: Path
     problems: list[Problem]
 
-    def options(self, dhcp: DhcpShape) -> tuple[tuple[int, bytes], ...]:
+    def options(
+        self,
+        where: str,
+        said: Mapping[str, object],
+        find: Callable[[str | int], tuple[int, Option | None]],
+        encode: Callable[[Option | None, object], bytes],
+    ) -> tuple[tuple[int, bytes], ...]:
+        """where: the key of `dhcp` under which they are said."""
         found: dict[int, bytes] = {}
         names: dict[int, str] = {}
-        for key, value in dhcp.options.items():
+        for key, value in said.items():
             if key.startswith("x-") or value is None:
                 continue
-            path = (*self.path, "dhcp", "options", key)
+            path = (*self.path, "dhcp", where, key)
             try:
-                code, option = catalogue.find(key)
+                code, option = find(key)
             except ValueError as error:
                 self.problems.append(Problem.at(self.document.key_place(path), str(error)))
                 continue
@@ -91,7 +108,7 @@ class _Reader:
                 continue
             names[code] = key
             try:
-                found[code] = catalogue.encode(option, value)
+                found[code] = encode(option, value)
             except ValueError as error:
                 self.problems.append(Problem.at(self.document.place(path), str(error)))
         return tuple(sorted(found.items()))
@@ -99,7 +116,7 @@ class _Reader:
     def boot(self, shape: BootShape) -> Boot | None:
         if not shape.model_fields_set:
             return None
-        server = self._server(shape)
+        server, server6 = self._server("server", shape.server, 4), self._server("server6", shape.server6, 6)
         files: list[tuple[int, str]] = []
         given = {OTHER: shape.file} if isinstance(shape.file, str) else shape.file or {}
         for kind, name in given.items():
@@ -108,24 +125,29 @@ class _Reader:
                 message = f"unknown architecture {kind[:60]!r}{suggestion(kind, [*catalogue.ARCHITECTURES, OTHER])}"
                 self._refuse(message, path, is_key=True)
                 continue
-            self._check_name(name, path, server)
+            self._check_name(name, path, server or server6)
             files += [(number, name) for number in catalogue.ARCHITECTURES.get(kind, (-1,))]
         if shape.ipxe is not None:
-            self._check_name(shape.ipxe, ("ipxe",), server)
+            self._check_name(shape.ipxe, ("ipxe",), server or server6)
+        for index, text in enumerate(shape.parameters):
+            if not text.isascii() or not text.isprintable() or not 1 <= len(text) <= _LONGEST:
+                self._refuse(f"write 1 to {_LONGEST} printable ASCII characters", ("parameters", index))
         if not given and shape.ipxe is None:
             self._refuse("names nothing to boot; write file, ipxe or both", (), is_key=True)
-        return Boot(server, tuple(files), shape.ipxe or "")
+        return Boot(server, tuple(files), shape.ipxe or "", server6, tuple(shape.parameters))
 
-    def _server(self, shape: BootShape) -> str:
-        if shape.server is None:
+    def _server(self, key: str, text: str | None, wanted: int) -> str:
+        """The address of a TFTP server, of that family."""
+        if text is None:
             return ""
         try:
-            version, address = parse_ip(shape.server)
+            version, address = parse_ip(text)
         except ValueError as error:
-            self._refuse(str(error), ("server",))
-            return shape.server
-        if version == 6:
-            self._refuse(f"{shape.server}: DHCPv4 clients boot from an IPv4 address; write one", ("server",))
+            self._refuse(str(error), (key,))
+            return text
+        if version != wanted:
+            clients = "DHCPv4" if wanted == 4 else "DHCPv6"
+            self._refuse(f"{text}: {clients} clients boot from an IPv{wanted} address; write one", (key,))
         return address_text(version, address)
 
     def _check_name(self, name: str, path: Path, server: str) -> None:

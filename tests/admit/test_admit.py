@@ -180,6 +180,14 @@ def test_an_ipv6_pool_that_is_too_small_is_said_to_be() -> None:
     ]
 
 
+@pytest.mark.parametrize("said", ["lease_time: 5m", "options: {log-servers: 10.0.0.9}", "options6: {41: {text: CET}}"])
+def test_what_a_nic_says_of_delivery_reaches_a_port_that_stands(said: str) -> None:
+    site, text = Site(), a_file(2, nic="{network: grid}")
+    site.up(text)
+    assert site.up(a_file(2, nic=f"{{network: grid, dhcp: {{{said}}}}}")).puts
+    assert not site.up(a_file(2, nic=f"{{network: grid, dhcp: {{{said}}}}}")).puts
+
+
 def test_a_derived_mac_that_is_taken_gives_way_to_the_next() -> None:
     mac = derived_mac(port_id("lab", "worker-0", "grid"))
     site = Site()

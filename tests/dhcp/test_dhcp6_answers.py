@@ -185,6 +185,22 @@ def test_a_client_that_asks_boots_what_has_a_url(options: list[Option], url: byt
     assert read.first(Code.BOOT_URL) == url
 
 
+def test_a_name_on_a_tftp_server_becomes_a_url_and_parameters_go_with_it() -> None:
+    boot = Boot("10.20.0.9", ((-1, "/a/b.efi"),), server6="fd00::9", parameters=("root=/", "quiet"))
+    wish = (int(Code.OPTION_REQUEST), b"\0\x3c\0\x3b")
+    _, read = sent(a_bound(boot=boot), a_message(Kind.INFORMATION_REQUEST, wish))
+    assert [code for code, _ in read.options][2:] == [Code.BOOT_PARAMETERS, Code.BOOT_URL]
+    assert read.first(Code.BOOT_URL) == b"tftp://[fd00::9]/a/b.efi"
+    assert read.first(Code.BOOT_PARAMETERS) == b"\0\6root=/\0\5quiet"
+
+
+def test_options_of_the_file_count_before_what_would_be_told() -> None:
+    bound = a_bound(options=((int(Code.DNS), bytes(16)), (250, b"\1")))
+    wish = (int(Code.OPTION_REQUEST), b"\0\xfa\0\x17\0\xfb")
+    _, read = sent(bound, a_message(Kind.REQUEST, an_ia(), wish))
+    assert read.options[-2:] == ((250, b"\1"), (int(Code.DNS), bytes(16)))
+
+
 @pytest.mark.parametrize("kind", [Kind.REQUEST, Kind.RENEW, Kind.RELEASE, Kind.DECLINE])
 def test_a_client_that_asks_us_alone_is_told_to_ask_all(kind: Kind) -> None:
     reply, read = sent(a_bound(), a_message(kind, an_ia(OWN)), is_unicast=True)

@@ -184,7 +184,7 @@ NETWORKS = {
         "networks.grid.dhcp.options.ntp-server: unknown option 'ntp-server'; did you mean ntp-servers?"
     ],
     "{subnets: 10.0.0.0/24, dhcp: {§dynamic: {}}}": [
-        "networks.grid.dhcp.dynamic: dynamic is not built yet; leave it out (built: lease_time, options)"
+        "networks.grid.dhcp.dynamic: dynamic is not built yet; leave it out (built: lease_time, options, options6)"
     ],
     "§grid: {§subnet: 10.0.0.0/24}": [
         "networks.grid: subnets is missing; it is needed here",
