@@ -127,8 +127,11 @@ REPORTED: Final[Mapping[tuple[Situation, Fate], LeaseKind]] = {
     (Situation.SOLICITING_RAPIDLY, Fate.GIVEN): LeaseKind.BOUND,
     (Situation.REQUESTING, Fate.GIVEN): LeaseKind.BOUND,
     (Situation.CONFIRMING, Fate.CONFIRMED): LeaseKind.BOUND,
+    (Situation.CONFIRMING, Fate.NOT_ON_LINK): LeaseKind.RELEASED,
     (Situation.RENEWING, Fate.GIVEN): LeaseKind.BOUND,
+    (Situation.RENEWING, Fate.ENDED): LeaseKind.RELEASED,
     (Situation.REBINDING, Fate.GIVEN): LeaseKind.BOUND,
+    (Situation.REBINDING, Fate.ENDED): LeaseKind.RELEASED,
     (Situation.RELEASING, Fate.TAKEN_BACK): LeaseKind.RELEASED,
     (Situation.DECLINING, Fate.TAKEN_BACK): LeaseKind.DECLINED,
 }

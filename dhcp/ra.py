@@ -65,44 +65,66 @@ def advertisement(scope: PortScope) -> bytes:
     if scope.ra is None:
         raise ValueError("the scope has no router advertisements")
     ra = scope.ra
-    source = ipaddress.IPv6Address(ra.source)
-    if source not in _LINK_LOCAL:
-        raise ValueError(f"advertisements come from a link-local address, not from {ra.source} (RFC 4861 §6.1.2)")
     if not 0 <= ra.router_lifetime_s <= 9000:
         raise ValueError(f"a router lifetime is 0 to 9000 s (RFC 4861 §6.2.1), not {ra.router_lifetime_s}")
-    source_mac = frame.mac(ra.source_mac or scope.server_mac)
-    flags = (0x80 if ra.managed else 0) | (0x40 if ra.other else 0)
-    # Hop limit 64; reachable and retransmission time unspecified.
-    head = struct.pack("!BBHBBHII", ADVERTISEMENT, 0, 0, 64, flags, ra.router_lifetime_s, 0, 0)
-    parts = [head, b"\x01\x01" + source_mac]
+    parts = []
     if ra.mtu is not None:
         if ra.mtu < 1280:
             raise ValueError(f"IPv6 needs an MTU of 1280 or more (RFC 8200 §5), not {ra.mtu}")
         parts.append(struct.pack("!BBHI", 5, 1, 0, ra.mtu))
-    for prefix, is_autonomous in ra.prefixes:
-        network = ipaddress.IPv6Network(prefix)
-        flags = 0x80 | (0x40 if is_autonomous else 0)
-        head = struct.pack("!BBBBIII", 3, 4, network.prefixlen, flags, ra.valid_s, ra.preferred_s, 0)
-        parts.append(head + network.network_address.packed)
-    if ra.rdnss:
-        servers = b"".join(ipaddress.IPv6Address(server).packed for server in ra.rdnss)
-        parts.append(struct.pack("!BBHI", 25, 1 + 2 * len(ra.rdnss), 0, DNS_LIFETIME_S) + servers)
-    if ra.dnssl:
-        names = _names(ra.dnssl)
-        parts.append(struct.pack("!BBHI", 31, 1 + len(names) // 8, 0, DNS_LIFETIME_S) + names)
-    return frame.icmp6(ALL_NODES_MAC, source_mac, source.packed, ALL_NODES, b"".join(parts))
+    parts += [_prefix(*one, ra.valid_s, ra.preferred_s) for one in ra.prefixes]
+    parts += [_servers(ra.rdnss, DNS_LIFETIME_S), _domains(ra.dnssl, DNS_LIFETIME_S)]
+    return _frame(scope, ra, ra, ra.router_lifetime_s, parts)
 
 
-def withdrawal(before: PortScope, after: PortScope | None) -> bytes | None:
-    """The frame by which a client lets go of the router that it was told of, None when it need not: the router is told
-    of still, or there was none (RFC 4861 §6.2.5: a router that ceases to be one says so with a lifetime of zero)."""
+def farewell(before: PortScope, after: PortScope | None) -> bytes | None:
+    """The frame by which a client lets go of what it was told of and is told no longer, None when it need not: the
+    router (RFC 4861 §6.2.5: one that ceases to be a router says so with a lifetime of zero), prefixes (their addresses
+    are deprecated at once, and end within two hours: RFC 4862 §5.5.3), name servers and domains (RFC 8106 §5)."""
     ra = before.ra
-    if ra is None or ra.router_lifetime_s == 0:
+    if ra is None:
         return None
-    if after is not None and after.ra is not None and after.ra.router_lifetime_s and after.ra.source == ra.source:
+    then = ScopeRa(ra.source) if after is None or after.ra is None else after.ra
+    routes = then.router_lifetime_s if then.source == ra.source else 0
+    known = {prefix for prefix, _ in then.prefixes}
+    gone = [_prefix(*one, 0, 0) for one in ra.prefixes if one[0] not in known]
+    servers = [one for one in ra.rdnss if one not in then.rdnss]
+    domains = [one for one in ra.dnssl if one not in then.dnssl]
+    if not (gone or servers or domains or (ra.router_lifetime_s and not routes)):
         return None
-    last = ScopeRa(ra.source, ra.source_mac, mtu=ra.mtu)
-    return advertisement(PortScope(before.mac, before.server_mac, ra=last))
+    return _frame(before, ra, then, routes, [*gone, _servers(servers, 0), _domains(domains, 0)])
+
+
+def _frame(scope: PortScope, by: ScopeRa, flagged: ScopeRa, lifetime_s: int, parts: Sequence[bytes]) -> bytes:
+    """An advertisement with these options. by: who says it; flagged: whose flags count from now on."""
+    source = ipaddress.IPv6Address(by.source)
+    if source not in _LINK_LOCAL:
+        raise ValueError(f"advertisements come from a link-local address, not from {by.source} (RFC 4861 §6.1.2)")
+    source_mac = frame.mac(by.source_mac or scope.server_mac)
+    flags = (0x80 if flagged.managed else 0) | (0x40 if flagged.other else 0)
+    # Hop limit 64; reachable and retransmission time unspecified.
+    head = struct.pack("!BBHBBHII", ADVERTISEMENT, 0, 0, 64, flags, lifetime_s, 0, 0)
+    body = head + b"\x01\x01" + source_mac + b"".join(parts)
+    return frame.icmp6(ALL_NODES_MAC, source_mac, source.packed, ALL_NODES, body)
+
+
+def _prefix(prefix: str, is_autonomous: bool, valid_s: int, preferred_s: int) -> bytes:
+    network = ipaddress.IPv6Network(prefix)
+    flags = 0x80 | (0x40 if is_autonomous else 0)
+    head = struct.pack("!BBBBIII", 3, 4, network.prefixlen, flags, valid_s, preferred_s, 0)
+    return head + network.network_address.packed
+
+
+def _servers(servers: Sequence[str], lifetime_s: int) -> bytes:
+    """RFC 8106 §5.1; nothing where there are none."""
+    packed = b"".join(ipaddress.IPv6Address(server).packed for server in servers)
+    return struct.pack("!BBHI", 25, 1 + 2 * len(servers), 0, lifetime_s) + packed if servers else b""
+
+
+def _domains(domains: Sequence[str], lifetime_s: int) -> bytes:
+    """RFC 8106 §5.2; nothing where there are none."""
+    names = _names(domains)
+    return struct.pack("!BBHI", 31, 1 + len(names) // 8, 0, lifetime_s) + names if domains else b""
 
 
 def _names(domains: Sequence[str]) -> bytes:

@@ -100,18 +100,19 @@ class Bound:
             return Reason.MALFORMED_OPTIONS if asked else self._reply(request, ACTS[doing], self._parameters(request))
         fates = self._fates(doing, asked, quarantined)
         leases = tuple((one, REPORTED[doing, fate]) for one, fate in fates.items() if (doing, fate) in REPORTED)
+        over = tuple(one for one in leases if one[1] is LeaseKind.RELEASED)
         if doing is Situation.CONFIRMING:
             if not any(one.addresses for one in asked):
                 return Reason.NO_ADDRESS_NAMED
             if Fate.NOT_ON_LINK in fates.values():
-                return self._reply(request, Act.REPLY_NOT_ON_LINK, [_NOT_ON_LINK])
+                return self._reply(request, Act.REPLY_NOT_ON_LINK, [_NOT_ON_LINK], over)
             return self._reply(request, ACTS[doing], [_SUCCESS, *self._parameters(request)], leases)
         if doing not in _ASKING:
             rest = [v6.association(one, 0, 0, [_NO_BINDING]) for one in asked if not self._has_own(one)]
             return self._reply(request, ACTS[doing], [_SUCCESS, *rest], leases)
         chosen = self._chosen(asked)
         if chosen is None:
-            leases = ()
+            leases = over
         options = [self._associated(doing, one, one is chosen, fates) for one in asked]
         return self._reply(request, ACTS[doing], [*options, *self._parameters(request)], leases)
 

@@ -152,9 +152,9 @@ class Client:
         """`POST /v1/PATH`."""
         return self.request("POST", path, body or {}, timeout=timeout)
 
-    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+    def put(self, path: str, body: Mapping[str, Any], *, timeout: float | None = None) -> Any:
         """`PUT /v1/PATH`."""
-        return self.request("PUT", path, body)
+        return self.request("PUT", path, body, timeout=timeout)
 
     def delete(self, path: str) -> Any:
         """`DELETE /v1/PATH`."""

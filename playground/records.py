@@ -18,11 +18,14 @@ import msgspec
 from dhcp.scope import Boot
 from policies.codec import PackedPolicy
 
-SCHEMA = 2
+SCHEMA = 3
 """The newest shape of any record."""
 
 SITE_POLICIES = "@site"
 """Stands for the playground in records of the site's own policies; no playground's name begins so."""
+
+SITE_KEY = "site"
+"""Where the accepted file of the site's policies stands."""
 
 LARGEST = 1_000_000
 """Most bytes of one record: with its key it fits a commit of every engine."""
@@ -234,23 +237,39 @@ class PlaygroundRecord(_Record, frozen=True, kw_only=True, tag="playground"):
     """The root pointer of one playground: the accepted file, whole, with those that it includes. state "removing" is
     rolled forward to nothing.
 
-    more: the included files, as `pack_files` makes it; "" where there are none.
+    files: all of them, as `pack_files` makes it; up to schema 2, text is the file itself, and more those included.
     """
 
-    schema: int = 2
+    schema: int = 3
     name: str
-    text: str
     file: str
+    files: bytes = b""
+    text: str = ""
     more: bytes = b""
     change: str
     generation: int = 1
     state: Literal["present", "removing"] = "present"
 
-    @property
-    def included(self) -> Files:
-        """The included files, by the pattern that matched them. Raises zlib.error or msgspec.DecodeError for what
-        `pack_files` never made."""
-        return _files.decode(zlib.decompress(self.more)) if self.more else {}
+    def accepted(self) -> tuple[str, Files]:
+        """The file's text, and the included files by the pattern that matched them. Raises zlib.error or
+        msgspec.DecodeError for what `pack_files` never made."""
+        if self.files:
+            return unpack_files(self.files)
+        return self.text, _files.decode(zlib.decompress(self.more)) if self.more else {}
+
+
+class SiteRecord(_Record, frozen=True, kw_only=True, tag="site"):
+    """The accepted file of the site's policies. files: as `pack_files` makes it. change: of the policies' last change.
+
+    own: a digest of the policies of the file that the controller was started with, when it was last looked at; "" when
+    it had none.
+    """
+
+    schema: int = 3
+    file: str
+    files: bytes
+    change: str
+    own: str = ""
 
 
 class ChangeRecord(_Record, frozen=True, kw_only=True, tag="change"):
@@ -357,6 +376,7 @@ Record = (
     | BindingRecord
     | ClaimRecord
     | PlaygroundRecord
+    | SiteRecord
     | ChangeRecord
     | MigrationRecord
     | ObservedPort
@@ -368,14 +388,19 @@ Record = (
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
-
-
+_accepted: msgspec.json.Decoder[tuple[str, Files]] = msgspec.json.Decoder(tuple[str, Files])
 _files: msgspec.json.Decoder[Files] = msgspec.json.Decoder(Files)
 
 
-def pack_files(files: Files) -> bytes:
-    """Compressed: policies say much alike, and a record has to fit one commit."""
-    return zlib.compress(_encoder.encode(files)) if files else b""
+def pack_files(text: str, included: Files) -> bytes:
+    """A file's text and those that it includes. Compressed: policies say much alike, and a record has to fit one
+    commit."""
+    return zlib.compress(_encoder.encode((text, included)))
+
+
+def unpack_files(packed: bytes) -> tuple[str, Files]:
+    """What `pack_files` was given. Raises zlib.error or msgspec.DecodeError for what it never made."""
+    return _accepted.decode(zlib.decompress(packed))
 
 
 class _Version(msgspec.Struct):
@@ -418,6 +443,8 @@ def key_of(record: Record) -> str:
             return f"claim/active/{record.port}"
         case PlaygroundRecord():
             return f"playground/{record.name}"
+        case SiteRecord():
+            return SITE_KEY
         case ChangeRecord():
             return f"change/{record.id}"
         case MigrationRecord():

@@ -11,6 +11,7 @@ from functools import cached_property
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from policies.compile.marks import REFUSED
 from policies.ports import EVERYTHING, LIMITS, NOTHING, Ports, Protocol
 
 _ICMP6 = {0: {129}, 3: {1, 2}, 8: {128}, 11: {3}, 12: {4}}
@@ -163,7 +164,8 @@ class Table:
                     continue
                 name, target = next(iter(verdict.items())) if verdict else ("continue", {})
                 if name == "accept":
-                    accepted = accepted | matched
+                    if after.mark != REFUSED:
+                        accepted = accepted | matched
                 elif name == "return":
                     back.append(_Part(matched, after))
                 elif name in ("jump", "goto"):
@@ -191,8 +193,8 @@ class Table:
                 if changed is None:
                     return _untouched(part)
                 flow = changed
-            elif kind in ("accept", "drop", "return", "jump", "goto", "reject"):
-                return matched, {"drop" if kind == "reject" else kind: body}, flow, part.ports - matched
+            elif kind in ("accept", "drop", "return", "jump", "goto"):
+                return matched, {kind: body}, flow, part.ports - matched
             elif kind == "notrack":
                 return matched, {"drop": None}, flow, part.ports - matched  # a first packet of a flow is tracked
             elif kind == "set" or kind == "limit":
@@ -273,6 +275,8 @@ class Table:
             case {"ct": {"key": "zone"}}:
                 return replace(flow, zone=int(value))
             case {"ct": {"key": "mark"}}:
+                return flow
+            case {"payload": {"base": "ll"}}:
                 return flow
         raise NotUnderstood(str(body))
 

@@ -68,6 +68,8 @@ class _Port:
     bound6: server6.Bound | None = None
     declined6_s: dict[bytes, float] = field(default_factory=dict)
     """The same of its IPv6 addresses."""
+    farewell: bytes | None = None
+    """What goes before each of the first advertisements: one alone may be lost."""
 
 
 class PacketServer:
@@ -104,13 +106,14 @@ class PacketServer:
             self._keeping.use(scope.pool)
         former = self._ports.get(device)
         self.drop(device)
-        if former is not None and (gone := ra.withdrawal(former.scope, scope)) is not None:
-            self._send(device, gone)
         loop = asyncio.get_running_loop()
         history = former.history if former is not None else History(self._now_utc_s())
         port = _Port(scope, bound, advertisement, ra.Schedule(loop.time()), ask.questions(scope), history)
         port.bound6 = bound6
+        port.farewell = ra.farewell(former.scope, scope) if former is not None else None
         self._ports[device] = port
+        if port.advertisement is None and port.farewell is not None:
+            self._send(device, port.farewell)
         self._advertise(device, port)
         self._ask_later(device, port)
 
@@ -140,6 +143,13 @@ class PacketServer:
         for timer in (port.timer, port.asking) if port is not None else ():
             if timer is not None:
                 timer.cancel()
+
+    def retire(self, device: str) -> None:
+        """The same, once the client was told that what was advertised to it holds no longer."""
+        port = self._ports.get(device)
+        if port is not None and (last := ra.farewell(port.scope, None)) is not None:
+            self._send(device, last)
+        self.drop(device)
 
     def attach(self, opened: socket.socket) -> None:
         """Hears and answers through `opened`, and owns it; every port gets its advertisements anew."""
@@ -363,6 +373,8 @@ class PacketServer:
         loop = asyncio.get_running_loop()
         now = loop.time()
         if port.schedule.next_s <= now:
+            if port.farewell is not None and port.schedule.sent < ra.INITIAL:
+                self._send(device, port.farewell)
             if self._socket is not None and not self._send(device, port.advertisement):
                 self.counters[Reason.NOT_SENT] += 1
             port.schedule = port.schedule.after_sending(now, random.random())

@@ -1,8 +1,8 @@
 """Asks other resolvers what lies outside a view's zones, from the network namespace of the process, and keeps replies.
 
-Each question goes by a socket of its own, connected, with a random port and id (RFC 5452 §9), and the reply must repeat
-the question. Who asks what is already being asked waits for the same reply. The resolver that answered last is asked
-first; one that is silent costs `TRY_S`, and is then asked once more if there is time.
+Each question has a line of its own (`overlay.dns.lines`), and the reply must repeat it. Who asks what is already being
+asked waits for the same reply. The resolver that answered last is asked first; one that is silent costs `TRY_S`, and is
+then asked once more if there is time.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-import socket
 import struct
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 from overlay.dns.answer import Outside
 from overlay.dns.cache import FAILED, Cache, Key
 from overlay.dns.clients import EVERYBODY, Clients
+from overlay.dns.lines import Line, Lines
 from overlay.dns.message import (
     AA,
     AD,
@@ -31,7 +32,6 @@ from overlay.dns.message import (
     RA,
     RD,
     TC,
-    TCP_LIMIT,
     Heard,
     Rcode,
     hear,
@@ -65,18 +65,17 @@ class _Waiter(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class _Question:
-    """One question under way. tries: so far; heard: a reply that is better than none."""
+    """One question under way. resolver: that is asked next; tries: so far; due_s: when the one that goes on now has
+    taken too long."""
 
     key: Key
-    question: bytes
     until_s: float
-    waiters: list[_Waiter] = field(default_factory=list)
+    resolver: int
+    waiters: list[_Waiter]
+    due_s: float = 0.0
     tries: int = 0
-    first: int = 0
     has_edns: bool = True
-    id: bytes = b""
-    opened: socket.socket | None = None
-    timer: asyncio.TimerHandle | None = None
+    line: Line | None = None
     task: asyncio.Task[None] | None = None
 
 
@@ -92,10 +91,14 @@ class Forwarder:
         self.counters: Final[Counter[str]] = Counter()
         self.cache: Final = Cache()
         self._port: Final = port
+        self._lines: Final = Lines(port)
         self._kept: dict[bytes, tuple[bytes, float]] = {}
         self._first = 0
         self._asking: Final[dict[Key, _Question]] = {}
-        self._waiting: Final[Counter[str]] = Counter()
+        self._waiting: Final[dict[str, int]] = {}
+        self._waiters = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._wakes_s = 0.0
 
     def kept(self, query: bytes, client: str) -> bytes | None:
         """The reply over UDP, if the same was asked within the second, in which no TTL changes."""
@@ -115,8 +118,7 @@ class Forwarder:
         if not self.resolvers or not asked.flags & RD or client not in self.clients:
             self.counters["refused"] += 1
             return _refused(outside, RA if self.resolvers and client in self.clients else 0)
-        key = outside.name + asked.question[-4:], asked.wants_dnssec, bool(asked.flags & CD)
-        loop = asyncio.get_running_loop()
+        key = outside.name + asked.question[-4:], asked.wants_dnssec, asked.flags & CD != 0
         now_s = time.monotonic()
         found = self.cache.get(key, now_s)
         if found is not None:
@@ -128,125 +130,154 @@ class Forwarder:
                     self._kept.clear()
                 self._kept[query[2:]] = made[2:], until_s
             return made
-        if self._waiting.total() >= IN_FLIGHT or self._waiting[client] >= IN_FLIGHT_OF_ONE:
+        held = self._waiting.get(client, 0)
+        if self._waiters >= IN_FLIGHT or held >= IN_FLIGHT_OF_ONE:
             self.counters["crowded"] += 1
             return reply(asked, Rcode.SERVFAIL, RA)
-        self._waiting[client] += 1
+        self._waiting[client] = held + 1
+        self._waiters += 1
+        waiter = _Waiter(outside, client, limit, told)
         question = self._asking.get(key)
-        if question is None:
-            question = self._asking[key] = _Question(key, key[0], loop.time() + TOTAL_S, first=self._first)
-            question.waiters.append(_Waiter(outside, client, limit, told))
-            self.counters["asked"] += 1
-            self._try(question)
-        else:
-            question.waiters.append(_Waiter(outside, client, limit, told))
+        if question is not None:
+            question.waiters.append(waiter)
+            return None
+        question = self._asking[key] = _Question(key, now_s + TOTAL_S, self._first, [waiter])
+        self._try(question, now_s)
+        self.counters["asked"] += 1
         return None
+
+    def retire(self) -> None:
+        """What is under way is answered still; nothing is kept for more."""
+        self._lines.keeps = 0
+        self._lines.close()
 
     def close(self) -> None:
         """Lets go of what is under way; nobody is told."""
-        for question in list(self._asking.values()):
+        for question in self._asking.values():
             self._end_try(question)
-            del self._asking[question.key]
+        self._asking.clear()
         self._waiting.clear()
+        self._waiters = 0
+        self._lines.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _resolver(self, question: _Question) -> int:
-        return (question.first + question.tries - 1) % len(self.resolvers)
+    def _try(self, question: _Question, now_s: float) -> None:
+        """Asks the resolver whose turn it is, else the next one that can be reached; or gives up."""
+        while now_s < question.until_s and question.tries < 2 * len(self.resolvers):
+            question.tries += 1
+            try:
+                line = question.line = self._lines.take(
+                    self.resolvers[question.resolver], partial(self._hear, question)
+                )
+                line.send(self._query(question, line.id))
+            except OSError:
+                self._end_try(question)
+                question.resolver = self._after(question.resolver)
+                continue
+            question.due_s = min(now_s + TRY_S, question.until_s)
+            if self._timer is None or question.due_s < self._wakes_s:
+                self._wake_by(question.due_s)
+            return
+        self._tell(question, FAILED)
 
-    def _try(self, question: _Question) -> None:
-        """Asks the next resolver, or gives up."""
+    def _try_next(self, question: _Question) -> None:
         self._end_try(question)
-        loop = asyncio.get_running_loop()
-        left = question.until_s - loop.time()
-        if left <= 0 or question.tries >= 2 * len(self.resolvers):
-            self._tell(question, FAILED)
-            return
-        question.tries += 1
-        question.id = os.urandom(2)
-        resolver = self.resolvers[self._resolver(question)]
-        try:
-            family = socket.AF_INET6 if ":" in resolver else socket.AF_INET
-            opened = question.opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            opened.connect((resolver, self._port))
-            opened.send(self._query(question))
-        except OSError:
-            question.timer = loop.call_later(0, self._try, question)
-            return
-        loop.add_reader(opened.fileno(), self._read, question)  # for a socket asyncio makes texts of it, 40 µs of them
-        question.timer = loop.call_later(min(TRY_S, left), self._try, question)
+        question.resolver = self._after(question.resolver)
+        self._try(question, time.monotonic())
 
-    def _query(self, question: _Question) -> bytes:
-        _, dnssec, unchecked = question.key
-        flags = RD | (CD if unchecked else 0)
-        return query(question.id, question.question, flags, dnssec if question.has_edns else None)
+    def _after(self, resolver: int) -> int:
+        return (resolver + 1) % len(self.resolvers)
 
-    def _read(self, question: _Question) -> None:
-        assert question.opened is not None
-        try:
-            message = question.opened.recv(TCP_LIMIT)
-        except BlockingIOError:
-            return
-        except OSError:  # nobody there
-            self._try(question)
-            return
-        heard = hear(message, question.id, question.question)
+    def _wake_by(self, due_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(due_s, self._wake)  # whose clock is time.monotonic
+        self._wakes_s = due_s
+
+    def _wake(self) -> None:
+        """One timer for all questions: most are answered before it has to look at them."""
+        self._timer = None
+        now_s = time.monotonic()
+        for question in list(self._asking.values()):
+            if question.due_s <= now_s:
+                self._try_next(question)
+        if self._asking:
+            self._wake_by(min(question.due_s for question in self._asking.values()))
+
+    def _query(self, question: _Question, id: bytes) -> bytes:
+        text, dnssec, unchecked = question.key
+        return query(id, text, RD | CD if unchecked else RD, dnssec if question.has_edns else None)
+
+    def _hear(self, question: _Question, message: bytes) -> None:
+        line = question.line
+        assert line is not None
+        heard = hear(message, line.id, question.key[0])
         if heard is None:
-            self.counters["mismatched"] += 1
-        elif heard.is_cut:
+            if message:
+                self.counters["mismatched"] += 1
+            else:  # nobody there
+                self._try_next(question)
+        elif heard.flags & TC:
             self._end_try(question)
+            question.due_s = question.until_s  # it has a time of its own
             question.task = asyncio.get_running_loop().create_task(self._by_tcp(question))
         else:
             self._take(question, heard)
 
     def _take(self, question: _Question, heard: Heard) -> None:
         if heard.rcode in _USABLE:
-            self._first = self._resolver(question)
+            self._first = question.resolver
             self._tell(question, heard)
             return
         if heard.rcode in _PLAINER and question.has_edns:
             question.has_edns = False
             question.tries -= 1
-        self._try(question)
+            self._end_try(question)
+            self._try(question, time.monotonic())
+        else:
+            self._try_next(question)
 
     async def _by_tcp(self, question: _Question) -> None:
-        resolver = self.resolvers[self._resolver(question)]
+        resolver = self.resolvers[question.resolver]
         heard: Heard | None = None
         try:
             async with asyncio.timeout(TRY_S):
                 reader, writer = await asyncio.open_connection(resolver, self._port)
                 try:
-                    wire = self._query(question)
+                    id = os.urandom(2)
+                    wire = self._query(question, id)
                     writer.write(len(wire).to_bytes(2, "big") + wire)
                     message = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-                    heard = hear(message, question.id, question.question)
+                    heard = hear(message, id, question.key[0])
                 finally:
                     writer.close()
         except (OSError, EOFError):  # TimeoutError is an OSError
             pass
         question.task = None
-        if heard is None or heard.is_cut:
-            self._try(question)
+        if heard is None or heard.flags & TC:
+            self._try_next(question)
         else:
             self._take(question, heard)
 
     def _end_try(self, question: _Question) -> None:
-        if question.timer is not None:
-            question.timer.cancel()
-            question.timer = None
-        if question.opened is not None:
-            asyncio.get_running_loop().remove_reader(question.opened.fileno())
-            question.opened.close()
-            question.opened = None
+        if question.line is not None:
+            self._lines.put_back(question.line)
+            question.line = None
         if question.task is not None:
             question.task.cancel()
             question.task = None
 
     def _tell(self, question: _Question, heard: Heard) -> None:
         del self._asking[question.key]
-        for waiter in question.waiters:  # first of all: they wait
-            waiter.told(_put_under(waiter.outside, heard, waiter.limit))
-            self._waiting[waiter.client] -= 1
-            if not self._waiting[waiter.client]:
-                del self._waiting[waiter.client]
+        for outside, client, limit, told in question.waiters:  # first of all: they wait
+            told(_put_under(outside, heard, limit))
+            self._waiters -= 1
+            if left := self._waiting[client] - 1:
+                self._waiting[client] = left
+            else:
+                del self._waiting[client]
         self._end_try(question)
         if heard is FAILED:
             self.counters["failed"] += 1
@@ -267,8 +298,8 @@ def _put_under(outside: Outside, heard: Heard, limit: int) -> bytes:
     flags = RA | (heard.flags & AD if asked.wants_dnssec or asked.flags & AD else 0)
     answers, authorities, additionals = heard.counts
     if not outside.links:
-        made = reply(asked, Rcode(heard.rcode), flags, (answers, authorities), heard.records, limit)
-        if made[2] & TC >> 8 or not additionals:
+        made = reply(asked, heard.rcode, flags, (answers, authorities), heard.records, limit)
+        if not additionals or made[2] & TC >> 8:
             return made
         count = int.from_bytes(made[10:12], "big") + additionals  # they are behind the others, EDNS behind them
         return made[:10] + count.to_bytes(2, "big") + made[12:]
@@ -278,4 +309,4 @@ def _put_under(outside: Outside, heard: Heard, limit: int) -> bytes:
         counts, records = lay_behind(asked.question, outside.chain, outside.links, whole)
     except ValueError:
         return reply(asked, Rcode.SERVFAIL, RA)
-    return reply(asked, Rcode(heard.rcode), flags & ~AD, counts, records, limit)
+    return reply(asked, heard.rcode, flags & ~AD, counts, records, limit)

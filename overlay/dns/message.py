@@ -32,9 +32,11 @@ QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0
 IN: Final = 1
 OPT, IXFR, AXFR, ANY = 41, 251, 252, 255
 _OPCODE: Final = 0x7800
+_REPEATED: Final = RD | CD
 _DO: Final = 0x8000
 _SOA: Final = 6
 HEADER: Final = struct.Struct("!2sHHHHH")
+_KIND: Final = struct.Struct("!HH")
 _RECORD: Final = struct.Struct("!HHIH")
 _OPT: Final = struct.Struct("!HHBBHH")  # type, size, extended rcode, version, flags, length; after the root name
 
@@ -86,9 +88,9 @@ def parse(query: bytes) -> Asked | Failed | None:
     end = at + 5
     if end > size or at - 12 > 254:
         return malformed
-    name = query[12 : at + 1].lower()  # lengths are below 64, hence no letters
-    kind, class_ = int.from_bytes(query[at + 1 : at + 3], "big"), int.from_bytes(query[at + 3 : end], "big")
-    asked = Asked(ident, flags, name, kind, class_, query[12:end])
+    kind, class_ = _KIND.unpack_from(query, at + 1)
+    # Lengths are below 64, hence no letters.
+    asked = Asked(ident, flags, query[12 : at + 1].lower(), kind, class_, query[12:end])
     if authorities and kind != IXFR:  # which brings the SOA that it has, RFC 1995 §3
         return malformed
     more = authorities + additionals
@@ -128,7 +130,7 @@ def _after_name(message: bytes, at: int) -> int:
     return 0
 
 
-def edns(asked: Asked, rcode: Rcode) -> bytes:
+def edns(asked: Asked, rcode: int) -> bytes:
     """The OPT record of a reply; empty for a client that has no EDNS."""
     if asked.size is None:
         return b""
@@ -137,7 +139,7 @@ def edns(asked: Asked, rcode: Rcode) -> bytes:
 
 def reply(
     asked: Asked,
-    rcode: Rcode,
+    rcode: int,
     flags: int = 0,
     counts: tuple[int, int] = (0, 0),
     records: bytes = b"",
@@ -148,15 +150,16 @@ def reply(
 
     extra: additional records, left out where there is no room.
     """
-    opt = edns(asked, rcode)
-    flags |= QR | (asked.flags & (RD | CD)) | (rcode & 15)
-    least = HEADER.size + len(asked.question) + len(records) + len(opt)
+    opt = b"" if asked.size is None else edns(asked, rcode)
+    flags |= asked.flags & _REPEATED | rcode & 15 | QR
+    least = 12 + len(asked.question) + len(records) + len(opt)
     if least > limit:
         flags, counts, records = flags | TC, (0, 0), b""
-    if least + len(extra[1]) > limit:
-        extra = (0, b"")
-    head = HEADER.pack(asked.id, flags, 1, *counts, extra[0] + bool(opt))
-    return b"".join((head, asked.question, records, extra[1], opt))
+    more, behind = extra
+    if more and least + len(behind) > limit:
+        more, behind = 0, b""
+    head = HEADER.pack(asked.id, flags, 1, counts[0], counts[1], more + 1 if opt else more)
+    return b"".join((head, asked.question, records, behind, opt))
 
 
 def failure(failed: Failed) -> bytes:
@@ -192,10 +195,10 @@ class Heard(NamedTuple):
     ttls: tuple[int, ...]
     lasts_s: int
 
-    @property
-    def is_cut(self) -> bool:
-        """Whether more would come by TCP."""
-        return bool(self.flags & TC)
+
+def _is_same(question: bytes, other: bytes) -> bool:
+    """Whether two questions differ in no more than their name's case."""
+    return question[:-4].lower() == other[:-4].lower() and question[-4:] == other[-4:]
 
 
 def hear(message: bytes, id: bytes, question: bytes) -> Heard | None:
@@ -203,46 +206,48 @@ def hear(message: bytes, id: bytes, question: bytes) -> Heard | None:
 
     Names are compared without their case: some servers change it.
     """
-    start = HEADER.size + len(question)
-    if len(message) < start or message[:2] != id:
+    start, size = 12 + len(question), len(message)
+    if size < start or message[:2] != id:
         return None
-    _, flags, questions, *counts = HEADER.unpack_from(message)
-    at_type = start - 4
-    if not flags & QR or flags & _OPCODE or questions != 1 or message[at_type:start] != question[-4:]:
+    _, flags, questions, answers, authorities, additionals = HEADER.unpack_from(message)
+    if flags & (QR | _OPCODE) != QR or questions != 1:
         return None
-    if message[HEADER.size : at_type].lower() != question[:-4].lower():
+    if message[12:start] != question and not _is_same(message[12:start], question):
         return None
-    at, ttls, rcode = start, [], flags & 15
-    least: int = 1 << 31
-    is_negative = False
-    end, additionals = start, counts[2]
-    for number in range(sum(counts)):
-        section_end = number >= counts[0] + counts[1]
-        begin, at = at, _after_name(message, at)
-        if not at or at + _RECORD.size > len(message):
-            return None
-        kind, _, ttl, length = _RECORD.unpack_from(message, at)
-        after = at + _RECORD.size + length
-        if after > len(message):
-            return None
-        if kind == OPT:
-            if not section_end:
+    at = end = start
+    behind, rcode, ttls = answers + authorities, flags & 15, []
+    least, is_negative = 1 << 31, False
+    try:
+        for number in range(behind + additionals):
+            begin = at
+            if message[at] >= 0xC0:  # a pointer, which is not followed
+                at += 2
+            elif not (at := _after_name(message, at)):
                 return None
-            rcode |= message[at + 4] << 4
-            # What comes behind it is let go with it: a pointer there would mean something else without it.
-            additionals = number - counts[0] - counts[1]
-            end = begin
-            break
-        if ttl >> 31:  # RFC 2181 §8
-            ttl = 0
-        ttls.append(at + 4 - start)
-        least = min(least, ttl)
-        if kind == _SOA and counts[0] <= number < counts[0] + counts[1] and length >= 22:
-            is_negative = True
-            least = min(least, int.from_bytes(message[after - 4 : after], "big"))
-        end = at = after
+            kind, _, ttl, length = _RECORD.unpack_from(message, at)
+            after = at + 10 + length
+            if after > size:
+                return None
+            if kind == OPT:
+                if number < behind:
+                    return None
+                rcode |= message[at + 4] << 4
+                # What comes behind it is let go with it: a pointer there would mean something else without it.
+                additionals = number - behind
+                end = begin
+                break
+            if ttl >> 31:  # RFC 2181 §8
+                ttl = 0
+            ttls.append(at + 4 - start)
+            if ttl < least:
+                least = ttl
+            if kind == _SOA and answers <= number < behind and length >= 22:
+                is_negative = True
+                least = min(least, int.from_bytes(message[after - 4 : after], "big"))
+            end = at = after
+    except (IndexError, struct.error):  # it ends before its records do
+        return None
     # A negative reply without an SOA says nothing of how long it holds (RFC 2308 §5).
-    holds = is_negative if rcode == Rcode.NXDOMAIN or not counts[0] else rcode == Rcode.NOERROR
-    is_known = rcode in (Rcode.NOERROR, Rcode.NXDOMAIN) and holds and bool(ttls)
-    lasts = least if is_known else 0
-    return Heard(rcode, flags, (counts[0], counts[1], additionals), message[start:end], tuple(ttls), lasts)
+    holds = is_negative if rcode == Rcode.NXDOMAIN or not answers else rcode == Rcode.NOERROR
+    lasts_s = least if holds and ttls and rcode in (Rcode.NOERROR, Rcode.NXDOMAIN) else 0
+    return Heard(rcode, flags, (answers, authorities, additionals), message[start:end], tuple(ttls), lasts_s)

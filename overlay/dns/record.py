@@ -71,11 +71,6 @@ def ancestors(name: bytes) -> Iterator[bytes]:
     yield b"\0"
 
 
-def reverse_name(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
-    """The name under which an address is asked for (RFC 1035 §3.5, RFC 3596 §2.5)."""
-    return encode_name(address.reverse_pointer)
-
-
 @functools.lru_cache(maxsize=REMEMBERED)
 def encode_data(kind: Type, text: str) -> bytes:
     """Record data in wire form, names in it in lower case and whole. Raises ValueError."""

@@ -127,10 +127,12 @@ class Zones:
 
     def origin_of(self, name: bytes) -> bytes | None:
         """Origin of the zone that the name is in; None outside. name: wire form, lower case."""
-        for ancestor in ancestors(name):
-            if ancestor in self._cuts:
-                return self._cuts[ancestor]
-        return None
+        cuts = self._cuts
+        while name not in cuts:
+            if name == b"\0":
+                return None
+            name = name[1 + name[0] :]
+        return cuts[name]
 
     def soa(self) -> bytes:
         """Data of every zone's SOA. Of two states that were told the later one has the larger serial; across a restart,

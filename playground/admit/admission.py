@@ -144,7 +144,7 @@ def _root(spec: PlaygroundSpec, known: Known, change: str, is_material: bool) ->
     old, new = known.root, _accepted(spec, change)
     if old is None:
         return new
-    if (old.text, old.file, old.more, old.state) == (new.text, new.file, new.more, "present"):
+    if (old.files, old.file, old.state) == (new.files, new.file, "present"):
         return None
     if not is_material:
         return replace(new, change=old.change, generation=old.generation)
@@ -152,17 +152,15 @@ def _root(spec: PlaygroundSpec, known: Known, change: str, is_material: bool) ->
 
 
 def _accepted(spec: PlaygroundSpec, change: str) -> PlaygroundRecord:
-    more = records.pack_files(spec.connectivity.included)
-    return PlaygroundRecord(name=spec.name, text=spec.text, file=spec.file, more=more, change=change)
+    files = records.pack_files(spec.text, spec.connectivity.included)
+    return PlaygroundRecord(name=spec.name, file=spec.file, files=files, change=change)
 
 
 def _check_size(spec: PlaygroundSpec, problems: list[Problem]) -> None:
-    if not spec.connectivity.included:
-        return
     size = len(records.encode(_accepted(spec, "")))
     if size > records.LARGEST:
         message = f"the file and those that it includes take {size} bytes together, compressed; {records.LARGEST} are "
-        problems.append(Problem.at(spec.place, f"{message}allowed: name fewer, or several playgrounds"))
+        problems.append(Problem.at(spec.place, f"{message}allowed: make it several playgrounds"))
 
 
 def _changed(old: Grid, new: Grid) -> Iterator[Record]:

@@ -24,6 +24,7 @@ from dhcp.scope import PortScope
 from overlay.kernel.converge import ADOPTED_AT_ONCE, Keeper, Outcome, PortState
 from overlay.kernel.monitor import Heard
 from overlay.kernel.namespaces import DIRECTORY
+from overlay.mac import slaac_address
 from overlay.parts import Focus, Part, between
 from overlay.state import HostState, NetworkId, PortId
 from playground import __version__, wire
@@ -499,23 +500,29 @@ class Agent:
         return True
 
     def _is_stale(self, want: Want) -> bool:
-        """Whether a client holds an IPv4 address that is not its port's any more, or has another default router, and
-        would be told the new one; also one that nobody knows of, and that does not answer for its own, may."""
+        """Whether a client holds an address that is not its port's any more, or has another default router, and would
+        be told the new one; also one that nobody knows of, and that does not answer for its own, may."""
         if self._derived is None or not self._is_ready(want):
             return False
         for port in want.ports:
             scope = self._derived.services.get(port_key(port))
-            address = scope.v4.address if isinstance(scope, PortScope) and scope.v4 is not None else None
+            if not isinstance(scope, PortScope):
+                continue
             binding = self._derived.bound.get(PortId(port))
             known = dict.fromkeys(binding.leased if binding is not None else (), True) | self._leased.get(port, {})
-            held = [a for a, is_held in known.items() if is_held and ":" not in a]
-            if address is None or address in held:
+            held = {address for address, is_held in known.items() if is_held}
+            if scope.v4 is not None and scope.v4.address in held:
+                router = scope.v4.router or ""
+                if self._routers.get(port, router) != router:
+                    return True
+            meant = set() if scope.v4 is None else {scope.v4.address}
+            meant |= set() if scope.v6 is None else set(scope.v6.addresses)
+            prefixes = () if scope.ra is None else scope.ra.prefixes
+            formed = {slaac_address(prefix, scope.mac) for prefix, is_autonomous in prefixes if is_autonomous}
+            others = held - meant - formed
+            if meant <= held:
                 self._silent_since.pop(port, None)
-                if isinstance(scope, PortScope) and scope.v4 is not None:
-                    router = scope.v4.router or ""
-                    if self._routers.get(port, router) != router:
-                        return True
-            elif held or time.monotonic() - self._silent_since.setdefault(port, time.monotonic()) > SILENT_S:
+            elif others or time.monotonic() - self._silent_since.setdefault(port, time.monotonic()) > SILENT_S:
                 return True
         return False
 

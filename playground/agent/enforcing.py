@@ -18,6 +18,7 @@ from playground.derive.policing import Tracked
 from playground.derive.rules import GUARD, NO_RULES, POLICY, Rules
 from policies.compile.playground import policy_table
 from policies.compile.tables import Part, Ruleset, Table
+from policies.guard import answers
 from policies.guard.parts import judged
 from policies.kernel.enforcement import Outcome
 from policies.prove import Claim
@@ -61,6 +62,8 @@ class Enforcing:
         """Indexes by name, as they were found last."""
         self._bridges: dict[str, int] = {}
         """Those that send their packets through the rules, and the indexes that they had then."""
+        self._answering: dict[str, int] = {}
+        """Those of them whose refused packets there is somebody to answer: not before they were put in force once."""
         self._is_blind = True
         """No device has been looked for yet in this namespace: what its ports have now must not be taken away."""
         self._guarded: dict[str, int] = {}
@@ -122,7 +125,8 @@ class Enforcing:
 
     def forget(self) -> None:
         """What was found before counts no more; it is looked for, and put in force, again."""
-        self._guarded, self._policed, self._bridges, self._is_blind = {}, frozenset(), {}, True
+        self._guarded, self._policed, self._bridges, self._answering = {}, frozenset(), {}, {}
+        self._is_blind = True
 
     def holds(self, port: PortId) -> str:
         """Why a port must not be in its bridge; empty when it may."""
@@ -147,9 +151,9 @@ class Enforcing:
 
     def _load(self, is_doubted: bool = False) -> None:
         """Twice where a playground begins to be policed: only once its packets meet its rules are they asked for."""
-        before = self._policed, self._unpoliced
+        before = self._policed, self._unpoliced, self._answering
         self._put(is_doubted)
-        if (self._policed, self._unpoliced) != before:
+        if (self._policed, self._unpoliced, self._answering) != before:
             self._put()
 
     def _put(self, is_doubted: bool = False) -> None:
@@ -159,6 +163,7 @@ class Enforcing:
         self.repaired.update(outcome.repaired)
         self._unpoliced = outcome.unpoliced
         self._bridges = {name: i for name, i in self._bridges.items() if name in bridges - outcome.unpoliced}
+        self._answering = self._bridges.copy()
         self.cause = outcome.cause or next((f"rules refused: {said}" for said in outcome.refused.values()), "")
         if outcome.cause:
             self._guarded, self._policed = {}, frozenset()
@@ -178,8 +183,12 @@ class Enforcing:
         judging = self._judging()
         for device in self._devices:
             parts = self._closing.get(device) or self._rules.guards.get(device) or {device: shut_device(device)}
-            if self._rules.owners.get(device) in judging:
-                parts = {**parts, device: judged(parts[device])}
+            playground, bridge = self._rules.owners.get(device, ("", ""))
+            if playground in judging:
+                index = self._answering.get(bridge)
+                parts = {**parts, device: judged(parts[device], index)}
+                if index is not None:
+                    guard["answers", index] = answers.part_of(index)
             guard.update(parts)
         if self.cannot_police or not self._rules.policing:
             return {GUARD: guard}, frozenset()

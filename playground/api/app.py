@@ -58,12 +58,17 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class FileBody(_Body):
-    """A playground file. file: its name, for places in errors. included: pattern → the files that it matches, as
-    [name, text]; the controller reads none itself."""
+class SiteBody(_Body):
+    """A site file. file: its name, for places in errors."""
 
     file: Text
     text: Text
+
+
+class FileBody(SiteBody):
+    """A playground file. included: pattern → the files that it matches, as [name, text]; the controller reads none
+    itself."""
+
     included: dict[Text, list[tuple[Text, Text]]] | None = None
 
 
@@ -235,6 +240,18 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
         if playground is not None:
             controller.known(playground)
         return await controller.evidence.verify(playground)
+
+    @app.get("/v1/site/policies")
+    async def site_policies() -> Json:
+        return controller.tiers.show()
+
+    @app.post("/v1/site/policies/plan")
+    async def plan_site_policies(body: SiteBody) -> Json:
+        return await controller.tiers.plan(body.file, body.text)
+
+    @app.put("/v1/site/policies")
+    async def apply_site_policies(body: SiteBody) -> Json:
+        return await controller.tiers.apply(body.file, body.text)
 
     @app.post("/v1/hosts/{name}/token")
     async def token(name: str) -> Json:

@@ -5,22 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from playground.cli import policy_live, progress, render, site, sources
+from playground.cli import tiers as site_policies
+from playground.cli.edits import change_text, connections_text
 from playground.cli.failure import DONE, REFUSED, Failure, NotConverged, UsageFailure
 from playground.client import Client, Refused, Unreachable, segment
 
 if TYPE_CHECKING:
     from playground.spec import PlaygroundSpec, SiteSpec
-
-SHOWN_CHANGES = 25
-"""More than so many changes are told as counts."""
-
-_SIGNS = {"create": "+", "change": "~", "remove": "-"}
-
-Change = dict[str, str]
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -29,8 +23,11 @@ def plan(args: argparse.Namespace) -> int:
     client = site.client_of(args)
     if site.is_remote(args) or site.answering(client) is not None:
         if args.site_file is not None:
-            raise UsageFailure("the site's controller has the site's policies; leave --site-file out")
-        answer = client.post("plan", _sent(spec))
+            raise UsageFailure(
+                "the site's controller has the site's policies; leave --site-file out "
+                f"(`playground site plan {args.site_file}` says what others would change)"
+            )
+        answer = client.post("plan", _sent(spec), timeout=_reading_s(spec))
     else:
         answer = admit_alone(spec, sources.site(args.site_file))
         print("playground: no controller answers here; planned against an empty site", file=sys.stderr)
@@ -51,23 +48,28 @@ def up(args: argparse.Namespace) -> int:
     if args.emulate is not None and site.is_remote(args):
         raise UsageFailure("--emulate makes hosts on this machine, --server names a controller elsewhere: use one")
     if args.emulate is None and args.site_file is not None:
-        raise UsageFailure(
-            "--site-file is for --emulate; a controller has its own (`playground controller --site-file`)"
-        )
+        raise UsageFailure(f"--site-file is for --emulate; here write `playground site apply {args.site_file}` first")
     spec = sources.playground(*sources.read(args.file))
     name = spec.name
     tiers = sources.site(args.site_file)
     was_there = site.is_emulated(site.name_of(args))
     check_alone(spec, tiers, are_known=args.emulate is not None and not was_there)
     started = time.monotonic()
-    client = _site_for(args, tiers)
+    client = _site_for(args)
+    ink = render.Ink.of(sys.stdout)
+    ranks = None
     try:
-        answer = client.put("playgrounds", _sent(spec))
+        if tiers is not None:
+            ranks = site_policies.put(client, tiers)
+            if not args.json:
+                print(site_policies.told(ranks, ink), flush=True)
+        answer = client.put("playgrounds", _sent(spec), timeout=_reading_s(spec))
     except Refused:
         if args.emulate is not None and not was_there:
             site.end(site.name_of(args))  # made for a file that its controller refuses: nothing is to stay
+        elif ranks is not None and ranks["changes"]:
+            print(f"playground: the site has the policies of {args.site_file} now; {spec.file}:", file=sys.stderr)
         raise
-    ink = render.Ink.of(sys.stdout)
     if not args.json:
         print(change_text(name, answer["changes"], ink), flush=True)
         if connections := connections_text(answer.get("connections"), ink):
@@ -84,7 +86,7 @@ def up(args: argparse.Namespace) -> int:
     verified = policy_live.verified(client, name) if state is not None else None
     if args.json:
         told = {**answer, "converged": state is not None, "seconds": round(seconds, 3), "verified": verified}
-        print(render.json_text(told))
+        print(render.json_text(told if ranks is None else {**told, "site": ranks}))
     elif state is not None and answer["changes"]:
         rules = "" if verified is None else f", rules verified on {render.count(verified['hosts'], 'host')}"
         print(f"{name}: {ink.good('up')}, {counts(state)}{rules}, {seconds:.1f} s")
@@ -170,6 +172,12 @@ def _sent(spec: PlaygroundSpec) -> dict[str, Any]:
     return {"file": spec.file, "text": spec.text} | ({"included": included} if included else {})
 
 
+def _reading_s(spec: PlaygroundSpec) -> float:
+    """How long a controller may take over a file, in seconds: it reads that and the one before it, and compares."""
+    included = (text for files in spec.connectivity.included.values() for _, text in files)
+    return 30 + (len(spec.text) + sum(map(len, included))) / 20_000
+
+
 def remove(client: Client, name: str) -> None:
     """Has a playground removed. Raises Failure, naming those that there are."""
     try:
@@ -224,62 +232,6 @@ def _other(state: progress.Progress) -> str:
     return f"{render.word(state, 'file')} (change {render.word(state, 'change')})"
 
 
-def change_text(name: str, changes: list[Change], ink: render.Ink) -> str:
-    """A line a change, `+ workspace head  10.20.0.100`; counts where they are many."""
-    if not changes:
-        return f"{name}: nothing to change"
-    if len(changes) > SHOWN_CHANGES:
-        many = Counter((change["action"], change["object"].partition(" ")[0]) for change in changes)
-        lines = [f"  {_SIGNS[action]} {render.count(number, noun)}" for (action, noun), number in many.items()]
-    else:
-        width = max(len(change["object"]) for change in changes)
-        lines = [
-            f"  {_SIGNS[action]} {thing:<{width}}  {detail}".rstrip()
-            for action, thing, detail in (
-                [render.word(change, key) for key in ("action", "object", "detail")] for change in changes
-            )
-        ]
-    paint = {"+": ink.good, "-": ink.bad}
-    painted = [paint.get(line[2], str)(line) for line in lines]
-    return "\n".join([f"{name}: {render.count(len(changes), 'change')}", *painted])
-
-
-def connections_text(connections: dict[str, Any] | None, ink: render.Ink) -> str:
-    """What is opened and cut between whom; counts where it is much, nothing where it is nothing."""
-    changed = connections["changed"] if connections else []
-    if not connections or not changed:
-        return ""
-    opened = sum(bool(one["opened"]) for one in changed)
-    cut = sum(bool(one["cut"]) for one in changed)
-    more = "" if connections["complete"] else ", and more; `playground policy diff` lists all"
-    head = f"connections: {opened} opened, {cut} cut{more}"
-    if len(changed) > SHOWN_CHANGES:
-        return head
-    rows = [
-        (sign, render.word(one, "from"), render.word(one, "to"), _ports(one[key]))
-        for one in changed
-        for sign, key in (("+", "opened"), ("-", "cut"))
-        if one[key]
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in (1, 2)]
-    paint = {"+": ink.good, "-": ink.bad}
-    lines = [
-        paint[sign](f"  {sign} {begin:<{widths[0]}}  {end:<{widths[1]}}  {ports}") for sign, begin, end, ports in rows
-    ]
-    return "\n".join([head, *lines])
-
-
-def _ports(connections: Any) -> str:
-    """`everything`, `tcp/22, udp/5000-5100`: of the JSON that says it."""
-    from policies.explain import ports_text
-    from policies.ports import EVERYTHING, Ports, Protocol
-
-    if connections == "all":
-        return ports_text(EVERYTHING)
-    listed = [(Protocol(part["protocol"]), *span) for part in connections for span in part["ports"]]
-    return ports_text(Ports.union(Ports.of(*one) for one in listed))
-
-
 def counts(state: progress.Progress) -> str:
     """`6 workspaces, 7 ports`."""
     return f"{render.count(state['workspaces']['total'], 'workspace')}, {render.count(state['ports']['total'], 'port')}"
@@ -293,13 +245,13 @@ def _late(head: str, state: progress.Progress | None) -> str:
     )
 
 
-def _site_for(args: argparse.Namespace, tiers: SiteSpec | None) -> Client:
+def _site_for(args: argparse.Namespace) -> Client:
     """The client of a site that has a controller; `--emulate` makes it, or joins it."""
     if args.emulate is not None:
         line = progress.Line()
         line.show(f"site {site.name_of(args)}: starting {render.count(args.emulate, 'emulated host')}")
         try:
-            site.emulate(site.name_of(args), args.emulate, tiers=(tiers.file, tiers.text) if tiers else None)
+            site.emulate(site.name_of(args), args.emulate)
         finally:
             line.clear()
         return site.client_of(args)

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from playground.cli.command import DONE, JSON, NO, Command, option
+from playground.cli.command import DONE, JSON, NO, TIMEOUT, Command, option
 from playground.cli.policy_commands import POLICY_COMMANDS
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < 1e9:
-        raise ValueError(text)
-    return number
-
-
-_number.__name__ = "number"
+from playground.cli.site_commands import SITE_COMMANDS
 
 PLAYGROUND = option("name", metavar="NAME", nargs="?", complete="playground", help="only this playground")
-TIMEOUT = option("--timeout", metavar="S", type=_number, default=60.0, help="seconds to wait for it (default 60)")
 
 GLOBALS = (
     option("--site", metavar="NAME", help="the site that is meant (PLAYGROUND_SITE; default local)"),
@@ -62,8 +52,8 @@ run to it, and takes all down. Each line that it prints was measured. Ctrl-C at 
 Reads and checks FILE, tells the controller, and waits until every workspace runs, has its addresses and
 can be reached; then has the hosts read their kernels' rules back. A second run changes nothing and says so; after an
 edit only what differs is changed.
-With --emulate N the site is N emulated hosts on this machine, made if they are not there yet; the policies
-of the site are those of --site-file then (its hosts are not used).""",
+With --emulate N the site is N emulated hosts on this machine, made if they are not there yet; with --site-file it
+has the policies of that file first, as by `site apply` (its hosts are not used).""",
         (
             ("playground up examples/atlas.yaml --emulate 3", "on three emulated hosts of this machine"),
             ("playground up lab.yaml --emulate 3 --site-file campus.yaml", "under the policies of a site"),
@@ -393,7 +383,7 @@ workspace whose host's agent is away is waited for, 10 s at most; after that its
     ),
 )
 
-COMMANDS: Mapping[str, Command] = {command.name: command for command in (*_ALL, *POLICY_COMMANDS)}
+COMMANDS: Mapping[str, Command] = {command.name: command for command in (*_ALL, *POLICY_COMMANDS, *SITE_COMMANDS)}
 
 DAEMONS = frozenset({"controller", "agent"})
 """Commands whose options are parsed by their own programs."""
@@ -403,7 +393,8 @@ NOT_YET = {
 }
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "policy": tuple(command.name.partition(" ")[2] for command in POLICY_COMMANDS)
+    "policy": tuple(command.name.partition(" ")[2] for command in POLICY_COMMANDS),
+    "site": tuple(command.name.partition(" ")[2] for command in SITE_COMMANDS),
 }
 """First words of commands of two words → their second words."""
 
@@ -411,7 +402,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "start here": ("demo", "doctor"),
     "change": ("plan", "up", "down"),
     "look": ("status", "hosts", "ports", "leases", "why", "capture", "events", "probe"),
-    "policies": tuple(command.name for command in POLICY_COMMANDS),
+    "policies": tuple(command.name for command in (*POLICY_COMMANDS, *SITE_COMMANDS)),
     "workspaces": ("exec", "start", "stop", "migrate"),
     "daemons": ("controller", "agent"),
     "tools": ("schema", "store", "completion"),

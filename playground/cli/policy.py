@@ -54,7 +54,7 @@ def check(args: argparse.Namespace) -> int:
             print(one)
         counts = [render.count(policies, "policy"), render.count(tests, "test"), render.count(errors, "error")]
         warnings = render.count(len(found) - errors, "warning")
-        print(f"playground: {', '.join(counts)}, {warnings}".replace("policys", "policies"), file=sys.stderr)
+        print(f"playground: {', '.join(counts)}, {warnings}", file=sys.stderr)
     return REFUSED if errors else DONE
 
 

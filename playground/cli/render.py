@@ -97,9 +97,12 @@ def age(seconds: float | None) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 port`, `2 ports`, `2 addresses`."""
-    plural = noun if number == 1 else noun + ("es" if noun.endswith("s") else "s")
-    return f"{number} {plural}"
+    """`1 port`, `2 ports`, `2 addresses`, `2 policies`, `2 gateways`."""
+    if number == 1:
+        return f"{number} {noun}"
+    if noun.endswith("y") and noun[-2:-1] not in "aeo":
+        return f"{number} {noun[:-1]}ies"
+    return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def milliseconds(value: float | None) -> str:

@@ -65,18 +65,10 @@ def _token(file: str | None) -> str | None:
     return token
 
 
-def emulate(
-    name: str,
-    hosts: int,
-    *,
-    in_memory_state: bool = False,
-    leash: bool = False,
-    tiers: tuple[str, str] | None = None,
-) -> None:
+def emulate(name: str, hosts: int, *, in_memory_state: bool = False, leash: bool = False) -> None:
     """Makes the emulated site, or joins it: its controller answers, and its hosts are up, or had `HOSTS_UP_S` to be.
 
-    Raises Failure with nothing new left behind. leash: it ends with this process. tiers: a site's file, as (name,
-    text), whose policies are the site's.
+    Raises Failure with nothing new left behind. leash: it ends with this process.
     """
     from playground.doctor.packages import install_line, missing
     from playground.sandbox import SandboxError, ensure
@@ -85,7 +77,7 @@ def emulate(
         lacking = ", ".join(f"{tool.applet or tool.program} ({tool.purpose})" for tool in absent)
         raise Failure(f"this machine lacks {lacking}; {install_line(absent)}")
     try:
-        ensure(name, hosts, in_memory_state=in_memory_state, leash=leash, tiers=tiers)
+        ensure(name, hosts, in_memory_state=in_memory_state, leash=leash)
     except SandboxError as error:
         raise Failure(str(error)) from error
     # Workspaces go to hosts that are up: all on the first one, if nobody waited for the others.

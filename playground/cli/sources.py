@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -45,10 +46,10 @@ def read(path: str) -> tuple[str, str]:
 
 def playground(file: str, text: str) -> PlaygroundSpec:
     """An accepted playground, with all that it includes. file: as `read` named it. Raises BadFile, Failure."""
-    from playground.spec import SpecErrors, includes, load_playground
+    from playground.spec import SpecErrors, load_playground
 
     try:
-        return load_playground(text, file, {pattern: _matched(pattern, file) for pattern in includes(text, file)})
+        return load_playground(text, file, partial(_matched, file))
     except SpecErrors as error:
         raise bad_file(error) from error
 
@@ -139,7 +140,7 @@ def _problem(file: str, line: int, message: str) -> Problem:
     return Problem(file, line, 0, "", message)
 
 
-def _matched(pattern: str, file: str) -> list[tuple[str, bytes]]:
+def _matched(file: str, pattern: str) -> list[tuple[str, bytes]]:
     """The files that a pattern of `file` matches, by name, without `file` itself. Raises Failure."""
     from playground.spec import MAX_INCLUDED
 

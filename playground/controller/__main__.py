@@ -12,7 +12,6 @@ import os
 import resource
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from playground import paths
@@ -41,9 +40,6 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--site", default=os.environ.get("PLAYGROUND_SITE", "local"), help="the site's name")
     made.add_argument("--site-file", type=Path, help="YAML: domain, resolvers, hosts, policies (see docs/files.md)")
-    made.add_argument(
-        "--tiers", type=Path, help="JSON [name, text] of a site's file: take the site's policies from it instead"
-    )
     made.add_argument(
         "--listen", metavar="HOST:PORT", help="also serve on TCP (agents and remote commands; needs tokens)"
     )
@@ -99,7 +95,6 @@ async def _serve(options: argparse.Namespace) -> None:
     from playground.api.serving import Serving, tcp_socket, unix_socket
     from playground.controller.controller import Controller
     from playground.controller.hosts import admit_hosts
-    from playground.controller.tiers import admit_tiers
     from playground.spec import SpecErrors, load_site
     from playground.store.api import Store
     from playground.store.memory import MemoryStore
@@ -110,10 +105,6 @@ async def _serve(options: argparse.Namespace) -> None:
             site = load_site(options.site_file.read_bytes(), str(options.site_file))
         else:
             site = load_site(f"name: {options.site}\nhosts: {{}}\n", "no site file")
-        if options.tiers is not None:
-            file, text = json.loads(options.tiers.read_text())
-            tiers = load_site(text, file)
-            site = replace(site, policies=tiers.policies, places=tiers.places)
     except SpecErrors as error:
         raise ValueError(str(error)) from None
     tokens = json.loads(options.tokens.read_text()) if options.tokens else {}
@@ -126,11 +117,10 @@ async def _serve(options: argparse.Namespace) -> None:
     controller = Controller(store, site, tokens, options.world)
     await controller.world.load()
     await admit_hosts(store, controller.world, site, tokens)
-    if options.site_file or options.tiers:  # without one, those that are in force stay so
-        try:
-            await admit_tiers(store, controller.world, site)
-        except SpecErrors as error:
-            raise ValueError(str(error)) from None
+    try:
+        await controller.tiers.begin(site if options.site_file else None)
+    except SpecErrors as error:
+        raise ValueError(str(error)) from None
     await controller.world.load()
     admin_token = options.admin_token_file.read_text().strip() if options.admin_token_file else None
     if admin_token == "":

@@ -367,7 +367,8 @@ class Changes:
 
 def accepted(root: PlaygroundRecord) -> PlaygroundSpec:
     """What an accepted file says. Raises SpecErrors only for one that another version accepted."""
-    return load_playground(root.text, root.file, root.included)
+    text, included = root.accepted()
+    return load_playground(text, root.file, included)
 
 
 def is_needed(grid: Grid, key: str, claim: ClaimRecord) -> bool:

@@ -143,7 +143,7 @@ def _columns(told: PortTold | None, lease: Leased | None, address: str) -> Json:
         "since": since,
         "until": until,
         "client_id": identifier,
-        "vendor": "" if told is None else told.vendor,
+        "vendor": "" if told is None or ":" in address else told.vendor,
         "hostname": "" if told is None else told.hostname,
         "seen": None if told is None else told.seen_utc_s,
     }

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from playground.admit.policies import policy_records
 from playground.controller.asking import Asking
 from playground.controller.carrying import Carrying
 from playground.controller.changes import Changes, accepted
@@ -25,10 +24,10 @@ from playground.controller.placing import Placing
 from playground.controller.probing import Probing
 from playground.controller.progress import Progress
 from playground.controller.sessions import Sessions
+from playground.controller.tiers import Tiers
 from playground.controller.world import Unreadable, World
 from playground.gateways import gateway_name
 from playground.records import (
-    SITE_POLICIES,
     Desired,
     MigrationRecord,
     PlaygroundRecord,
@@ -48,7 +47,6 @@ from playground.spec import (
     scene,
 )
 from playground.store.api import Conflict, Put, Store, StoreError
-from playground.view import policy_of
 from playground.workspaces.migration import ENDED, State
 from policies.model import Policy
 
@@ -78,9 +76,9 @@ class Controller:
         self.store = store
         self._given = frozenset(given)
         self.site = site.name
-        _, self._site_written = policy_records(SITE_POLICIES, site.policies, site.places, [])
         self.world = World(store)
         self.events = EventLog(store, self.world)
+        self.tiers = Tiers(store, self.world, self.events, site.name)
         self.sessions = Sessions(
             store,
             self.world,
@@ -182,15 +180,16 @@ class Controller:
 
     async def plan(self, file: str, text: str, included: Included | None = None) -> dict[str, Any]:
         """What `up` of this file would change. included: the files that it includes, by pattern."""
-        tiers = self._tiers()
+        tiers = self.tiers.now()
         spec = await _loaded(file, text, included, tiers)
         steps = self.changes.plan(spec)
-        connections = await asyncio.to_thread(_connections, self._root(spec.name), spec, tiers)
+        root = self._root(spec.name)
+        connections = await asyncio.to_thread(_connections, root, spec, tiers) if steps else NO_CONNECTIONS
         return {"name": spec.name, "changes": steps, "connections": connections}
 
     async def up(self, file: str, text: str, included: Included | None = None) -> dict[str, Any]:
         """Accepts a file: everything of it is claimed and recorded when this returns."""
-        tiers = self._tiers()
+        tiers = self.tiers.now()
         spec = await _loaded(file, text, included, tiers)
         check_enforced(spec)
         root = self._root(spec.name)
@@ -203,14 +202,8 @@ class Controller:
     def written(self, playground: str, name: str) -> Policy | None:
         """A policy by the name of its record as its file has it, with the places of its rules; playground: "" for the
         site's. None where no file says it (any more), or it has not been read yet."""
-        found = self.changes.written.get(playground, {}) if playground else self._site_written
+        found = self.changes.written.get(playground, {}) if playground else self.tiers.written
         return found.get(name)
-
-    def _tiers(self) -> SiteSpec:
-        """The site's policies as they are in force, with their places where this controller has their file."""
-        stored = self.world.site_policies
-        policies = tuple(self._site_written.get(name) or policy_of(stored[name]) for name in sorted(stored))
-        return SiteSpec(self.site, policies=policies)
 
     def _root(self, name: str) -> PlaygroundRecord | None:
         """What is accepted of a playground so far."""

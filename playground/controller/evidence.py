@@ -48,7 +48,7 @@ FIRST_S = 3.0
 LOOK_S = 0.5
 """How often it is looked for hosts that have come."""
 
-CHECK_S = 60.0
+CHECK_S = 120.0
 """How long a host may read its kernel back."""
 
 MARKS = "^([a-z0-9-]{1,63}:[0-9]{1,18}(,[a-z0-9-]{1,63}:[0-9]{1,18})*)?$"

@@ -41,7 +41,8 @@ def scopes_of(world: World, host: str) -> set[str]:
 def records_in(world: World, host: str, scope: str) -> list[Viewed]:
     """Every record of one scope as one host may see it."""
     if scope == SITE:
-        return [*map(public, world.hosts.values()), *world.site_policies.values()]
+        held = world.withheld.get(SITE_POLICIES)
+        return [*map(public, world.hosts.values()), *(held.records if held else world.site_policies).values()]
     if scope != host_scope(host):
         grid = world.grids.get(scope.removeprefix("playground/"))
         if grid is None:
@@ -159,7 +160,11 @@ class Shown:
 
     def revision(self, world: World) -> int:
         """Up to which revision what was said is all that there is for this host."""
-        held = [one.revision for name, one in world.withheld.items() if world.ties.takes_part(self.host, name)]
+        held = [
+            one.revision
+            for name, one in world.withheld.items()
+            if name == SITE_POLICIES or world.ties.takes_part(self.host, name)
+        ]
         return min((world.revision, *held))
 
     def _enter(self, world: World, scope: str) -> Enter:

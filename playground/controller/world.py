@@ -38,6 +38,7 @@ from playground.records import (
     PortRecord,
     ProbeRecord,
     Record,
+    SiteRecord,
     WorkspaceRecord,
     address_claim,
 )
@@ -94,6 +95,7 @@ class World:
         self.grids: dict[str, Grid] = defaultdict(Grid)
         self.hosts: dict[str, HostRecord] = {}
         self.site_policies: dict[str, PolicyRecord] = {}
+        self.site_file: SiteRecord | None = None
         self.alive: dict[str, AliveRecord] = {}
         self.changes: dict[str, ChangeRecord] = {}
         self.vnis: dict[int, ClaimRecord] = {}
@@ -158,8 +160,8 @@ class World:
 
     @contextlib.contextmanager
     def withhold(self, playground: str) -> Iterator[None]:
-        """Until it ends, hosts are shown a playground's policies and ports as they are now; then all that has become of
-        them at once. Between two sets of policies, none is in force that nobody wrote."""
+        """Until it ends, hosts are shown a playground's policies and ports, or a site's policies, as they are now; then
+        all that has become of them at once. Between two sets of policies, none is in force that nobody wrote."""
         before = self._policies_and_ports(playground)
         self.withheld[playground] = Withheld(before, self.revision)
         try:
@@ -174,6 +176,8 @@ class World:
                 listener(changes, self.revision)
 
     def _policies_and_ports(self, playground: str) -> dict[str, PolicyRecord | PortRecord]:
+        if playground == SITE_POLICIES:
+            return {records.key_of(record): record for record in self.site_policies.values()}
         grid = self.grids.get(playground)
         found: list[PolicyRecord | PortRecord] = [*grid.policies.values(), *grid.ports.values()] if grid else []
         return {records.key_of(record): record for record in found}
@@ -276,6 +280,8 @@ class World:
                     del self.observed_workspaces[name]
                 if before is None or after is None:
                     self._tie(*name)
+            case SiteRecord():
+                self.site_file = after if isinstance(after, SiteRecord) else None
             case PlaygroundRecord():
                 self.grids[record.name].root = after if isinstance(after, PlaygroundRecord) else None
                 self._forget(record.name)

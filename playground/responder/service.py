@@ -155,7 +155,7 @@ class Service:
             return
         match key.split("/"):
             case ["port", port]:
-                self.packets.drop(port_device(PortId(port)))
+                self.packets.retire(port_device(PortId(port)))
                 self._ports.discard(port)
                 for key in self._keys.pop(port, ()):
                     del self.leases[key]
@@ -254,6 +254,10 @@ class Service:
         )
         key = lease_key(leased)
         last = self.leases.get(key)
+        if last is not None and leased.kind is LeaseKind.FORMED and self._runs(last):
+            return  # it checks what it was given for duplicates
+        if last is None and ":" in leased.address and leased.kind is LeaseKind.RELEASED:
+            return  # it never had it, as far as is known
         if last is not None and (last.kind, last.address) == (leased.kind, leased.address):
             if leased.router is None:
                 leased = msgspec.structs.replace(leased, router=last.router)  # it still has what it was told
@@ -269,6 +273,13 @@ class Service:
             return
         self._put(key, leased)
         self._report(Report(leased=leased))
+
+    def _runs(self, leased: Leased) -> bool:
+        """Whether it was given by DHCPv6, for a time that is not over."""
+        scope = self.packets.scope(port_device(PortId(leased.port)))
+        if scope is None or scope.v6 is None or leased.kind is not LeaseKind.BOUND:
+            return False
+        return self._now_utc_s() < leased.at_utc_s + scope.v6.lease_s
 
     def _put(self, key: str, leased: Leased) -> None:
         keys = self._keys.setdefault(leased.port, {})

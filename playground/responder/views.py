@@ -88,6 +88,8 @@ class Views:
             for key, names in found.names.items():
                 zones.put(key, _records(view.origin, names))
         if forwarder is None or before is None or _rights(before) != _rights(view):
+            if forwarder is not None:
+                forwarder.retire()
             forwarder = Forwarder(view.resolvers, Clients(view.forward))
         copiers = Clients(view.transfer)
         if before is not None and (view.netns, view.listen) != (before.netns, before.listen):

@@ -13,7 +13,6 @@ from playground.sandbox.plan import (
     Program,
     SandboxPlan,
     site_path,
-    tiers_path,
     token_path,
     tokens_path,
 )
@@ -43,8 +42,6 @@ def _controller(plan: SandboxPlan) -> Program:
     argv += ["--socket", f"{plan.run_dir}/controller.sock"]
     argv += ["--store", f"{plan.state_dir}/store.db"]  # in_memory_state: a tmpfs lies there
     argv += ["--site-file", str(site_path(plan)), "--tokens", str(tokens_path(plan))]
-    if plan.tiers is not None:
-        argv += ["--tiers", str(tiers_path(plan.run_dir))]
     for address in PROBED:
         argv += ["--world", address]
     return Program("controller", tuple(argv))

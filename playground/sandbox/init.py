@@ -29,8 +29,6 @@ from playground.sandbox.plan import (
     leg_batch,
     site_file,
     site_path,
-    tiers_file,
-    tiers_path,
     token_path,
     tokens_file,
     tokens_path,
@@ -134,8 +132,6 @@ class Sandbox:
             (self._run / "hosts" / host).mkdir(mode=0o700, parents=True, exist_ok=True)
         _write(tokens_path(self.plan), tokens_file(tokens))
         _write(site_path(self.plan), site_file(self.plan))
-        if self.plan.tiers is not None:
-            _write(tiers_path(self._run), tiers_file(self.plan.tiers))
         (self._run / "workspaces").mkdir(mode=0o700, exist_ok=True)
         (self._state / "logs").mkdir(mode=0o700, exist_ok=True)
 

@@ -27,7 +27,7 @@ from playground import paths
 from playground.sandbox.commands import Commands, programs
 from playground.sandbox.folders import STATE_MARK, SandboxError, claim_state, discard, empty, locked, prune
 from playground.sandbox.namespaces import started
-from playground.sandbox.plan import Family, SandboxPlan, controller_address, hosts_of, tiers_file, tiers_path
+from playground.sandbox.plan import Family, SandboxPlan, controller_address, hosts_of
 
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 10.0
@@ -61,16 +61,14 @@ def ensure(
     underlay: Family = "ipv4",
     in_memory_state: bool = False,
     leash: bool = False,
-    tiers: tuple[str, str] | None = None,
     commands: Commands = programs,
     timeout_s: float = START_TIMEOUT_S,
 ) -> SandboxInfo:
     """The running sandbox of `site` with hosts n1 … n<emulate>, made if there is none; its controller answers.
 
     What it starts is no child of the caller and outlives it; with `leash` it ends with the calling process instead, and
-    takes run and state directories along. tiers: a site's file, as (name, text), whose policies are the site's. A start
-    that fails or is interrupted leaves nothing new. Raises SandboxError (a sandbox with another number of hosts, or
-    with other tiers, a site that is not emulated, namespaces forbidden, a program that dies).
+    takes run and state directories along. A start that fails or is interrupted leaves nothing new. Raises SandboxError
+    (a sandbox with another number of hosts, a site that is not emulated, namespaces forbidden, a program that dies).
     """
     try:
         hosts = hosts_of(emulate, underlay)
@@ -89,11 +87,6 @@ def ensure(
                     f"site {site} runs with {found.emulate} emulated hosts, not {emulate}; "
                     f"leave the number out, or end the site first with `playground --site {site} down --all`"
                 )
-            if tiers is not None and _tiers_text(run) != tiers_file(tiers):
-                raise SandboxError(
-                    f"site {site} runs with other policies of the site than {tiers[0]} has; leave the file out, or end "
-                    f"the site first with `playground --site {site} down --all`"
-                )
             _await_controller(found, None, timeout_s)
             return found
         if _accepts(run / "controller.sock"):
@@ -108,17 +101,9 @@ def ensure(
             discard_state=leash or is_new,
             controller_address=controller_address(underlay),
             hosts=hosts,
-            tiers=tiers,
         )
         empty(run)
         return _start(replace(plan, programs=commands(plan)), leash, timeout_s)
-
-
-def _tiers_text(run: Path) -> str:
-    try:
-        return tiers_path(run).read_text()
-    except FileNotFoundError:
-        return ""
 
 
 def find(site: str) -> SandboxInfo | None:

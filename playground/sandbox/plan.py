@@ -57,8 +57,7 @@ class Program:
 class SandboxPlan:
     """All that the sandbox's first process needs to know. Paths are absolute.
 
-    discard_state: the state goes too when the leash is let go (a demo, or a start that was broken off). tiers: a site's
-    file, as (name, text), whose policies are this site's.
+    discard_state: the state goes too when the leash is let go (a demo, or a start that was broken off).
     """
 
     site: str
@@ -70,7 +69,6 @@ class SandboxPlan:
     controller_address: str
     hosts: tuple[HostPlan, ...]
     programs: tuple[Program, ...] = ()
-    tiers: tuple[str, str] | None = None
 
     def encode(self) -> str:
         """JSON on one line."""
@@ -82,7 +80,6 @@ class SandboxPlan:
         fields: dict[str, Any] = json.loads(text)
         fields["hosts"] = tuple(HostPlan(**(h | {"uplinks": tuple(h["uplinks"])})) for h in fields["hosts"])
         fields["programs"] = tuple(Program(**(p | {"argv": tuple(p["argv"])})) for p in fields["programs"])
-        fields["tiers"] = fields["tiers"] and tuple(fields["tiers"])
         return SandboxPlan(**fields)
 
 
@@ -186,11 +183,6 @@ def site_file(plan: SandboxPlan) -> str:
     return json.dumps({"name": plan.site, "hosts": hosts}, indent=1) + "\n"
 
 
-def tiers_file(tiers: tuple[str, str]) -> str:
-    """JSON of a site's file by its own name, so that places in it are told as people know them."""
-    return json.dumps(tiers) + "\n"
-
-
 def tokens_file(tokens: Mapping[str, str]) -> str:
     """JSON of each host's token as the controller keeps it: only its SHA-256."""
     return json.dumps({host: hashlib.sha256(token.encode()).hexdigest() for host, token in tokens.items()}) + "\n"
@@ -204,11 +196,6 @@ def token_path(plan: SandboxPlan, host: str) -> Path:
 def site_path(plan: SandboxPlan) -> Path:
     """Where the controller finds `site_file`."""
     return Path(plan.run_dir) / "site.yaml"
-
-
-def tiers_path(run_dir: str | Path) -> Path:
-    """Where the controller finds `tiers_file`."""
-    return Path(run_dir) / "tiers.json"
 
 
 def tokens_path(plan: SandboxPlan) -> Path:

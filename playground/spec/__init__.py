@@ -1,8 +1,8 @@
 """Pure. The files that people write: reading, checking, and the specs that come of them. Knows no records."""
 
-from playground.spec.changed import connections_changed
+from playground.spec.changed import connections_changed, connections_under
 from playground.spec.expected import check_tests, check_tiers
-from playground.spec.load import MAX_INCLUDED, Included, includes, load_playground, load_site
+from playground.spec.load import MAX_INCLUDED, Included, load_playground, load_site
 from playground.spec.objects import (
     Connectivity,
     GatewaySpec,
@@ -43,7 +43,7 @@ __all__ = [
     "check_tests",
     "check_tiers",
     "connections_changed",
-    "includes",
+    "connections_under",
     "json_schema",
     "load_playground",
     "load_site",

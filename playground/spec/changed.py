@@ -1,4 +1,4 @@
-"""Pure. The connections that an edit of a playground opens and cuts, as `plan` tells them."""
+"""Pure. The connections that an edit of a playground, or of a site's policies, opens and cuts, as `plan` tells them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ def connections_changed(
 
     site: under whose tiers both are judged.
     """
-    old = scene(before, site=site) if before is not None else Scene((), ())
-    found = list(islice(difference(old, scene(after, site=site)), MAX_LISTED + 1))
+    return _changed(scene(before, site=site) if before is not None else Scene((), ()), scene(after, site=site))
+
+
+def connections_under(playground: PlaygroundSpec, before: SiteSpec, after: SiteSpec) -> dict[str, Any]:
+    """The same of a playground that stays as it is, while the policies of its site change."""
+    return _changed(scene(playground, site=before), scene(playground, site=after))
+
+
+def _changed(before: Scene, after: Scene) -> dict[str, Any]:
+    found = list(islice(difference(before, after), MAX_LISTED + 1))
     return {"changed": [one.to_json() for one in found[:MAX_LISTED]], "complete": len(found) <= MAX_LISTED}

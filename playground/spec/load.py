@@ -27,13 +27,22 @@ MAX_INCLUDED = 1000
 """Files that one playground includes."""
 
 
-def load_playground(text: str | bytes, file: str, included: Included | None = None) -> PlaygroundSpec:
-    """A playground file. file: how problems name it. included: what its `include` patterns matched (see `includes`).
+MAX_TOGETHER = 8 << 20
+"""Bytes of a file and those that it includes."""
+
+
+def load_playground(
+    text: str | bytes, file: str, included: Included | Callable[[str], Sequence[tuple[str, bytes]]] | None = None
+) -> PlaygroundSpec:
+    """A playground file. file: how problems name it. included: what its `include` patterns matched, or what reads that
+    for a pattern; patterns are relative to the file.
 
     Raises SpecErrors with every problem that can be told, each with line, column and path; also where the file includes
     others and `included` is None: whoever reads files has to send them along.
     """
     document = read(text, file)
+    if callable(included):
+        included = {pattern: included(pattern) for pattern in _patterns(document)}
     problems: list[Problem] = []
     shape = fit(PlaygroundShape, document, problems)
     if shape is None:
@@ -44,7 +53,7 @@ def load_playground(text: str | bytes, file: str, included: Included | None = No
     found = networks(shape.networks, document, problems)
     members = workspaces(shape.workspaces, found, document, problems)
     sources = [Source(document, shape.groups, shape.policies, shape.tests)]
-    sources += _included(shape.include, included, document, problems)
+    sources += _included(shape.include, included, document, len(text), problems)
     rules = connectivity(shape.name, sources, shape.workspaces, found, shape.gateways, problems)
     found = withheld(found, members.values())
     members = with_names(shape.name, members, shape.workspaces, rules.words.groups, document, problems)
@@ -55,27 +64,16 @@ def load_playground(text: str | bytes, file: str, included: Included | None = No
     return PlaygroundSpec(shape.name, found, members, file, _text(text), document.place(("name",)), rules)
 
 
-def includes(text: str | bytes, file: str) -> tuple[str, ...]:
-    """The patterns of files that a playground file includes; () where nothing can be told, as `load_playground` says.
-
-    Patterns are relative to the file. Whoever reads files gives what they match to `load_playground`.
-    """
-    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    if b"include" not in raw:
-        return ()
-    try:
-        document = read(text, file)
-    except SpecErrors:
-        return ()
-    value = document.value()
-    listed = value.get("include") if isinstance(value, dict) else None
+def _patterns(document: Document) -> tuple[str, ...]:
+    """The patterns of files that a file includes; what is none is refused with the rest."""
+    listed = document.value(("include",))
     return tuple(one for one in (listed if isinstance(listed, list) else [listed]) if isinstance(one, str))
 
 
 def _included(
-    patterns: Sequence[str], included: Included | None, document: Document, problems: list[Problem]
+    patterns: Sequence[str], included: Included | None, document: Document, size: int, problems: list[Problem]
 ) -> Iterator[Source]:
-    """The files that are included, each once however many patterns match it."""
+    """The files that are included, each once however many patterns match it. size: bytes of the file itself."""
     seen: set[str] = set()
     for index, pattern in enumerate(patterns):
         place = document.place(("include", index))
@@ -93,6 +91,11 @@ def _included(
                 problems.append(Problem.at(place, f"more than {MAX_INCLUDED} files are included; name fewer"))
                 return
             seen.add(name)
+            size += len(text)
+            if size > MAX_TOGETHER:
+                message = f"with {name}, the file and those that it includes have more than {MAX_TOGETHER} bytes"
+                problems.append(Problem.at(place, f"{message} together: name fewer, or make it several playgrounds"))
+                return
             try:
                 one = read(text, name)
             except SpecErrors as error:

@@ -163,12 +163,6 @@ class _Reader:
         is_scaled = shape.scale is not None
         labels, allowing = shape.labels | nic.labels, (*path, "allow")
         address, addresses6 = self._addresses(nic, network, path, is_scaled)
-        if network.ipv6 == "dhcp" and shape.driver == "netns":
-            message = (
-                f"{network.name} gives IPv6 addresses by DHCP alone, and workspaces of driver netns have no client"
-            )
-            remedy = "write ipv6: both there, or driver: external here"
-            self.problems.append(Problem.at(place, f"{message} for it; {remedy}"))
         mac = self._mac(nic, network, self.document.place((*path, "mac")), is_scaled)
         own = delivery(nic.dhcp, None, self.document, path, self.problems).within(whole)
         check_times(own.within(network.delivery), self.document, path[:2], self.problems)

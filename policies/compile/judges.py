@@ -28,6 +28,9 @@ _LOG_LIMIT = "limit rate 20/second burst 40 packets"
 ACCEPTED = 0x80000000
 """A bit of the mark of every connection that was accepted, by whichever version of the policies."""
 
+REFUSE = "refuse"
+"""The chain for packets that are refused, and their senders told."""
+
 _CONSENT = ("return",)
 _TCP = Ports.of(Protocol.TCP)
 
@@ -166,8 +169,7 @@ class _Making:
         if decision.is_allowed:
             yield f"{match} {counted} return"
         elif _is_rejected(decision):
-            yield f"{match} meta l4proto tcp {counted} ct mark set 0 reject with tcp reset"
-            yield f"{match} {counted} ct mark set 0 reject with icmpx admin-prohibited"
+            yield f"{match} {counted} ct mark set 0 goto {REFUSE}"
         else:
             yield f"{match} {counted} ct mark set 0 drop"
 

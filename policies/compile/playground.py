@@ -12,7 +12,16 @@ from functools import cached_property, lru_cache
 from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from policies.compile.judges import ACCEPTED, Judges, compile_judges, forwards_name, has_nothing_to_say, span_text
+from policies.compile.judges import (
+    ACCEPTED,
+    REFUSE,
+    Judges,
+    compile_judges,
+    forwards_name,
+    has_nothing_to_say,
+    span_text,
+)
+from policies.compile.marks import REFUSED, TURNED
 from policies.compile.numbers import NO_END, SERVICES_NUMBER, EndNumbers, number_ends
 from policies.compile.tables import Chain as KernelChain
 from policies.compile.tables import Part, SetShape, fingerprint
@@ -30,6 +39,10 @@ hundred workspaces that all go as far fit into what a kernel tracks (nf_conntrac
 
 OVERFLOW = "connections_refused"
 """Counter of the packets that a source's bounds refused."""
+
+MOST_TOLD_PER_SECOND = 100
+"""Refusals that one source address is told of a second, after a burst of twice as many; of the others it hears
+nothing."""
 
 _EPHEMERAL = 32768
 """Ports from here on are those of clients (Linux: ip_local_port_range; RFC 6056 §3.2), those below of servers."""
@@ -138,6 +151,8 @@ def _static() -> Part:
             value = "meta mark" if side == "ends" else "verdict"
             sets[f"{side}_{family}"] = SetShape("map", f"typeof iifname . ct original {family} {key} : {value};")
         sets[f"silent_{family}"] = SetShape("set", f"typeof iifname . {family} saddr;")
+        shape = f"typeof iifname . {family} saddr; size 65535; flags dynamic,timeout; timeout 10s;"
+        sets[f"told_{family}"] = SetShape("set", shape)
         for bound in ("new", "open"):
             shape = f"typeof iifname . ct original {family} saddr; size 65535; flags dynamic;"
             if bound == "new":
@@ -178,6 +193,17 @@ def _static() -> Part:
                     ("new", f"limit rate over {MOST_NEW_PER_SECOND}/second burst {2 * MOST_NEW_PER_SECOND} packets"),
                     ("open", f"ct count over {MOST_CONNECTIONS}"),
                 )
+            )
+        ),
+        REFUSE: KernelChain(
+            (
+                "ct state new jump bounds",
+                *(
+                    f"add @told_{family} {{ iifname . {family} saddr limit rate over {MOST_TOLD_PER_SECOND}/second "
+                    f"burst {2 * MOST_TOLD_PER_SECOND} packets }} drop"
+                    for family in _FAMILIES.values()
+                ),
+                f"meta mark set {REFUSED} {TURNED} accept",
             )
         ),
     }

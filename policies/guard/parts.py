@@ -10,8 +10,9 @@ import ipaddress
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Final
 
+from policies.compile.marks import UNJUDGED
 from policies.compile.tables import Chain, Part, SetShape
-from policies.guard import rules
+from policies.guard import answers, rules
 from policies.guard.reason import Reason
 from policies.guard.station import Address, GuardedPort, GuardedTunnel, Station, broadcasts
 
@@ -47,12 +48,7 @@ _SENDER: Final = {4: "@ll,48,48 . @ll,96,16 . @nh,96,32", 6: "@ll,48,48 . @ll,96
 words for them would be preceded by looks at what is known already, and a device's name costs more than its own set."""
 
 
-UNJUDGED: Final = 0x80000000
-"""Mark of a packet that no policy has judged yet; the numbers of ends, which policies put there, are smaller."""
-
-_STOPPED: Final = tuple(
-    f"meta mark {UNJUDGED} meta protocol {version} {rules.drop(Reason.UNJUDGED)}" for version in ("ip", "ip6")
-)
+_STOPPED: Final = f"meta mark != 0 jump {rules.HELD}"
 
 
 def parts(ports: Iterable[GuardedPort], tunnels: Iterable[GuardedTunnel]) -> dict[Hashable, Part]:
@@ -112,18 +108,22 @@ def of_tunnel(device: str, subnets: tuple[str, ...]) -> Part:
     return Part(chains, shapes, _elements(device, None, subnets))
 
 
-def judged(part: Part) -> Part:
+def judged(part: Part, bridge: int | None = None) -> Part:
     """A port's or a tunnel's part on a network that somebody polices: what comes in is marked, and goes out only if the
     mark is gone. Whoever accepts a packet for policies takes it off; should their table, or the switch that sends
-    packets through it, be taken away, nothing passes until it is back. The same object for the same part."""
-    known: Part | None = part.__dict__.get("_judged")
-    if known is None:
-        known = part.__dict__["_judged"] = _judged(part)
-    return known
+    packets through it, be taken away, nothing passes until it is back. The same object for the same arguments.
+
+    bridge: the interface index of its bridge, beside which there is who answers refused packets (`answers`)."""
+    known: dict[int | None, Part] = part.__dict__.setdefault("_judged", {})
+    if bridge not in known:
+        known.clear()
+        known[bridge] = _judged(part, bridge)
+    return known[bridge]
 
 
-def _judged(part: Part) -> Part:
+def _judged(part: Part, bridge: int | None) -> Part:
     chains = dict(part.chains)
+    stopped = (*(() if bridge is None else (answers.diverted(bridge),)), _STOPPED)
     for name, chain in part.chains.items():
         side, _, device = name.partition("_")
         if side == "from":
@@ -131,9 +131,9 @@ def _judged(part: Part) -> Part:
             hears = part.chains.get(f"to_{device}")
             if hears is None:
                 hook = _HOOK.format("egress", device).replace("policy drop", "policy accept")
-                chains[f"to_{device}"] = Chain(_STOPPED, hook)
+                chains[f"to_{device}"] = Chain(stopped, hook)
             elif hears.rules:
-                chains[f"to_{device}"] = Chain((*_STOPPED, *hears.rules), hears.hook)
+                chains[f"to_{device}"] = Chain((*stopped, *hears.rules), hears.hook)
     return Part(chains, part.sets, part.elements, part.counters)
 
 

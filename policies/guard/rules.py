@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from policies.compile.marks import UNJUDGED
 from policies.compile.tables import Chain, Part, SetShape
+from policies.guard import answers
 from policies.guard.reason import Reason
 
 SERVICE_MAC: Final = "02:70:67:00:00:01"
@@ -59,7 +61,15 @@ _OPTION, _OPTION_MAC = "@th,192,16", "@th,208,48"
 _SOLICIT, _ADVERT = "icmpv6 type nd-neighbor-solicit", "icmpv6 type nd-neighbor-advert"
 _ALONE, _WITH_OPTION = "ip6 length 24", "ip6 length 32"
 
+HELD: Final = "held"
+
 _CHAINS: Final = {
+    # What still has a mark on its way out. ARP has no judge, so its mark says nothing.
+    HELD: (
+        *(f"meta mark {UNJUDGED} meta protocol {version} {drop(Reason.UNJUDGED)}" for version in ("ip", "ip6")),
+        answers.UNANSWERED,
+    ),
+    answers.CHAIN: answers.RULES,
     # What a port or a tunnel says: it returns if that may pass.
     "check": (
         f"@ll,48,48 {_SERVICE} {drop(Reason.SERVICE_MAC)}",

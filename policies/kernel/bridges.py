@@ -1,4 +1,4 @@
-"""Owns what sends bridged packets through the inet hooks, and resets back: switches and routes. Knows no rule.
+"""Owns what sends bridged packets through the inet hooks, and has refused ones answered. Knows no rule.
 
 Bridges are asked and told by raw route netlink (linux/if_link.h), sysctls by /proc/sys of the calling thread, which
 shows the namespace of who opens it.
@@ -6,7 +6,6 @@ shows the namespace of who opens it.
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 from collections import Counter
@@ -14,15 +13,14 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+from policies.guard.answers import pair_of
+from policies.kernel import answering
 from policies.kernel.listing import text_of
-from policies.kernel.netlink import CREATE, EXCL, attribute, error_of, framed, nest, parse, split
+from policies.kernel.netlink import attribute, error_of, framed, nest, parse, split
 
 _NETLINK_ROUTE = 0
 _DUMP, _ERROR, _DONE = 0x300, 2, 3
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
-_NEWROUTE, _OIF = 24, 4
-_TABLE_MAIN, _STATIC, _SCOPE_LINK, _UNICAST = 254, 4, 253, 1
-_LOOPBACK, _IFF_UP = 1, 1
 _GROUP_LINK = 1
 _IFNAME, _LINKINFO, _KIND, _DATA = 3, 18, 1, 2
 _NF_CALL_IPTABLES, _NF_CALL_IP6TABLES = 36, 37
@@ -53,6 +51,8 @@ class Switches:
         self._sequence = 0
         self._policed: frozenset[str] = frozenset()
         self._in_force: dict[str, int] = {}
+        self._pairs: set[str] = set()
+        """Names of the devices that answer."""
         self._news = count(1)
         self._touched = next(self._news)
         self._looked = 0
@@ -68,6 +68,7 @@ class Switches:
             while chunk := heard.recv(_CHUNK):
                 for kind, _, body in split(chunk):
                     state = _bridge_state(body) if kind in (_NEWLINK, _DELLINK) else None
+                    is_touched |= kind == _DELLINK and _name(body) in self._pairs
                     if state is None:
                         continue
                     is_touched |= state.name in self._policed if kind == _DELLINK else not _is_as(state, self._policed)
@@ -92,8 +93,6 @@ class Switches:
         wrong = _wrong_sysctls()
         for name, value in wrong.items():
             Path("/proc/sys", name).write_text(value)
-        if policed:
-            self._make_way_back()
         in_force: dict[str, int] = {}
         can_police = not why_no_netfilter()
         for name, index, v4, v6 in self._states():
@@ -102,9 +101,12 @@ class Switches:
                 repaired["bridge"] += self._in_force.get(name) == index and name in policed
             if name in policed and can_police:
                 in_force[name] = index
-        self._in_force = in_force
+        self._pairs = {name for pair in map(pair_of, in_force.values()) for name in (pair.near, pair.far)}
+        made = answering.converge(self._ask, in_force.values())
         if not is_first:
             repaired["sysctl"] += len(wrong)
+            repaired["device"] += max(0, made - len(in_force.items() - self._in_force.items()))
+        self._in_force = in_force
         return policed - in_force.keys(), {kind: number for kind, number in repaired.items() if number}
 
     def differences(self, policed: frozenset[str]) -> list[str]:
@@ -117,6 +119,9 @@ class Switches:
             else f"bridge {name} {'does not send' if name in policed else 'sends'} its packets through the rules"
             for name in names
         ]
+        policing = {state.number for name, state in found.items() if name in policed}
+        missing = answering.missing(self._ask, policing)
+        switches += [f"device {name} and its peer are not as they should be" for name in missing]
         return switches + [f"sysctl {name} should be {value}" for name, value in sorted(_wrong_sysctls().items())]
 
     def _states(self) -> list[_Bridge]:
@@ -127,18 +132,6 @@ class Switches:
         switches = [attribute(kind, bytes([is_policed])) for kind in (_NF_CALL_IPTABLES, _NF_CALL_IP6TABLES)]
         content = _IFINFO.pack(0, 0, 0, number, 0, 0) + nest(_LINKINFO, _A_BRIDGE, nest(_DATA, *switches))
         self._ask(_NEWLINK, 0, content)
-
-    def _make_way_back(self) -> None:
-        """Routes towards every source: a reset is sent by the bridge that its cause came in by, but only where there is
-        some route (net/ipv4/netfilter/nf_reject_ipv4.c, nf_send_reset)."""
-        self._ask(_NEWLINK, 0, _IFINFO.pack(0, 0, 0, _LOOPBACK, _IFF_UP, _IFF_UP))
-        for family, scope in ((socket.AF_INET, _SCOPE_LINK), (socket.AF_INET6, 0)):
-            route = struct.pack("=BBBBBBBBI", family, 0, 0, 0, _TABLE_MAIN, _STATIC, scope, _UNICAST, 0)
-            try:
-                self._ask(_NEWROUTE, CREATE | EXCL, route + attribute(_OIF, struct.pack("=I", _LOOPBACK)))
-            except OSError as error:
-                if error.errno != errno.EEXIST:
-                    raise
 
     def _ask(self, kind: int, flags: int, content: bytes) -> list[bytes]:
         """What follows the headers of all that is answered. Raises OSError."""
@@ -158,6 +151,10 @@ class Switches:
 
 def _is_as(state: _Bridge, policed: frozenset[str]) -> bool:
     return (state.v4, state.v6) == (state.name in policed,) * 2
+
+
+def _name(body: bytes) -> str:
+    return text_of(parse(body, _IFINFO.size).get(_IFNAME, b""))
 
 
 class _Bridge(NamedTuple):

@@ -9,9 +9,10 @@ import logging
 import select
 import socket
 import threading
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,15 @@ table inet playground_trial {
         add @sources { iifname . ct original ip saddr ct count over 100 } drop
     }
     chain forwarded { type filter hook forward priority 0; policy accept;
-        ct mark 7 meta l4proto tcp ct original proto-dst { 22, 5000-5100 } log group 1 reject with tcp reset
-        reject with icmpx admin-prohibited
+        ct mark 7 meta l4proto tcp ct original proto-dst { 22, 5000-5100 } log group 1 drop
+        @ll,0,48 set @ll,0,48 ^ 0x040000000000
     }
 }
 table netdev playground_trial {
     chain entry { type filter hook ingress device "lo" priority 0; policy accept; meta mark set 1
+        reject with icmpx admin-prohibited
+    }
+    chain exit { type filter hook egress device "lo" priority 0; policy accept; fwd to "lo"
     }
 }
 """
@@ -246,6 +250,9 @@ class _Door:
         else:
             raise NftError("somebody keeps changing the tables while they are changed")
         unpoliced, switched = self._switches.converge(policed, is_doubted)
+        if "device" in switched:  # with it chains that were hooked there may have gone, which no generation tells
+            again = self.converge(ruleset, policed, is_doubted=True)
+            return replace(again, repaired=Counter(repaired) + Counter(switched) + Counter(again.repaired))
         return Outcome("", refused, unpoliced, repaired | switched)
 
     def _converged(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
+
 import pytest
 from msgspec.structs import replace
 
@@ -15,6 +19,7 @@ from playground.records import (
     PortRecord,
     WorkspaceRecord,
     address_claim,
+    decode,
     mac_claim,
     network_id,
     port_id,
@@ -53,6 +58,15 @@ def test_everything_that_is_unique_is_claimed_once() -> None:
     assert {(claim.playground, claim.change) for _, claim in admission.claims} == {("lab", "c1")}
 
 
+def test_a_root_that_an_earlier_version_wrote_still_says_its_files() -> None:
+    old = {"kind": "playground", "schema": 2, "name": "lab", "text": "name: lab\n", "file": "lab.yaml", "change": "c"}
+    packed = base64.b64encode(zlib.compress(json.dumps({"*.yaml": [["a.yaml", "tests: []\n"]]}).encode())).decode()
+    for more, included in (("", {}), (packed, {"*.yaml": [("a.yaml", "tests: []\n")]})):
+        root = decode(json.dumps(old | {"more": more}).encode())
+        assert isinstance(root, PlaygroundRecord)
+        assert root.accepted() == ("name: lab\n", included)
+
+
 _BUILT_IN = {"workspace:": "head", "workspace": "head", "playground": "lab", "network": "grid"}
 
 
@@ -88,7 +102,7 @@ def test_a_comment_moves_the_text_and_nothing_else() -> None:
     site.up(a_file(1))
     admission = site.up("# why\n" + a_file(1))
     assert isinstance(admission.root, PlaygroundRecord)
-    assert admission.root.text.startswith("# why")
+    assert admission.root.accepted()[0].startswith("# why")
     assert admission == Admission(root=admission.root)
     assert (admission.root.generation, admission.root.change) == (1, "c1")
 

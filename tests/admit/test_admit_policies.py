@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from playground import records as records_module
 from playground.admit import Admission
 from playground.admit import policies as policies_module
-from playground.records import PlaygroundRecord, PolicyRecord
+from playground.records import PlaygroundRecord, PolicyRecord, encode
 from playground.spec import SpecErrors
 from playground.view import policy_of
 from policies.codec import moved
@@ -128,6 +129,21 @@ def test_labels_of_ports_follow_the_file_and_restart_nothing() -> None:
     assert [type(record).__name__ for record in admission.puts] == ["WorkspaceRecord", "PortRecord"]
     assert told(admission) == [("change", "workspace head", "labels none → role=head")]
     assert site.known().workspaces["head"].generation == 1
+
+
+@pytest.mark.long
+def test_ten_thousand_policies_in_a_file_fit_a_commit() -> None:
+    one = "  - {{name: p{}-{:08x}, subject: index={}, ingress: [{{from: '*', ports: tcp/{}}}]}}\n"
+    admission = Site().up(a_lab(*(one.format(n, n * 7919, n % 97, n + 1) for n in range(10_000))))
+    assert admission.root is not None
+    assert len(encode(admission.root)) < records_module.LARGEST / 3
+    assert len(written(admission)) == 10_000
+
+
+def test_files_too_large_for_a_commit_are_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_module, "LARGEST", 200)
+    with pytest.raises(SpecErrors, match=r"lab.yaml:1:7: .* 200 are allowed: make it several playgrounds"):
+        Site().up(a_lab(OPEN))
 
 
 def test_a_policy_too_large_for_a_commit_is_refused_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,7 +174,7 @@ def test_a_crash_after_the_flip_is_rolled_forward_to_the_same_end(old: str, new:
     broken.write(done[:cut])
     root = broken.records["playground/lab"]
     assert isinstance(root, PlaygroundRecord)
-    rest = admit(load_playground(root.text, root.file), broken.known(), root.change)
+    rest = admit(load_playground(root.accepted()[0], root.file), broken.known(), root.change)
     assert rest.claims == ()
     assert rest.root is None
     broken.write(writes(rest))

@@ -42,12 +42,10 @@ def test_a_controller_names_the_site_file_that_is_missing(tmp_path: Path, capsys
     assert capsys.readouterr().err == f"playground controller: {file}: No such file or directory\n"
 
 
-def test_a_controller_names_the_mistake_in_the_sites_policies_by_their_own_file(
+def test_a_controller_names_the_mistake_in_the_sites_policies_by_its_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "tiers.json"
-    file.write_text('["campus.yaml", "name: campus\\npolicies: [{subject: a=b, ingress: []}]\\n"]')
-    assert controller(["--site", "lab", "--tiers", str(file), "--store", "memory"]) == 1
-    assert capsys.readouterr().err.startswith(
-        "playground controller: campus.yaml:2:12: policies[0]: priority is missing"
-    )
+    file = tmp_path / "campus.yaml"
+    file.write_text("name: campus\npolicies: [{subject: a=b, ingress: []}]\n")
+    assert controller(["--site", "lab", "--site-file", str(file), "--store", "memory"]) == 1
+    assert capsys.readouterr().err.startswith(f"playground controller: {file}:2:12: policies[0]: priority is missing")

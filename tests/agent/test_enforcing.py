@@ -175,7 +175,7 @@ def test_on_a_host_that_cannot_police_policed_ports_wait_and_others_do_not() -> 
 
 def test_what_no_policy_has_judged_is_stopped_once_packets_meet_the_rules_and_not_before() -> None:
     enforcing, door = made()
-    owned = replace(rules(policing=a_policing()), owners={DEVICE: "lab", TUNNEL: "lab"})
+    owned = replace(rules(policing=a_policing()), owners={DEVICE: ("lab", BRIDGE), TUNNEL: ("lab", BRIDGE)})
     door.bridges = frozenset()
     enforcing.want(owned)
     enforcing.watch(HERE, {})

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_lab import SITE, Doors, within
+from api_lab import Doors, within
 
 from playground.controller.changes import accepted
-from playground.controller.tiers import admit_tiers
-from playground.spec import load_site
 
 LAB = "name: lab\nnetworks: {n: {subnets: [10.0.0.0/24]}}\nworkspaces: {a: {networks: n}, b: {networks: n}%s}\n%s"
 SHUT = "policies: [{name: shut, subject: b, ingress: []}]"
@@ -74,8 +72,7 @@ def test_a_file_is_judged_under_the_tiers_of_the_running_site(tmp_path: Path) ->
 
     async def claim(made: Doors) -> None:
         controller = made.controller
-        await admit_tiers(controller.store, controller.world, load_site(site, "site.yaml"))
-        await controller.world.load()
+        await controller.tiers.apply("site.yaml", site)
         status, answer = await ask(made, "POST", "plan", LAB % ("", ""))
         ends = [(one["from"], one["to"]) for one in answer["connections"]["changed"]]
         assert (status, ends) == (200, [("b", "a")])
@@ -91,22 +88,9 @@ def test_tiers_that_give_no_order_are_refused(tmp_path: Path) -> None:
 
     async def claim(made: Doors) -> None:
         controller = made.controller
-        await admit_tiers(controller.store, controller.world, load_site(f"name: here\npolicies:\n{twice}", "site.yaml"))
-        await controller.world.load()
+        await controller.tiers.apply("site.yaml", f"name: here\npolicies:\n{twice}")
         status, answer = await ask(made, "PUT", "playgrounds", LAB % ("", ""))
         assert status == 422 and "priority 5" in answer["problems"][0]["message"]
-
-    within(tmp_path, claim)
-
-
-def test_a_site_without_policies_has_none(tmp_path: Path) -> None:
-    async def claim(made: Doors) -> None:
-        controller = made.controller
-        site = load_site("name: here\npolicies: [{name: x, priority: 1, subject: '*', egress: []}]\n", "site.yaml")
-        for one, names in ((site, {"x"}), (SITE, set())):
-            await admit_tiers(controller.store, controller.world, one)
-            await controller.world.load()
-            assert set(controller.world.site_policies) == names
 
     within(tmp_path, claim)
 

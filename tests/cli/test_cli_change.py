@@ -392,18 +392,22 @@ def test_a_controller_has_the_policies_of_its_own_site(lab: Path, controller: Fa
         assert ran.code == 2 and "--site-file" in ran.err
 
 
-def test_the_policies_of_a_site_go_to_the_emulated_hosts(
+def test_the_policies_of_a_site_are_accepted_before_the_playground(
     lab: Path, controller: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[object] = []
-    monkeypatch.setattr(site, "emulate", lambda *args, **options: made.append(options["tiers"]))
+    monkeypatch.setattr(site, "emulate", lambda *args, **options: None)
     text = "name: s\npolicies: [{priority: 1, subject: workspace=b, ingress: [{action: deny}]}]\n"
     (lab.parent / "site.yaml").write_text(text)
     lab.write_text(CLOSED % ("deny", ""))
     controller.answers["PUT playgrounds"] = {"name": "lab", "change": "c1", "changes": []}
-    words = ["up", str(lab), "--emulate", "1", "--no-wait", "--site-file", str(lab.parent / "site.yaml")]
-    assert play(*words).code == 0
-    assert made == [(str(lab.parent / "site.yaml"), text)]
+    ranks = {"name": "local", "change": "c0", "changes": [], "playgrounds": [], "unapplied": []}
+    controller.answers["PUT site/policies"] = ranks
+    words = ["up", str(lab), "--emulate", "1", "--no-wait", "--site-file", str(lab.parent / "site.yaml"), "--json"]
+    ran = play(*words)
+    assert (ran.code, json.loads(ran.out)["site"]) == (0, ranks)
+    asked = [(key, body) for key, _, body in controller.asked if key.startswith("PUT")]
+    assert asked[0] == ("PUT site/policies", {"file": str(lab.parent / "site.yaml"), "text": text})
+    assert [key for key, _ in asked] == ["PUT site/policies", "PUT playgrounds"]
 
 
 def test_policies_are_planned_with_what_they_open(lab: Path, play: Play) -> None:

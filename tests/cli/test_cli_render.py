@@ -54,6 +54,8 @@ def test_ages(seconds: float | None, text: str) -> None:
 
 def test_counts_agree_with_their_nouns() -> None:
     assert [render.count(n, "address") for n in (0, 1, 2)] == ["0 addresses", "1 address", "2 addresses"]
+    assert [render.count(n, "policy") for n in (1, 2)] == ["1 policy", "2 policies"]
+    assert render.count(2, "gateway") == "2 gateways"
     assert [render.count(n, "port") for n in (0, 1, 2)] == ["0 ports", "1 port", "2 ports"]
 
 

@@ -35,7 +35,7 @@ ID = "000000000001"
 RECORDS = (
     HostRecord(name="n1", site="lab", underlay="192.0.2.1"),
     AliveRecord(host="n1", session="s"),
-    PlaygroundRecord(name="lab", text="", file="lab.yaml", change="c"),
+    PlaygroundRecord(name="lab", file="lab.yaml", change="c"),
     NetworkRecord(
         playground="lab", name="grid", id="g", vni=1, mtu=1450, subnets=("10.0.0.0/24",), gateways=("10.0.0.1",)
     ),

@@ -73,7 +73,7 @@ class Site:
                 HostRecord(name=name, site="s", underlay="192.0.2.1", labels={"edge": str(number % 2)}, drivers=offers)
             )
             records.append(AliveRecord(host=name, session="s"))
-        records.append(PlaygroundRecord(name="atlas", text="", file="f", change="c"))
+        records.append(PlaygroundRecord(name="atlas", file="f", change="c"))
         id = workspace_id("atlas", "@wan")
         records.append(
             WorkspaceRecord(playground="atlas", name="@wan", id=id, driver="nat", ports=PORTS, host="n1", pin=self.pin)

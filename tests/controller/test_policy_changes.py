@@ -17,12 +17,13 @@ from playground.controller.moves import Moves
 from playground.controller.placing import Placing
 from playground.controller.progress import Progress
 from playground.controller.shown import Shown, Touched
+from playground.controller.tiers import Tiers
 from playground.controller.world import World
 from playground.records import AliveRecord, BindingRecord, Driver, HostRecord, ObservedHost, Record, encode, key_of
 from playground.spec import PlaygroundSpec, load_playground
 from playground.store.api import Delete, Put
 from playground.store.memory import MemoryStore
-from playground.view import View, playground_scope
+from playground.view import SITE, View, playground_scope
 from playground.wire import Complete
 from tests.controller.test_changes import Died, Dying, Writer
 from tests.controller.test_moves import FakeCarrier, no_meter
@@ -127,6 +128,25 @@ def test_a_host_that_is_shown_all_anew_meanwhile_sees_the_policies_as_they_were(
                 assert anew.view.revision == before < writer.world.revision
             assert [set(one.view.scopes[LAB].policies) for one in (host, anew)] == [{"p2"}] * 2
             assert anew.view.revision == writer.world.revision
+
+    run(work())
+
+
+def test_the_sites_policies_come_before_a_hosts_eyes_at_once() -> None:
+    async def work() -> None:
+        store = MemoryStore()
+        async with Writer(store) as writer:
+            await writer.changes.accept(a_file([1]))
+            host = await bound(writer, store)
+            tiers = Tiers(store, writer.world, EventLog(store, writer.world), "here")
+            seen: set[frozenset[str]] = set()
+            writer.world.listen(lambda changes, revision: seen.add(frozenset(host.view.scopes[SITE].policies)))
+            line = "- {{name: s{}, priority: {}, subject: role=none, ingress: []}}\n"
+            sets = [frozenset(f"s{number}" for number in numbers) for numbers in (range(80), range(70, 150))]
+            for names in sets:
+                text = "".join(line.format(name[1:], name[1:]) for name in sorted(names))
+                await tiers.apply("site.yaml", f"name: here\npolicies:\n{text}")
+            assert seen == {frozenset(), *sets}
 
     run(work())
 

@@ -38,7 +38,7 @@ more_records: st.SearchStrategy[Record] = st.one_of(
         st.sampled_from((*GRIDS, SITE_POLICIES)),
         st.sampled_from("cd"),
     ),
-    st.builds(lambda p: PlaygroundRecord(name=p, text="", file="f", change="c"), grids),
+    st.builds(lambda p: PlaygroundRecord(name=p, file="f", change="c"), grids),
     st.builds(lambda h, a: ObservedHost(host=h, version="1", applied=a), hosts, st.sampled_from((0, 1_000_000))),
     st.builds(
         lambda p, w, h, s, held: ObservedPort(
@@ -66,7 +66,7 @@ def at_rest() -> list[tuple[Record, bool]]:
         found += [HostRecord(name=host, site="s", underlay="1", token_sha256="x"), AliveRecord(host=host, session="x")]
         found.append(ObservedHost(host=host, version="1", applied=1_000_000))
     for p in GRIDS:
-        found.append(PlaygroundRecord(name=p, text="", file="f", change="c"))
+        found.append(PlaygroundRecord(name=p, file="f", change="c"))
         for w, host in zip(NAMES, HOSTS, strict=False):
             port = f"port-{p}-{w}"
             found += [

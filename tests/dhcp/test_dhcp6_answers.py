@@ -96,7 +96,7 @@ def test_a_client_is_bound_and_told_when_to_renew(kind: Kind) -> None:
 def test_an_address_that_is_no_longer_the_ports_ends_as_the_new_one_begins(kind: Kind) -> None:
     reply, read = sent(a_bound(), a_message(kind, an_ia(OTHER)))
     assert of_association(read) == ({OWN: 3600, OTHER: 0}, None)
-    assert reply.leases == ((OWN, LeaseKind.BOUND),)
+    assert reply.leases == ((OWN, LeaseKind.BOUND), (OTHER, LeaseKind.RELEASED))
 
 
 def test_what_is_given_for_ever_is_never_renewed() -> None:
@@ -109,7 +109,7 @@ def test_a_confirm_says_whether_all_addresses_are_the_ports() -> None:
     reply, read = sent(a_bound(), a_message(Kind.CONFIRM, an_ia(OWN)))
     assert (status_of(read), reply.leases) == (Status.SUCCESS, ((OWN, LeaseKind.BOUND),))
     reply, read = sent(a_bound(), a_message(Kind.CONFIRM, an_ia(OWN, OTHER)))
-    assert (status_of(read), reply.leases) == (Status.NOT_ON_LINK, ())
+    assert (status_of(read), reply.leases) == (Status.NOT_ON_LINK, ((OTHER, LeaseKind.RELEASED),))
 
 
 def test_a_confirm_of_nothing_is_not_answered() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from dhcp_cases import MAC_BYTES, SERVER_MAC, a_port, a_scope_ra
 from hypothesis import given, settings
@@ -24,6 +26,7 @@ from scapy.layers.l2 import Ether
 from dhcp import frame, ra
 from dhcp.ra import Schedule
 from dhcp.reason import Reason
+from dhcp.scope import ScopeRa
 
 
 def test_scapy_reads_the_whole_advertisement() -> None:
@@ -190,16 +193,37 @@ def test_a_router_is_advertised_from_its_own_address_with_its_own_mac() -> None:
     assert read[ICMPv6ND_RA].routerlifetime == 1800
 
 
+def last_word(before: ScopeRa, after: ScopeRa | None) -> IPv6 | None:
+    found = ra.farewell(a_port(ra=before), None if after is None else a_port(ra=after))
+    return None if found is None else Ether(found)[IPv6]
+
+
 def test_a_client_is_told_when_its_router_has_gone() -> None:
-    frame_ = ra.withdrawal(a_port(ra=a_scope_ra(**ROUTER)), a_port(ra=a_scope_ra()))
-    assert frame_ is not None
-    read = Ether(frame_)
-    assert (read[IPv6].src, read[ICMPv6ND_RA].routerlifetime) == (ROUTER["source"], 0)
-    assert ICMPv6NDOptPrefixInfo not in read
+    read = last_word(a_scope_ra(**ROUTER), a_scope_ra())
+    assert read is not None
+    assert (read.src, read[ICMPv6ND_RA].routerlifetime) == (ROUTER["source"], 0)
+    assert ICMPv6NDOptPrefixInfo not in read and ICMPv6NDOptRDNSS not in read
 
 
-def test_a_router_that_stays_and_a_source_that_routes_nothing_are_not_withdrawn() -> None:
-    routed, plain = a_port(ra=a_scope_ra(**ROUTER)), a_port(ra=a_scope_ra())
-    assert ra.withdrawal(routed, a_port(ra=a_scope_ra(**ROUTER, mtu=1300))) is None
-    assert ra.withdrawal(plain, routed) is None
-    assert ra.withdrawal(plain, None) is None
+def test_a_prefix_that_has_gone_is_deprecated_and_the_router_that_stays_stays() -> None:
+    other = a_scope_ra(prefixes=(("fd01::/64", True),), rdnss=("fd01::1",), dnssl=("atlas.internal",), **ROUTER)
+    read = last_word(a_scope_ra(**ROUTER), replace(other, managed=True))
+    assert read is not None
+    assert (read[ICMPv6ND_RA].routerlifetime, read[ICMPv6ND_RA].M) == (1800, 1)
+    gone = read[ICMPv6NDOptPrefixInfo]
+    assert (gone.prefix, gone.A, gone.L, gone.validlifetime, gone.preferredlifetime) == ("fd00:20::", 1, 1, 0, 0)
+    assert (read[ICMPv6NDOptRDNSS].dns, read[ICMPv6NDOptRDNSS].lifetime) == (["fd00:20::1"], 0)
+    assert (read[ICMPv6NDOptDNSSL].searchlist, read[ICMPv6NDOptDNSSL].lifetime) == (["grid.atlas.internal."], 0)
+
+
+def test_all_is_over_where_nothing_is_advertised_any_more() -> None:
+    read = last_word(a_scope_ra(**ROUTER), None)
+    assert read is not None
+    assert (read[ICMPv6ND_RA].routerlifetime, read[ICMPv6NDOptPrefixInfo].validlifetime) == (0, 0)
+
+
+def test_what_stays_needs_no_farewell() -> None:
+    routed, plain = a_scope_ra(**ROUTER), a_scope_ra()
+    assert last_word(routed, a_scope_ra(**ROUTER, mtu=1300)) is None
+    assert last_word(plain, routed) is None
+    assert ra.farewell(a_port(), a_port(ra=plain)) is None

@@ -135,7 +135,7 @@ def test_whatever_no_rule_passes_is_dropped_by_the_last_one_or_the_policy() -> N
         assert (
             "policy drop" in chain.hook
             if chain.hook
-            else chain.rules[-1].endswith("drop") or chain.rules[-1].startswith("goto")
+            else chain.rules[-1].endswith("drop") or chain.rules[-1].startswith(("goto", "reject"))
         ), name
 
 

@@ -54,15 +54,6 @@ def test_a_plan_survives_its_encoding() -> None:
     assert SandboxPlan.decode(made.encode()) == made
 
 
-def test_the_policies_of_a_site_go_to_its_controller_under_the_name_that_people_know() -> None:
-    made = replace(a_plan(), tiers=("campus.yaml", "name: campus\n"))
-    assert SandboxPlan.decode(made.encode()) == made
-    argv = commands.programs(made)[0].argv
-    assert argv[argv.index("--tiers") + 1] == str(plan.tiers_path(made.run_dir))
-    assert json.loads(plan.tiers_file(("campus.yaml", "name: campus\n"))) == ["campus.yaml", "name: campus\n"]
-    assert "--tiers" not in commands.programs(a_plan())[0].argv
-
-
 def test_the_controller_gets_hashes_and_never_a_token() -> None:
     said = plan.tokens_file({"n1": "secret"})
     assert json.loads(said) == {"n1": hashlib.sha256(b"secret").hexdigest()}

@@ -282,6 +282,14 @@ def test_a_thousand_files_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_files_are_not_larger_together_than_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_module, "MAX_TOGETHER", 400)
+    assert included("include: '*.yaml'\n", one="groups: {}\n", two="#" * 400) == [
+        "lab.yaml:6:10: include: with two.yaml, the file and those that it includes have more than 400 bytes together: "
+        "name fewer, or make it several playgrounds"
+    ]
+
+
 def test_what_is_included_is_kept_once_and_reads_the_same_again() -> None:
     found = {"*.yaml": [("a.yaml", b"groups: {a: b=c}\n"), ("b.yaml", "tests: []\n")], "a*": [("a.yaml", b"")]}
     spec = load_playground(HEAD + "include: ['*.yaml', a*]\n", "lab.yaml", found)

@@ -575,18 +575,3 @@ def test_an_ipv6_address_belongs_to_one_nic_alone() -> None:
         "7:52: workspaces.c.networks.allow.addresses: fd00::5 is a NIC's own address in line 5; leave it out, or "
         "choose another",
     ]
-
-
-def test_a_workspace_without_a_client_for_dhcpv6_needs_another_way_to_its_address() -> None:
-    text = """\
-        name: lab
-        networks: {grid: {subnets: "fd00::/64", ipv6: dhcp}}
-        workspaces:
-          a: {networks: grid, driver: external}
-          b: {networks: grid}
-        """
-    assert refusals(text) == [
-        "5:17: workspaces.b.networks: grid gives IPv6 addresses by DHCP alone, and workspaces of driver netns have "
-        "no client for it; write ipv6: both there, or driver: external here"
-    ]
-    assert refusals(text.replace("ipv6: dhcp", "ipv6: both")) == []

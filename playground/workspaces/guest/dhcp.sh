@@ -1,14 +1,14 @@
 #!/bin/sh
 # What a namespace workspace does with a DHCP answer: udhcpc runs this with $1 = deconfig | bound | renew | leasefail | nak
 # and the answer in the environment. It sets what was offered on $interface, takes only that back, and touches nothing else.
-# Its init runs it with $1 = routers: $dns and $search are then all that routers advertise on $interface.
+# Its init runs it with $1 = routers or dhcp6: $dns and $search are then all that those say on $interface.
 [ -n "$interface" ] || exit 1
 run=/run/dhcp
 
 resolver() { # merges what all NICs were told; in place, because resolv.conf may be a mount point
     exec 9>"$run/lock"
     flock 9
-    cat "$run"/*.search "$run"/*.dns "$run"/*.routers 2>/dev/null | awk '
+    cat "$run"/*.search "$run"/*.dns "$run"/*.routers "$run"/*.dhcp6 2>/dev/null | awk '
         $1 == "search" { for (i = 2; i <= NF; i++) if (!seen[$i]++) list = list " " $i; next }
         !seen[$0]++ { servers = servers $0 "\n" }
         END { if (list) print "search" list; printf "%s", servers }' >"$run/merged"
@@ -66,12 +66,12 @@ bound | renew)
     [ -z "${search:-$domain}" ] && rm -f "$run/$interface.search" || echo "search ${search:-$domain}" >"$run/$interface.search"
     resolver
     ;;
-routers)
+routers | dhcp6)
     for server in $dns; do # one of the link needs its zone
         case "$server" in fe[89ab]?:*) server="$server%$interface" ;; esac
         echo "nameserver $server"
-    done >"$run/$interface.routers"
-    [ -z "$search" ] || echo "search $search" >>"$run/$interface.routers"
+    done >"$run/$interface.$1"
+    [ -z "$search" ] || echo "search $search" >>"$run/$interface.$1"
     resolver
     ;;
 esac

@@ -3,8 +3,9 @@
 `python -I -S init.py FOLDER HOSTNAME HIDDEN CLIENT…` makes the namespaces, forks what becomes their PID 1, writes its
 pid into FOLDER/guest.json and ends; PID 1 is then nobody's child but the outer init's, so no agent's death touches it.
 PID 1 reaps, keeps one DHCP client a NIC (CLIENT is its command, without options) once SIGUSR1 says that the NICs are
-up, has the name servers that routers advertise in resolv.conf, and ends everything gracefully on SIGTERM. It holds the
-hidden NIC namespace as descriptor 100. HIDDEN: JSON list of paths that the guest must not see.
+up, asks by DHCPv6 where routers advertise that (`leases6`), has the name servers that either says in resolv.conf, and
+ends everything gracefully on SIGTERM. It holds the hidden NIC namespace as descriptor 100. HIDDEN: JSON list of paths
+that the guest must not see.
 
 Exit status of the launcher: 0, or 1 with one line of cause on stderr.
 """
@@ -27,6 +28,7 @@ sys.path.append(os.path.abspath(__file__).rsplit("/", 4)[0])  # started by path,
 
 from playground.workspaces.guest import confine
 from playground.workspaces.guest.confine import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC, check, libc, mount
+from playground.workspaces.guest.leases6 import Leases6
 from playground.workspaces.guest.routers import Routers, Told
 
 NIC_NAMESPACE = 100
@@ -206,17 +208,18 @@ class Init:
         self.anew: set[str] = set()
         self.restart_at: dict[str, float] = {}
         self.routers = Routers()
-        self.untold: dict[int, Told] = {}
+        self.leases6 = Leases6()
+        self.untold: dict[tuple[int, str], Told] = {}
         self.telling = 0
 
     def run(self) -> int:
         """Until SIGTERM has ended all."""
         while True:
             now = time.monotonic()
-            due = min([*self.restart_at.values(), self.routers.next_s(), now + 3600])
+            due = min([*self.restart_at.values(), self.routers.next_s(), self.leases6.next_s(), now + 3600])
             got = signal.sigtimedwait(SIGNALS, max(due - now, 0))
             self.reap()
-            self.heed_routers()
+            self.heed()
             if got is not None and got.si_signo == signal.SIGTERM:
                 return self.end()
             if got is not None and got.si_signo == signal.SIGUSR1:
@@ -252,21 +255,25 @@ class Init:
             if nic.startswith("eth") and nic not in have:
                 self.start_client(nic)
 
-    def heed_routers(self) -> None:
-        """The resolver is told what routers advertise, where that has changed: one script after the other."""
-        self.untold.update(self.routers.changed(time.monotonic()))
+    def heed(self) -> None:
+        """The resolver is told what routers advertise and DHCPv6 says, where that has changed: one script after the
+        other."""
+        now = time.monotonic()
+        self.untold.update({(index, "routers"): told for index, told in self.routers.changed(now).items()})
+        self.untold.update({(index, "dhcp6"): told for index, told in self.leases6.changed(now).items()})
         while self.untold and not self.telling:
-            index, (servers, domains) = self.untold.popitem()
+            (index, who), (servers, domains) = self.untold.popitem()
             try:
                 nic = socket.if_indextoname(index)
             except OSError:
                 continue  # it is gone, and what was told of it stays: a workspace's NICs go with the workspace
             environment = {"PATH": PATH, "interface": nic, "dns": " ".join(servers), "search": " ".join(domains)}
-            argv = [DHCP_SCRIPT, "routers"]
+            argv = [DHCP_SCRIPT, who]
             self.telling = os.posix_spawn(DHCP_SCRIPT, argv, environment, setsigmask=[], setsigdef=SIGNALS)
 
     def renew(self) -> None:
-        """Every client starts anew, at once: asked to renew, udhcpc would take a NAK and then sleep for 3 s."""
+        """Every client asks at once. udhcpc starts anew: asked to renew, it would take a NAK and then sleep for 3 s."""
+        self.leases6.renew(time.monotonic())
         for pid in self.clients:
             os.kill(pid, signal.SIGTERM)
         self.anew.update(self.clients.values())

@@ -21,7 +21,7 @@ from policies.compile.playground import (
     policy_table,
 )
 from policies.kernel.enforcement import Enforcement
-from policies.model import Endpoint, EndpointPeer, OnDeny, Origin, Policy, Rule, Scene
+from policies.model import Endpoint, EndpointPeer, Origin, Policy, Rule, Scene
 from policies.ports import Ports, Protocol
 from policies.resolve import Resolver
 from policies.selector import parse_selector
@@ -37,12 +37,10 @@ def who(text: str) -> EndpointPeer:
     return EndpointPeer(parse_selector(text), frozenset({"p"}))
 
 
-def to_w2(*ports: Ports, on_deny: OnDeny = OnDeny.DROP, keeps: bool = False) -> Policy:
+def to_w2(*ports: Ports, keeps: bool = False) -> Policy:
     """What w2 takes from w1."""
     rules = tuple(Rule((who("workspace=w1"),), one, HERE) for one in ports)
-    return Policy(
-        "to-w2", (who("workspace=w2"),), rules, None, HERE, playground="p", on_deny=on_deny, keeps_established=keeps
-    )
+    return Policy("to-w2", (who("workspace=w2"),), rules, None, HERE, playground="p", keeps_established=keeps)
 
 
 class Site:
@@ -195,15 +193,6 @@ def test_an_established_connection_is_kept_where_the_policy_says_so_and_a_new_on
         assert not passes(client, server, 0.4)
         site.put(to_w2(keeps=True))
         assert not passes(server, client, 0.4)  # what was refused once, is not running any more
-
-
-@pytest.mark.parametrize("version", [4, 6])
-def test_who_is_refused_is_told_if_the_policy_says_so(site: Site, version: int) -> None:
-    site.put(to_w2(on_deny=OnDeny.REJECT))
-    with site.tcp(1, version) as client:
-        client.settimeout(2)
-        with pytest.raises(ConnectionRefusedError):
-            client.connect((ADDRESSES[2][version == 6], 22))
 
 
 def test_a_host_judges_its_own_alone(site: Site) -> None:
