@@ -32,6 +32,7 @@ class Reason(Enum):
     NOT_KEPT = "the lease could not be written down, so it was not given"
     NO_IDENTIFIER = "a DHCPv6 message without a valid identifier of its client, or of the server that it is for"
     TO_ONE = "a DHCPv6 message that is for all servers, sent to one alone"
+    TOO_LARGE = "the answer to a DHCPv6 message would not fit a packet"
     BAD_CHECKSUM = "ICMPv6 checksum is wrong"
     BAD_SOLICITATION = "a router solicitation that RFC 4861 section 6.1.1 wants discarded"
     NOT_SENT = "the device is gone, down or full"

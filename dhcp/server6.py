@@ -28,6 +28,10 @@ _NO_BINDING: Final = v6.status(Status.NO_BINDING, "nothing of this association i
 _SUCCESS: Final = v6.status(Status.SUCCESS, "")
 _NOT_ON_LINK: Final = v6.status(Status.NOT_ON_LINK, "not an address of this port")
 _USE_MULTICAST: Final = v6.status(Status.USE_MULTICAST, "ask ff02::1:2")
+_LEAST_MTU: Final = 1280
+"""Bytes of a packet that any link carries (RFC 8200 §5)."""
+_HEADERS: Final = 48
+"""Bytes of IPv6 and UDP."""
 _FIRST: Final = (Situation.SOLICITING, Situation.SOLICITING_RAPIDLY, Situation.REQUESTING)
 _ASKING: Final = (*_FIRST, Situation.RENEWING, Situation.REBINDING)
 
@@ -49,6 +53,7 @@ class Bound:
         "_boot_parameters",
         "_fqdn",
         "_lease_s",
+        "_most",
         "_values",
         "addresses",
         "mac",
@@ -70,6 +75,7 @@ class Bound:
         self.source: Final = ipaddress.IPv6Address(told.source).packed
         self.addresses: Final = tuple(ipaddress.IPv6Address(text).packed for text in told.addresses)
         self._lease_s: Final = told.lease_s
+        self._most: Final = ((scope.ra.mtu if scope.ra is not None else None) or _LEAST_MTU) - _HEADERS
         self._fqdn: Final = encode_name(f"{told.hostname}.{told.domain}") if told.hostname and told.domain else b""
         self._boot: Final = told.boot
         parameters = () if told.boot is None else told.boot.parameters
@@ -167,7 +173,7 @@ class Bound:
 
     def _reply(
         self, request: Message, act: Act, options: list[Option], leases: tuple[tuple[bytes, LeaseKind], ...] = ()
-    ) -> Reply:
+    ) -> Reply | Reason:
         client = request.first(Code.CLIENT_ID)
         head: list[Option] = [] if client is None else [(int(Code.CLIENT_ID), client)]
         head.append((int(Code.SERVER_ID), self.server))
@@ -176,7 +182,8 @@ class Bound:
         if act is Act.REPLY_RAPID:
             head.append((int(Code.RAPID_COMMIT), b""))
         kind = Kind.ADVERTISE if act is Act.ADVERTISE else Kind.REPLY
-        return Reply(act, v6.encode(Message(kind, request.xid, (*head, *options))), leases)
+        payload = v6.encode(Message(kind, request.xid, (*head, *options)))
+        return Reply(act, payload, leases) if len(payload) <= self._most else Reason.TOO_LARGE
 
 
 def _url(boot: Boot, request: Message) -> bytes:

@@ -168,7 +168,7 @@ def _refused(port: PortRecord, counts: Mapping[str, int], exchanges: Sequence[Ex
         yield f"{_times(number)} it came back with an IPv6 address that is not its own and was told so"
     if number := counts.get(Act6.REPLY_USE_MULTICAST.name):
         yield f"{_times(number)} it asked the server alone, and was told to ask all (ff02::1:2)"
-    for reason in (Reason.NOT_SENT, Reason.POOL_EMPTY, Reason.NOT_KEPT):
+    for reason in (Reason.TOO_LARGE, Reason.NOT_SENT, Reason.POOL_EMPTY, Reason.NOT_KEPT):
         if number := counts.get(reason.name):
             yield f"{_times(number)} it was not answered: {reason.value}"
 
