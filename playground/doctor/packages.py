@@ -13,8 +13,8 @@ from playground.doctor.check import Check, FixFailed
 LOCK_TIMEOUT_S = 120
 """How long apt waits for another apt (a fresh machine updates itself in its first minutes)."""
 
-_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-"""Debian gives ordinary users no sbin; what lies there works for them in a namespace of theirs."""
+_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/lib/systemd"))
+"""Debian gives ordinary users no sbin; what lies there works for them in a namespace of theirs. systemd has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ NEEDED = (
 FOR_TESTS = (
     Tool("dhclient", "isc-dhcp-client", "a DHCP client to test with"),
     Tool("dhcpcd", "dhcpcd-base", "a DHCP client to test with"),
+    Tool("systemd-networkd", "systemd", "a DHCP client to test with"),
     Tool("dig", "bind9-dnsutils", "names"),
     Tool("drill", "ldnsutils", "names, by another library"),
     Tool("kdig", "knot-dnsutils", "names, by a third one"),

@@ -120,6 +120,11 @@ class Guest(Namespace):
         """eth0 gets its carrier."""
         self.ip("link set lo up", "link set eth0 up")
 
+    def ipv4(self) -> str:
+        """The IPv4 address of eth0; empty while it has none."""
+        shown = json.loads(self.run("ip", "-j", "-4", "address", "show", "dev", "eth0"))
+        return next((entry["local"] for link in shown for entry in link.get("addr_info", ())), "")
+
     def scope(self, with_v4: bool = True, with_ra: bool = False) -> PortScope:
         """All that a guest may be told."""
         v4 = Scope4(

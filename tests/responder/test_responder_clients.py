@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from responder_lab import ORIGIN, SERVER, Agent, Guest, Host, answers_for, eui64, needs, until
 
-from playground.responder.protocol import port_key
+from playground.responder.protocol import Name, name_key
 
 pytestmark = pytest.mark.system
 
@@ -56,30 +54,6 @@ def test_udhcpc_gets_all(agent: Agent, host: Host, a_guest: Callable[[], Guest],
     }
     assert got["staticroutes"] == f"169.254.169.254/32 {SERVER}"
     agent.hear(lambda: agent.kinds(guest.port) == ["offered", "bound"])
-
-
-def test_udhcpc_renews_by_unicast_and_releases(
-    agent: Agent, host: Host, a_guest: Callable[[], Guest], tmp_path: Path
-) -> None:
-    needs("busybox")
-    needs("nft")
-    # As on a host: else the leg's kernel answers a unicast request with "port unreachable", and the client believes it.
-    rule = "{ type filter hook prerouting priority 0; ip protocol udp udp dport { 67, 68 } drop; }"
-    host.plane.run("nft", f"table bridge guard {{ chain ports {rule}; }}")
-    guest = a_guest()
-    agent.tell(answers_for(guest, host), whole=True)
-    guest.up()
-    argv = ["busybox", "udhcpc", "-i", "eth0", "-f", "-R", "-s", str(a_hook(tmp_path))]
-    with subprocess.Popen(guest.argv(*argv), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
-        try:
-            until((tmp_path / "bound.env").exists, what="udhcpc was not bound")
-            guest.ip(f"address add {guest.address}/24 dev eth0")  # it renews through the kernel
-            client.send_signal(signal.SIGUSR1)
-            until((tmp_path / "renew.env").exists, what="udhcpc did not renew")
-        finally:
-            client.terminate()
-    assert noted(tmp_path, "renew")["ip"] == guest.address
-    agent.hear(lambda: agent.kinds(guest.port)[-1:] == ["released"])
 
 
 def test_dhclient_gets_all(agent: Agent, host: Host, a_guest: Callable[[], Guest], tmp_path: Path) -> None:
@@ -193,27 +167,34 @@ def test_dig_finds_names_both_ways_over_both_transports_and_protocols(
     assert "REFUSED" in guest.run("dig", "+time=2", f"@{SERVER}", "example.org")
 
 
-def test_udhcpc_takes_its_ports_new_address_when_it_renews_the_old_one(
-    agent: Agent, host: Host, a_guest: Callable[[], Guest], tmp_path: Path
+def libc(guest: Guest, folder: Path, options: str, *argv: str) -> str:
+    """What the C library finds, told of its server as a DHCP client tells it."""
+    (folder / "resolv.conf").write_text(f"nameserver {SERVER}\nsearch grid.{ORIGIN} {ORIGIN}\noptions {options}\n")
+    (folder / "nsswitch.conf").write_text("hosts: dns\n")
+    names = ("resolv.conf", "nsswitch.conf")
+    mounts = " && ".join(f"mount --bind {folder / name} /etc/{name}" for name in names)
+    return guest.run("unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh", *argv, check=False)
+
+
+@pytest.mark.parametrize("options", ["timeout:2", "timeout:2 edns0", "timeout:2 use-vc"])
+def test_the_c_library_finds_names_both_ways(
+    options: str, agent: Agent, host: Host, a_guest: Callable[[], Guest], tmp_path: Path
 ) -> None:
-    needs("busybox")
     guest = a_guest()
-    agent.tell(answers_for(guest, host), whole=True)
+    many = {
+        name_key("atlas", f"{number:012x}"): Name(
+            workspace="many", network="grid", addresses=(f"10.20.0.{number}", f"fd00:20::1:{number:x}")
+        )
+        for number in range(100, 180)  # more than a datagram holds
+    }
+    agent.tell({**answers_for(guest, host), **many}, whole=True)
     guest.up()
-    argv = ["busybox", "udhcpc", "-i", "eth0", "-f", "-s", str(a_hook(tmp_path))]
-    with subprocess.Popen(guest.argv(*argv), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
-        try:
-            until((tmp_path / "bound.env").exists, what="udhcpc was not bound")
-            (tmp_path / "bound.env").unlink()
-            scope = guest.scope()
-            assert scope.v4 is not None
-            moved = replace(scope, v4=replace(scope.v4, address="10.20.0.250"))
-            agent.tell({port_key(guest.port): moved})
-            guest.ip(f"address add {guest.address}/24 dev eth0")
-            client.send_signal(signal.SIGUSR1)
-            until((tmp_path / "bound.env").exists, 10, what="udhcpc was not bound anew")
-        finally:
-            client.terminate()
-    assert noted(tmp_path, "bound")["ip"] == "10.20.0.250"
-    (told,) = agent.ask(guest.port)
-    assert "NAK" in [one["outcome"] for one in told["exchanges"]]
+    guest.ip(f"address add {guest.address}/24 dev eth0", f"address add {eui64(guest.mac)}/64 dev eth0 nodad")
+    worker = f"worker-{guest.port[-1]}"
+    found = libc(guest, tmp_path, options, "getent", "ahosts", worker)
+    assert {line.split()[0] for line in found.splitlines()} == {guest.address, eui64(guest.mac)}
+    for address in (guest.address, eui64(guest.mac)):
+        assert f"{worker}.grid.{ORIGIN}" in libc(guest, tmp_path, options, "getent", "hosts", address)
+    found = libc(guest, tmp_path, options, "getent", "ahosts", f"many.{ORIGIN}")
+    assert len({line.split()[0] for line in found.splitlines()}) == 160
+    assert libc(guest, tmp_path, options, "getent", "ahosts", "nobody") == ""
