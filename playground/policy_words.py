@@ -27,6 +27,9 @@ from policies.model import (
 from policies.ports import EVERYTHING
 from policies.world import block_text
 
+_USUAL = {"mode": Mode.ENFORCE.value, "on_deny": OnDeny.DROP.value, "established": "cut"}
+"""What is so where nothing is said of it."""
+
 _SHOWN = 3
 """Rules that are spelt out; more are counted."""
 
@@ -46,7 +49,7 @@ def policy_change(before: PackedPolicy, after: PackedPolicy) -> str:
     old, new = _read(before), _read(after)
     was, now = dict(_facts(old)), dict(_facts(new))
     found = [
-        f"{key} {was.get(key, 'none')} → {now.get(key, 'none')}".replace("  ", " ")
+        f"{key} {was.get(key, _USUAL.get(key, 'none'))} → {now.get(key, _USUAL.get(key, 'none'))}"
         for key in {**was, **now}
         if was.get(key) != now.get(key)
     ]

@@ -388,10 +388,6 @@ COMMANDS: Mapping[str, Command] = {command.name: command for command in (*_ALL, 
 DAEMONS = frozenset({"controller", "agent"})
 """Commands whose options are parsed by their own programs."""
 
-NOT_YET = {
-    "policy promote": "it is not built yet; put the staged policy in the file in place of the one that it replaces"
-}
-
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "policy": tuple(command.name.partition(" ")[2] for command in POLICY_COMMANDS),
     "site": tuple(command.name.partition(" ")[2] for command in SITE_COMMANDS),

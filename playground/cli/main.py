@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from playground.cli.commands import COMMANDS, DAEMONS, FAMILIES, NOT_YET
+from playground.cli.commands import COMMANDS, DAEMONS, FAMILIES
 from playground.cli.failure import BUG, DONE, INTERRUPTED, REFUSED, USAGE, BadFile, Failure
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ def _run(words: list[str]) -> int:
     if name == "help":
         words = [*before, *after, "--help"]
         before, name, after = parser.find(words)
-    if name in NOT_YET:
-        raise Failure(f"not yet: {NOT_YET[name]}")
     if name in DAEMONS:
         return _daemon(name, before, after)
     if name == "__names":

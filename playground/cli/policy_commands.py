@@ -154,6 +154,28 @@ policies mean. `up` ends with this, too.""",
         (_NAME, JSON),
     ),
     Command(
+        "policy promote",
+        "enforce a staged policy, in place of what it replaces",
+        "policy promote FILE POLICY [options]",
+        "policy_promote:promote",
+        """\
+Says what the staged policy would have allowed and denied on the site's hosts, and which connections it opens and cuts;
+then edits FILE (or the file that it includes): the policy is not staged any more, and stands in the place and under the
+name of the one that it `replaces`. Comments and order stay. FILE may be a site's. The file's tests have to hold.""",
+        (
+            ("playground policy promote lab.yaml head-ssh --dry-run", "see first"),
+            ("playground policy promote lab.yaml head-ssh", "then: playground up lab.yaml"),
+        ),
+        ((0, "written, or with --dry-run shown"), (1, "refused, nothing was written; stderr says why and what to do")),
+        (
+            option("file", metavar="FILE", complete="file", help="the playground's file, or the site's"),
+            option("name", metavar="POLICY", help="the staged policy"),
+            option("--dry-run", action="store_true", help="show what would be written, and write nothing"),
+            _SITE_FILE,
+            JSON,
+        ),
+    ),
+    Command(
         "policy import",
         "write a playground's file from Kubernetes manifests",
         "policy import --from kubernetes PATH -o FILE [options]",

@@ -108,8 +108,8 @@ def test_a_removed_playground_takes_its_policies_along() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ("ingress: []", "ingress: [], mode: log", "mode none → log"),
-        ("ingress: []", "ingress: [], on_deny: reject", "on_deny none → reject"),
+        ("ingress: []", "ingress: [], mode: log", "mode enforce → log"),
+        ("ingress: []", "ingress: [], on_deny: reject", "on_deny drop → reject"),
         ("ingress: []", "egress: []", "ingress closed → left alone, egress left alone → closed"),
         ("ingress: []", "ingress: [{}]", "ingress closed → from anybody"),
         ("egress: [{to: '@world'}]", "egress: [{to: 192.0.2.0/24}]", "egress + to 192.0.2.0/24 - to @world"),

@@ -78,7 +78,7 @@ def test_the_package_is_a_command_too() -> None:
         (["stauts"], "there is no command stauts; did you mean status?"),
         (
             ["policy"],
-            "write one of check, connections, explain, diff, log, counters, verify, import, export after policy",
+            "write one of check, connections, explain, diff, log, counters, verify, promote, import, export after policy",
         ),
         (["policy", "chek"], "there is no command policy chek; did you mean policy check?"),
         (["policy", "check"], "name a playground's file"),
@@ -133,12 +133,6 @@ def test_words_after_two_dashes_are_the_commands_own() -> None:
     args = parser.parse(["exec", "head", "--", "sh", "-c", "echo --json", "--", "--site"])
     assert args.workspace == "head"
     assert args.rest == ["sh", "-c", "echo --json", "--", "--site"]
-
-
-def test_what_needs_enforcement_is_refused_as_not_yet(play: Play) -> None:
-    ran = play("policy", "promote", "closed")
-    assert ran.code == 1
-    assert "not yet" in ran.err
 
 
 @pytest.mark.parametrize("daemon", sorted(DAEMONS))
