@@ -184,6 +184,12 @@ class _Reader:
             raise Unspoken("reset of what need not be TCP")
         self._say("reject", u32(1, _REJECT_RESET), attribute(2, b"\0"))
 
+    def _forward(self) -> None:
+        """Out by a device, by its index."""
+        self._take(), self._take("to")
+        self._immediate(_FIRST, attribute(1, host(int(self._take()))))
+        self._say("fwd", u32(1, _FIRST))
+
     def _set(self) -> None:
         """Sets a mark: to a number, or to what a map has."""
         kind, what = self._take("meta", "ct"), self._take("mark")
@@ -389,6 +395,7 @@ _STATEMENTS: dict[str, Callable[[_Reader], None]] = {
     "limit": _Reader._limit,
     "log": _Reader._log,
     "reject": _Reader._reject,
+    "fwd": _Reader._forward,
     "meta": _Reader._set,
     "ct": _Reader._set,
 }

@@ -34,6 +34,7 @@ from policies.compile.playground import (
     policy_table,
 )
 from policies.compile.tables import Chain, Part, Ruleset, SetShape, whole
+from policies.guard import answers
 from policies.guard import parts as guard
 from policies.guard.rules import SHARED
 from policies.guard.station import GuardedPort, Station
@@ -150,14 +151,17 @@ def guarded(draw: st.DrawFn) -> Ruleset:
         )
 
     found: dict[object, Part] = {"shared": SHARED}
+    bridges = st.sampled_from([None, 7])
     for device in ("pg1", "pg2"):
         if draw(st.booleans()):
             part = guard.of_port(GuardedPort(device, station(draw(st.integers(1, 9))), ("10.0.0.0/24",)))
-            found[device] = guard.judged(part) if draw(st.booleans()) else part
-    if draw(st.booleans()):
-        part = guard.of_tunnel("vx1", ("10.0.0.0/24", "fd00::/64"))
-        found["vx1"] = guard.judged(part) if draw(st.booleans()) else part
-        found["vx1", 1] = guard.of_station("vx1", station(draw(st.integers(10, 12))))
+            found[device] = guard.judged(part, draw(bridges)) if draw(st.booleans()) else part
+    tunnel = guard.of_tunnel("vx1", ("10.0.0.0/24", "fd00::/64"))
+    found["vx1"] = guard.judged(tunnel, draw(bridges)) if draw(st.booleans()) else tunnel
+    for number in draw(st.sets(st.integers(10, 12))):
+        found["vx1", number] = guard.of_station("vx1", station(number))
+    for bridge in draw(st.sets(st.integers(1, 3))):
+        found["answers", bridge] = answers.part_of(bridge)
     return {guard.TABLE: found}
 
 
@@ -166,7 +170,8 @@ def guarded(draw: st.DrawFn) -> Ruleset:
 def test_a_change_by_our_messages_is_the_change_by_libnftables(
     sides: tuple[Side, Side], history: list[tuple[Case, bool, Ruleset]]
 ) -> None:
-    before: Ruleset = {TABLE: {"static": STATIC}, guard.TABLE: {"shared": SHARED}}
+    tunnel = guard.of_tunnel("vx1", ("10.0.0.0/24", "fd00::/64"))
+    before: Ruleset = {TABLE: {"static": STATIC}, guard.TABLE: {"shared": SHARED, "vx1": tunnel}}
     for side in sides:
         side.load("flush ruleset\n" + whole(before))
     for case, is_lenient, guards in history:
