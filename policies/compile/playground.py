@@ -172,7 +172,8 @@ def _static() -> Part:
             ),
             "type filter hook prerouting priority -450; policy accept;",
         ),
-        "track": KernelChain(("ct zone set iifname map @zones",)),
+        # A bridge that nobody polices comes here only if somebody has turned its switch: it would share a zone.
+        "track": KernelChain(("ct zone set iifname map @zones return", "notrack")),
         "pass": KernelChain(("iifname vmap @policed",), "type filter hook forward priority 0; policy accept;"),
         "stateless": KernelChain(
             (

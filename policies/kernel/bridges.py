@@ -30,9 +30,13 @@ _SYSCTLS = {
     "net/bridge/bridge-nf-call-iptables": "0",  # each bridge that is to be policed says so itself
     "net/bridge/bridge-nf-call-ip6tables": "0",
     "net/bridge/bridge-nf-call-arptables": "0",
-    # A window that was seen on another host, before a move, is none that this host knows.
+    # A window that was seen on another host, before a move, is none that this host knows, ...
     "net/netfilter/nf_conntrack_tcp_be_liberal": "1",
+    # ... and a connection may be seen first when it runs already.
+    "net/netfilter/nf_conntrack_tcp_loose": "1",
 }
+"""Nothing tells of a change of these, so they are read whenever rules are converged. Until they are put back nothing
+passes that should not: the rules track no bridge that is not policed, and less of TCP is known than could be."""
 
 _CHUNK = 1 << 18
 _A_BRIDGE = attribute(_KIND, b"bridge")
@@ -81,18 +85,20 @@ class Switches:
         return is_touched
 
     def converge(self, policed: frozenset[str], is_doubted: bool) -> tuple[frozenset[str], dict[str, int]]:
-        """Turns the switches of all bridges to what is asked; looks only if there is news, or it is doubted.
+        """Turns the switches of all bridges to what is asked; looks at bridges only if there is news, or it is doubted.
 
         (those asked for that are not policed, objects by kind that somebody else had turned). Raises OSError.
         """
         is_first = not self._looked
-        if not (is_doubted or is_first or policed != self._policed or self._touched > self._looked):
-            return policed - self._in_force.keys(), {}
-        self._policed, self._looked = policed, self._touched
         repaired: Counter[str] = Counter()
         wrong = _wrong_sysctls()
         for name, value in wrong.items():
             Path("/proc/sys", name).write_text(value)
+        if not is_first and wrong:
+            repaired["sysctl"] = len(wrong)
+        if not (is_doubted or is_first or policed != self._policed or self._touched > self._looked):
+            return policed - self._in_force.keys(), repaired
+        self._policed, self._looked = policed, self._touched
         in_force: dict[str, int] = {}
         can_police = not why_no_netfilter()
         for name, index, v4, v6 in self._states():
@@ -104,7 +110,6 @@ class Switches:
         self._pairs = {name for pair in map(pair_of, in_force.values()) for name in (pair.near, pair.far)}
         made = answering.converge(self._ask, in_force.values())
         if not is_first:
-            repaired["sysctl"] += len(wrong)
             repaired["device"] += max(0, made - len(in_force.items() - self._in_force.items()))
         self._in_force = in_force
         return policed - in_force.keys(), {kind: number for kind, number in repaired.items() if number}

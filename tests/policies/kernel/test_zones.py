@@ -26,13 +26,14 @@ from policies.selector import parse_selector
 pytestmark = pytest.mark.system
 
 OPEN, CLOSED = {1: "br0", 2: "br0"}, {3: "br1", 4: "br1"}
+UNPOLICED = {5: "br2", 6: "br2", 7: "br3", 8: "br3"}
 SOURCE, DESTINATION = ("10.0.0.1", "fd00::1"), ("10.0.0.2", "fd00::2")
 
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Bridged]:
     """In playground `open`, b takes what a sends; in `closed`, with the same addresses, it takes nothing."""
-    made = Bridged(OPEN | CLOSED)
+    made = Bridged(OPEN | CLOSED | UNPOLICED)
     enforcement = Enforcement(made.inner.path)
     compiled = []
     for number, (name, bridge) in enumerate((("open", "br0"), ("closed", "br1")), 1):
@@ -74,6 +75,16 @@ def test_fragments_of_one_are_never_joined_with_those_of_the_other(kernel: Bridg
     assert not heard[2] and not heard[4]
     heard = kernel.exchange([(1, framed(1, 2, 4, head))])  # now it is whole, in its own playground
     assert heard[2] and not heard[4]
+
+
+def test_nor_are_those_of_bridges_that_nobody_polices_whoever_turns_their_switches(kernel: Bridged) -> None:
+    whole = packet(4, SOURCE[0], DESTINATION[0], (Protocol.UDP, 9), 4243)
+    body = struct.pack("!HHHH", 5000, 9, 40, 0) + bytes(32)
+    head, tail = fragment(whole, body[:24], 0, True), fragment(whole, body[24:], 24, False)
+    for bridge in ("br2", "br3"):
+        kernel.inner.run(f"ip link set {bridge} type bridge nf_call_iptables 1")
+    heard = kernel.exchange([(5, framed(5, 6, 4, tail)), (7, framed(7, 8, 4, head))])
+    assert heard[6] == [framed(5, 6, 4, tail)] and heard[8] == [framed(7, 8, 4, head)]
 
 
 def fragment(whole: bytes, content: bytes, offset: int, is_followed: bool) -> bytes:
