@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -100,6 +101,10 @@ def fragment(whole: bytes, content: bytes, offset: int, is_followed: bool) -> by
 def test_a_source_begins_so_many_flows_and_no_more_and_others_begin_theirs(kernel: Bridged) -> None:
     flood = [packet(4, SOURCE[0], DESTINATION[0], (Protocol.UDP, 10), serial) for serial in range(6000)]
     other = framed(2, 1, 4, packet(4, DESTINATION[0], SOURCE[0], (Protocol.UDP, 10), 1))
+    began = time.monotonic()
     heard = kernel.exchange([*((1, framed(1, 2, 4, content)) for content in flood), (2, other)])
-    assert MOST_NEW_PER_SECOND < len(heard[2]) < len(flood)
+    allowed = MOST_NEW_PER_SECOND * (2 + time.monotonic() - began)
+    assert MOST_NEW_PER_SECOND < len(heard[2]) <= allowed
+    if allowed < len(flood):  # else the machine was so busy that all of them were in bounds
+        assert len(heard[2]) < len(flood)
     assert other in heard[1]
