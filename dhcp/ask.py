@@ -13,7 +13,7 @@ import ipaddress
 from typing import Final
 
 from dhcp import frame, ra
-from dhcp.scope import PortScope
+from dhcp.scope import PortScope, ScopeRa
 
 FIRST_S: Final = 0.5
 LAST_S: Final = 64.0
@@ -32,18 +32,27 @@ def questions(scope: PortScope) -> dict[str, bytes]:
         found[scope.v4.address] = frame.arp_request(mac, server_mac, server, address)
     if scope.ra is None:
         return found
-    source = ipaddress.IPv6Address(scope.ra.source).packed
-    source_mac = frame.mac(scope.ra.source_mac or scope.server_mac)
-    identifier = bytes((mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]))
-    targets = [] if scope.v6 is None else [ipaddress.IPv6Address(text).packed for text in scope.v6.addresses]
+    targets = [] if scope.v6 is None else [*scope.v6.addresses]
     for prefix, is_autonomous in scope.ra.prefixes:
-        network = ipaddress.IPv6Network(prefix)
-        if is_autonomous and network.prefixlen == 64:
-            targets.append(network.network_address.packed[:8] + identifier)
-    for target in targets:
-        body = bytes((ra.NEIGHBOUR_SOLICITATION, *bytes(7))) + target + b"\x01\x01" + source_mac
-        found[str(ipaddress.IPv6Address(target))] = frame.icmp6(mac, source_mac, source, target, body)
+        if is_autonomous and prefix.endswith("/64"):
+            targets.append(made_of_mac(scope.mac, prefix))
+    found.update((target, neighbour_question(scope, scope.ra, target)) for target in targets)
     return found
+
+
+def neighbour_question(scope: PortScope, told: ScopeRa, target: str) -> bytes:
+    """The frame that asks a client for an IPv6 address. told: the scope's own."""
+    mac, source_mac = frame.mac(scope.mac), frame.mac(told.source_mac or scope.server_mac)
+    source, packed = ipaddress.IPv6Address(told.source).packed, ipaddress.IPv6Address(target).packed
+    body = bytes((ra.NEIGHBOUR_SOLICITATION, *bytes(7))) + packed + b"\x01\x01" + source_mac
+    return frame.icmp6(mac, source_mac, source, packed, body)
+
+
+def made_of_mac(mac: str, prefix: str) -> str:
+    """The address with the modified EUI-64 of a MAC in a prefix of 64 bits (RFC 4291 appendix A)."""
+    raw = frame.mac(mac)
+    identifier = bytes((raw[0] ^ 2, *raw[1:3], 0xFF, 0xFE, *raw[3:]))
+    return str(ipaddress.IPv6Address(ipaddress.IPv6Network(prefix).network_address.packed[:8] + identifier))
 
 
 def after_s(asked: int) -> float:

@@ -117,7 +117,8 @@ class Scope6:
 @dataclass(frozen=True, slots=True)
 class PortScope:
     """Everything answered at one port. mac: the client's own; server_mac: the source MAC of every answer. pool: for
-    clients with other MACs, where the port may have such."""
+    clients with other MACs, where the port may have such. formed: addresses that the client formed itself, and that
+    count as its own."""
 
     mac: str
     server_mac: str
@@ -125,3 +126,4 @@ class PortScope:
     ra: ScopeRa | None = None
     pool: Pool4 | None = None
     v6: Scope6 | None = None
+    formed: tuple[str, ...] = ()

@@ -63,6 +63,11 @@ def link_local(mac: str) -> str:
     return slaac_address("fe80::/64", mac)
 
 
+def is_link_local(address: str) -> bool:
+    """Whether an address, in canonical form, is in `fe80::/10` (RFC 4291 §2.4)."""
+    return address[:3] in ("fe8", "fe9", "fea", "feb") and ":" in address[:5]
+
+
 def slaac_address(prefix: str, mac: str) -> str:
     """The address that a client with this MAC forms in a /64 that is advertised to it (RFC 4862 §5.5.3).
 

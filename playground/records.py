@@ -30,6 +30,9 @@ SITE_KEY = "site"
 LARGEST = 1_000_000
 """Most bytes of one record: with its key it fits a commit of every engine."""
 
+LEARNED = "learned"
+"""Stands for the change that took a claim, of addresses that clients formed themselves."""
+
 Files = Mapping[str, Sequence[tuple[str, str]]]
 """Pattern → the files that it matched, as (name, text), in order."""
 
@@ -207,7 +210,8 @@ class BindingRecord(_Record, frozen=True, kw_only=True, tag="binding"):
 
     At rest source == active and target is None. In a move, source and target are both set and active says who carries
     the traffic; generation grows with every change of active, and a late report of an older one is dropped. leased: the
-    addresses that the client held when it came to its active host: it asks again only when it renews.
+    addresses that the client held when it came to its active host: it asks again only when it renews. learned: IPv6
+    addresses that it formed itself beside the port's own, claimed for it.
     """
 
     port: str
@@ -219,10 +223,12 @@ class BindingRecord(_Record, frozen=True, kw_only=True, tag="binding"):
     generation: int = 1
     phase: Phase = "bound"
     leased: tuple[str, ...] = ()
+    learned: tuple[str, ...] = ()
 
 
 class ClaimRecord(_Record, frozen=True, kw_only=True, tag="claim"):
-    """A key that can be created once (address, MAC, VNI). owner: the port's or network's id. change: who took it.
+    """A key that can be created once (address, MAC, VNI). owner: the port's or network's id. change: who took it;
+    LEARNED where no file names it.
 
     previous: the port that had it until it went over to the owner, which waits until no host holds it for that one.
     """

@@ -11,11 +11,12 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dhcp import ask, frame, message, ra, server6, v6
 from dhcp.decide import REPORTED, Act, LeaseKind
+from dhcp.forming import CHECK_S, LINK_LOCAL, Forming
 from dhcp.history import Client, History
 from dhcp.io.journal import Journal
 from dhcp.io.keeping import Keeping, Waiting
@@ -60,6 +61,8 @@ class _Port:
     questions: dict[str, bytes]
     """For the addresses that the client is expected to have and was not heard to take."""
     history: History
+    forming: Forming
+    checking: asyncio.TimerHandle | None = None
     timer: asyncio.TimerHandle | None = None
     asked: int = 0
     asking: asyncio.TimerHandle | None = None
@@ -99,19 +102,28 @@ class PacketServer:
     def set(self, device: str, scope: PortScope) -> None:
         """Answers at `device` by `scope` from now on, and advertises. Raises ValueError or OSError, leaving all as it
         was. What happened at the port before stays known."""
+        former = self._ports.get(device)
+        if former is not None and replace(former.scope, formed=scope.formed) == scope:
+            former.scope = scope
+            former.forming.know(scope.formed)
+            self._check_later(device, former)
+            return
         bound = Bound(scope) if scope.v4 is not None else None
         bound6 = server6.Bound(scope) if scope.v6 is not None else None
         advertisement = ra.advertisement(scope) if scope.ra is not None else None
         if scope.pool is not None:
             self._keeping.use(scope.pool)
-        former = self._ports.get(device)
         self.drop(device)
         loop = asyncio.get_running_loop()
         history = former.history if former is not None else History(self._now_utc_s())
-        port = _Port(scope, bound, advertisement, ra.Schedule(loop.time()), ask.questions(scope), history)
+        questions = ask.questions(scope)
+        forming = Forming((*questions, ask.made_of_mac(scope.mac, LINK_LOCAL)))
+        forming.know((*scope.formed, *(former.forming.addresses if former is not None else ())))
+        port = _Port(scope, bound, advertisement, ra.Schedule(loop.time()), questions, history, forming)
         port.bound6 = bound6
         port.farewell = ra.farewell(former.scope, scope) if former is not None else None
         self._ports[device] = port
+        self._check_later(device, port)
         if port.advertisement is None and port.farewell is not None:
             self._send(device, port.farewell)
         self._advertise(device, port)
@@ -140,7 +152,7 @@ class PacketServer:
         port = self._ports.pop(device, None)
         if port is not None and port.scope.pool is not None:
             self._keeping.leave(port.scope.pool.name)
-        for timer in (port.timer, port.asking) if port is not None else ():
+        for timer in (port.timer, port.asking, port.checking) if port is not None else ():
             if timer is not None:
                 timer.cancel()
 
@@ -341,20 +353,12 @@ class PacketServer:
         return reply
 
     def _solicitation(self, device: str, port: _Port, solicitation: frame.Icmp6) -> Reason | None:
-        if port.advertisement is None or port.scope.ra is None:
-            return Reason.NO_SCOPE
         if solicitation.source_mac != frame.mac(port.scope.mac):
             return Reason.FOREIGN_MAC
         if solicitation.body[0] in (ra.NEIGHBOUR_SOLICITATION, ra.NEIGHBOUR_ADVERTISEMENT):
-            prefixes = [prefix for prefix, autonomous in port.scope.ra.prefixes if autonomous]
-            formed, kind = ra.formed_address(solicitation, prefixes), LeaseKind.FORMED
-            if formed is None and port.scope.v6 is not None:
-                formed, kind = ra.formed_address(solicitation, port.scope.v6.addresses), LeaseKind.BOUND
-            if formed is None:
-                return Reason.NOT_FOR_US
-            port.questions.pop(formed, None)
-            self._on_heard(Heard(device, formed, port.scope.mac, kind))
-            return None
+            return self._detection(device, port, solicitation)
+        if port.advertisement is None or port.scope.ra is None:
+            return Reason.NO_SCOPE
         reason = ra.check_solicitation(solicitation)
         outcome = ra.Act.ADVERTISE_ROUTER if reason is None else reason
         port.history.note_solicitation(self._now_utc_s(), outcome, solicitation.source_mac)
@@ -363,6 +367,42 @@ class PacketServer:
             self._advertise(device, port)
             self._ask_later(device, port)  # it has just come up, however long ago the last question was
         return reason
+
+    def _detection(self, device: str, port: _Port, said: frame.Icmp6) -> Reason | None:
+        """Of duplicates, or the answer to a question: the client has that address, or is about to."""
+        given = port.scope.v6.addresses if port.scope.v6 is not None else ()
+        if (address := ra.formed_address(said, given)) is not None:
+            port.questions.pop(address, None)
+            self._on_heard(Heard(device, address, port.scope.mac, LeaseKind.BOUND))
+            return None
+        prefixes = port.scope.ra.prefixes if port.scope.ra is not None else ()
+        address = ra.formed_address(said, (LINK_LOCAL, *(prefix for prefix, autonomous in prefixes if autonomous)))
+        if address is None:
+            return Reason.NOT_FOR_US
+        port.questions.pop(address, None)
+        self._formed(device, port, port.forming.heard(address, asyncio.get_running_loop().time()))
+        self._check_later(device, port)
+        return None
+
+    def _formed(self, device: str, port: _Port, found: list[tuple[str, bool]]) -> None:
+        for address, is_held in found:
+            if address != ask.made_of_mac(port.scope.mac, LINK_LOCAL):
+                kind = LeaseKind.FORMED if is_held else LeaseKind.RELEASED
+                self._on_heard(Heard(device, address, port.scope.mac, kind))
+
+    def _check_later(self, device: str, port: _Port) -> None:
+        """Sets the timer for the next look at what the client formed, while there is any."""
+        if port.checking is None and port.forming.addresses and port.scope.ra is not None:
+            port.checking = asyncio.get_running_loop().call_later(CHECK_S, self._check, device, port)
+
+    def _check(self, device: str, port: _Port) -> None:
+        port.checking = None
+        asked, gone = port.forming.check()
+        self._formed(device, port, gone)
+        if port.scope.ra is not None:
+            for address in asked:
+                self._send(device, ask.neighbour_question(port.scope, port.scope.ra, address))
+        self._check_later(device, port)
 
     def _advertise(self, device: str, port: _Port) -> None:
         """Sends what is due, and sets the timer for what is not."""

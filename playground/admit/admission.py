@@ -20,6 +20,7 @@ from playground.admit.policies import policy_records
 from playground.admit.standing import Standing, rest, standing
 from playground.plan import Grid, Step, steps
 from playground.records import (
+    LEARNED,
     ClaimRecord,
     NetworkRecord,
     PlaygroundRecord,
@@ -98,6 +99,11 @@ def remove(known: Known) -> Admission:
     )
 
 
+def _declared(known: Known) -> set[str]:
+    """Keys of the claims that files are about."""
+    return {key for key, claim in known.claims.items() if claim.change != LEARNED}
+
+
 def claims_of(grid: Grid) -> dict[str, str]:
     """Every claim that records need, as key → owner: VNIs, gateway addresses, and each port's addresses and MAC."""
     needed: dict[str, str] = {}
@@ -132,7 +138,7 @@ def _difference(
             for key, owner in needed.items()
             if key in known.claims and known.claims[key].owner != owner
         ),
-        deletes=(*_obsolete_records(known, wanted), *sorted(known.claims.keys() - needed.keys())),
+        deletes=(*_obsolete_records(known, wanted), *sorted(_declared(known) - needed.keys())),
         steps=found,
         written=written,
     )

@@ -91,6 +91,10 @@ class Plane(Protocol):
     def heard(self) -> Heard: ...
 
 
+MOST_GONE = 16
+"""Addresses of which it is remembered, for each port, that its client gave them back."""
+
+
 class Agent:
     """Composed by `playground.agent.__main__`; `run` never returns but by cancellation.
 
@@ -254,7 +258,10 @@ class Agent:
             if ":" not in leased.address:  # a client has one of IPv4, and may have several of IPv6
                 for address in [a for a in held if ":" not in a]:
                     del held[address]
+        held.pop(leased.address, None)
         held[leased.address] = leased.kind in (LeaseKind.BOUND, LeaseKind.FORMED)
+        for gone in [address for address, is_held in held.items() if not is_held][:-MOST_GONE]:
+            del held[gone]
         if leased.kind is LeaseKind.DECLINED:
             self._declined[leased.port] = leased.address
         elif leased.kind is LeaseKind.BOUND:
@@ -529,7 +536,8 @@ class Agent:
     def _begins_anew(self, want: Want) -> None:
         """Whatever comes up at these ports next has asked for nothing yet."""
         for port in want.ports:
-            self._leased.pop(port, None)
+            binding = self._derived.bound.get(PortId(port)) if self._derived is not None else None
+            self._leased[port] = dict.fromkeys(binding.learned if binding is not None else (), False)
             self._routers.pop(port, None)
             self._declined.pop(port, None)
             self._silent_since.pop(port, None)

@@ -63,9 +63,9 @@ class Reports:
 def observed_port(
     host: str, binding: BindingRecord, status: PortStatus | None, leased: Mapping[str, bool], problem: str
 ) -> ObservedPort:
-    """What a host says of a port of its own. leased: addresses that its client took here, or gave back (False).
-    problem: why the responder can't answer for it, or empty."""
-    held = dict.fromkeys(binding.leased, True) | dict(leased)
+    """What a host says of a port of its own. leased: addresses that its client took here or formed, or gave back
+    (False). problem: why the responder can't answer for it, or empty."""
+    held = dict.fromkeys((*binding.leased, *binding.learned), True) | dict(leased)
     return ObservedPort(
         port=binding.port,
         host=host,

@@ -25,6 +25,7 @@ from playground.controller.batches import BATCH, Work, batches
 from playground.controller.events import EventLog
 from playground.controller.world import Grid, World
 from playground.records import (
+    BindingRecord,
     ChangeRecord,
     ClaimRecord,
     NetworkRecord,
@@ -76,6 +77,9 @@ class Changes:
             elif isinstance(before, PortRecord | NetworkRecord):
                 grid = self._world.grids.get(before.playground)
                 self._loose.update(grid.claimed.get(before.id, ()) if grid else ())
+            elif isinstance(before, BindingRecord) and before.learned:
+                grid = self._world.grids.get(before.playground)
+                self._loose.update(grid.claimed.get(before.port, ()) if grid else ())
 
     # what people ask
 
@@ -377,7 +381,9 @@ def is_needed(grid: Grid, key: str, claim: ClaimRecord) -> bool:
     port, network = grid.ports.get(claim.owner), grid.networks.get(claim.owner)
     match kind:
         case "addr":
-            addresses = port.addresses if port else network.gateways if network else ()
+            binding = grid.bindings.get(claim.owner)
+            learned = binding.learned if binding is not None else ()
+            addresses = (*port.addresses, *learned) if port else network.gateways if network else ()
             return any(value == address_hex(*parse_address(text)) for text in addresses)
         case "mac":
             return port is not None and port.mac.replace(":", "") == value

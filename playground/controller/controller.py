@@ -19,6 +19,7 @@ from playground.controller.events import EventLog
 from playground.controller.evidence import Evidence
 from playground.controller.execution import Execution
 from playground.controller.gateways import Handovers
+from playground.controller.learning import Learning
 from playground.controller.moves import Moves
 from playground.controller.placing import Placing
 from playground.controller.probing import Probing
@@ -95,6 +96,7 @@ class Controller:
         self.probing = Probing(store, self.world, self.execution, outside)
         carrying = Carrying(self.world, self.asking, self.events)
         self.moves = Moves(store, self.world, self.events, self.probing.meter, carrying)
+        self._learning = Learning(store, self.world, self.events)
         self.changes = Changes(store, self.world, self.events)
         self.progress = Progress(self.world, self.changes.is_written)
         self._placing = Placing(store, self.world, self.moves)
@@ -109,7 +111,13 @@ class Controller:
             async with asyncio.TaskGroup() as group:
                 for loop in (self.world.follow, self.events.run, self._watch_hosts):
                     group.create_task(_again(loop))
-                for loop in (self._placing.run, self._handovers.run, self.moves.run, self.changes.run):
+                for loop in (
+                    self._placing.run,
+                    self._learning.run,
+                    self._handovers.run,
+                    self.moves.run,
+                    self.changes.run,
+                ):
                     group.create_task(_again(loop))
         except* Unreadable as group_error:
             raise Unreadable(str(group_error.exceptions[0])) from group_error

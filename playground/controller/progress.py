@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 
+from overlay.mac import slaac_address
 from playground.controller.status import Json, lingering, natural, port_state, seen_of, workspace_state
 from playground.controller.world import Grid, World
 from playground.gateways import DRIVER, gateway_name, object_name
@@ -96,7 +98,17 @@ def _is_served(world: World, grid: Grid, port: PortRecord, owner: WorkspaceRecor
         return True
     binding = grid.bindings.get(port.id)
     seen = seen_of(world, binding) if binding else None
-    return seen is not None and set(port.addresses) <= set(seen.leased)
+    if binding is None or seen is None:
+        return False
+    return all(_has_instead(port, address, binding.learned) for address in {*port.addresses} - {*seen.leased})
+
+
+def _has_instead(port: PortRecord, address: str, learned: tuple[str, ...]) -> bool:
+    """Whether a client formed another address than the one made of its MAC (RFC 7217), in the same prefix."""
+    if ":" not in address:
+        return False
+    prefix = ip_network((address, 64), strict=False)
+    return address == slaac_address(str(prefix), port.mac) and any(ip_address(one) in prefix for one in learned)
 
 
 @dataclass(slots=True)

@@ -122,12 +122,14 @@ def ports(world: World, playground: str | None = None) -> list[Json]:
     for name, grid in _grids(world, playground):
         for port in _sorted_ports(grid):
             host, state, cause = port_state(world, grid, port)
+            binding = grid.bindings.get(port.id)
             found.append(
                 {
                     "playground": name,
                     "workspace": port.workspace,
                     "network": port.network,
                     "mac": port.mac,
+                    "learned": list(binding.learned) if binding is not None else [],
                     "addresses": list(port.addresses),
                     "host": host,
                     "state": state,

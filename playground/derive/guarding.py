@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from overlay.diff import is_port_device
+from overlay.mac import is_link_local
 from overlay.state import Gate, NetworkId, PortId, bridge_device, port_device, vxlan_device
 from playground.derive.networks import Entry
 from playground.gateways import gateway_name
@@ -113,7 +114,8 @@ def _parts(bound: Bound, networks: Mapping[str, NetworkRecord]) -> Iterable[tupl
     port, entry = bound.port, bound.entry
     station = Station(
         port.mac,
-        port.addresses,
+        (*port.addresses, *(text for text in bound.binding.learned if not is_link_local(text))),
+        link_local=next(filter(is_link_local, bound.binding.learned), ""),
         allowed_addresses=port.allowed_addresses,
         allowed_macs=port.allowed_macs,
         owned=_owned(port, networks),

@@ -55,14 +55,15 @@ def entry_of(port: PortRecord, binding: BindingRecord, place: Place) -> Entry:
     prepares = moving and host in (binding.source, binding.target)
     is_router = gateway_name(port.workspace) is not None
     local, remote = None, None
+    addresses = (*port.addresses, *binding.learned)
     if carries or prepares:
         gate = Gate.OPEN if carries else Gate.CLOSED
         is_adopted, also = port.id in place.adopted, port.allowed_macs
         announces = bool(port.allowed_addresses or also)
-        local = LocalPort(PortId(port.id), port.mac, port.addresses, gate, is_adopted, is_router, also, announces)
+        local = LocalPort(PortId(port.id), port.mac, addresses, gate, is_adopted, is_router, also, announces)
     vtep = place.vteps.get(binding.active) if not carries else None
     if vtep is not None:
-        remote = RemotePort(port.mac, port.addresses, vtep, is_router, port.allowed_macs)
+        remote = RemotePort(port.mac, addresses, vtep, is_router, port.allowed_macs)
     return Entry(
         network=NetworkId(port.network_id),
         mac=port.mac,

@@ -158,4 +158,6 @@ def _services(
     if port is None or gateway_name(port.workspace) is not None:
         return {}
     record = scope.networks[port.network_id] if _is_here(networks, scope, id) else None
-    return services_of(port, record, surroundings.playground, surroundings.domain, router_of(scope, port))
+    binding = scope.bindings.get(id)
+    learned = binding.learned if binding is not None else ()
+    return services_of(port, record, surroundings.playground, surroundings.domain, router_of(scope, port), learned)

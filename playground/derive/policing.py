@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import NamedTuple
 
-from overlay.mac import link_local
+from overlay.mac import is_link_local, link_local
 from overlay.state import LEG_LINK_LOCAL, NetworkId, PortId, bridge_device
 from playground.derive.playground import Section
 from playground.gateways import gateway_name
 from playground.records import NetworkRecord, PortRecord, playground_id
-from playground.view import endpoint_of
+from playground.view import Scope, endpoint_of
 from policies.compile.playground import (
     Compiled,
     PlaygroundCompiler,
@@ -62,9 +62,10 @@ class Policing:
 
 @dataclass(slots=True)
 class _Known:
-    """What one port's record became."""
+    """What one port's record became, with the addresses that its client formed."""
 
     record: PortRecord
+    learned: tuple[str, ...]
     endpoint: Endpoint
     here: PolicedEnd
     elsewhere: PolicedEnd
@@ -110,7 +111,7 @@ class Police:
         read = _Read(section, scope.version, site, numbers, is_lenient)
         if self._read is not None and read.is_same(self._read):
             return self.policing
-        gateways = self._read_ports(scope.ports, scope.networks)
+        gateways = self._read_ports(scope)
         scene = Scene(
             endpoints=tuple(known.endpoint for known in self._ports.values()),
             policies=policies,
@@ -148,30 +149,31 @@ class Police:
                 found[str(id)] = Tracked(zones[network.vni], addresses)
         return found
 
-    def _read_ports(
-        self, ports: Mapping[str, PortRecord], networks: Mapping[str, NetworkRecord]
-    ) -> dict[str, list[PortRecord]]:
+    def _read_ports(self, scope: Scope) -> dict[str, list[PortRecord]]:
         """Takes in the ports of workspaces; returns the legs of gateways, by name."""
         known, self._ports = self._ports, {}
         gateways: dict[str, list[PortRecord]] = {}
-        for id, record in ports.items():
-            if record.network_id not in networks:
+        for id, record in scope.ports.items():
+            if record.network_id not in scope.networks:
                 continue
             if (gateway := gateway_name(record.workspace)) is not None:
                 gateways.setdefault(gateway, []).append(record)
                 continue
-            one = known.get(id)
-            self._ports[id] = one if one is not None and one.record is record else _known(record)
+            one, binding = known.get(id), scope.bindings.get(id)
+            learned = binding.learned if binding is not None else ()
+            is_same = one is not None and one.record is record and one.learned == learned
+            self._ports[id] = one if one is not None and is_same else _known(record, learned)
         return gateways
 
 
-def _known(record: PortRecord) -> _Known:
-    end = (record.workspace, record.network, _addresses(record))
-    return _Known(record, endpoint_of(record), PolicedEnd(*end, is_local=True), PolicedEnd(*end))
+def _known(record: PortRecord, learned: tuple[str, ...]) -> _Known:
+    end = (record.workspace, record.network, _addresses(record, learned))
+    return _Known(record, learned, endpoint_of(record), PolicedEnd(*end, is_local=True), PolicedEnd(*end))
 
 
-def _addresses(record: PortRecord) -> tuple[str, ...]:
-    return (*record.addresses, link_local(record.mac), *record.allowed_addresses)
+def _addresses(record: PortRecord, learned: tuple[str, ...] = ()) -> tuple[str, ...]:
+    own = () if any(map(is_link_local, learned)) else (link_local(record.mac),)
+    return (*record.addresses, *own, *learned, *record.allowed_addresses)
 
 
 def _is_here(section: Section, id: str) -> bool:

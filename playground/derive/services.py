@@ -59,7 +59,12 @@ def records_of(network: NetworkRecord, playground: str, domain: str) -> Records:
 
 
 def services_of(
-    port: PortRecord, network: NetworkRecord | None, playground: str, domain: str, router: Router | None = None
+    port: PortRecord,
+    network: NetworkRecord | None,
+    playground: str,
+    domain: str,
+    router: Router | None = None,
+    learned: tuple[str, ...] = (),
 ) -> dict[str, Service]:
     """The responder's keys for one port. network: the port's, where the port is on this host; else None. router: who
     leads its client to the world."""
@@ -69,11 +74,17 @@ def services_of(
         )
     }
     if network is not None:
-        found[port_key(PortId(port.id))] = port_scope(port, network, origin_of(playground, domain), router)
+        found[port_key(PortId(port.id))] = port_scope(port, network, origin_of(playground, domain), router, learned)
     return found
 
 
-def port_scope(port: PortRecord, network: NetworkRecord, origin: str, router: Router | None = None) -> PortScope:
+def port_scope(
+    port: PortRecord,
+    network: NetworkRecord,
+    origin: str,
+    router: Router | None = None,
+    learned: tuple[str, ...] = (),
+) -> PortScope:
     """What is answered at one port. Without a router its client has no default route."""
     domain = f"{network.name}.{origin}"
     v4: Scope4 | None = None
@@ -132,7 +143,7 @@ def port_scope(port: PortRecord, network: NetworkRecord, origin: str, router: Ro
         if prefixes
         else None
     )
-    return PortScope(mac=port.mac, server_mac=LEG_MAC, v4=v4, ra=ra, v6=v6 if is_leased else None)
+    return PortScope(port.mac, LEG_MAC, v4=v4, ra=ra, v6=v6 if is_leased else None, formed=learned)
 
 
 def _leased6(port: PortRecord, prefixes: Iterable[str]) -> tuple[str, ...]:
