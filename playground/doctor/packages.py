@@ -47,6 +47,7 @@ FOR_TESTS = (
     Tool("dhclient", "isc-dhcp-client", "a DHCP client to test with"),
     Tool("dhcpcd", "dhcpcd-base", "a DHCP client to test with"),
     Tool("systemd-networkd", "systemd", "a DHCP client to test with"),
+    Tool("dnsmasq", "dnsmasq-base", "a DHCP server to compare with"),
     Tool("dig", "bind9-dnsutils", "names"),
     Tool("drill", "ldnsutils", "names, by another library"),
     Tool("kdig", "knot-dnsutils", "names, by a third one"),
