@@ -36,6 +36,14 @@ def packet(version: int, source: str, destination: str, point: tuple[Protocol, i
     return head + _checksum(head + b"\0\0" + ends) + ends + content
 
 
+def fragment(whole: bytes, content: bytes, offset: int, is_followed: bool) -> bytes:
+    """A part of an IPv4 packet (RFC 791 §3.2), with the head of the whole."""
+    flags = (0x2000 if is_followed else 0) | offset >> 3
+    lengths = struct.pack("!H", 20 + len(content)) + whole[4:6] + struct.pack("!H", flags)
+    head = whole[:2] + lengths + whole[8:10] + b"\0\0" + whole[12:20]
+    return head[:10] + _checksum(head) + head[12:] + content
+
+
 def _content(protocol: Protocol, version: int, number: int, serial: int) -> bytes:
     mark, port = struct.pack("!I", serial), 1024 + serial
     if protocol is Protocol.TCP:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from filter_lab import Bridged, framed
-from first_packets import packet
+from first_packets import fragment, packet
 
 from policies.compile.playground import (
     MOST_NEW_PER_SECOND,
@@ -86,16 +86,6 @@ def test_nor_are_those_of_bridges_that_nobody_polices_whoever_turns_their_switch
         kernel.inner.run(f"ip link set {bridge} type bridge nf_call_iptables 1")
     heard = kernel.exchange([(5, framed(5, 6, 4, tail)), (7, framed(7, 8, 4, head))])
     assert heard[6] == [framed(5, 6, 4, tail)] and heard[8] == [framed(7, 8, 4, head)]
-
-
-def fragment(whole: bytes, content: bytes, offset: int, is_followed: bool) -> bytes:
-    """A part of an IPv4 packet (RFC 791 §3.2), with the head of the whole."""
-    flags = (0x2000 if is_followed else 0) | offset >> 3
-    lengths = struct.pack("!H", 20 + len(content)) + whole[4:6] + struct.pack("!H", flags)
-    head = whole[:2] + lengths + whole[8:10] + b"\0\0" + whole[12:20]
-    total = sum(struct.unpack("!10H", head))
-    total = (total & 0xFFFF) + (total >> 16)
-    return head[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + head[12:] + content
 
 
 def test_a_source_begins_so_many_flows_and_no_more_and_others_begin_theirs(kernel: Bridged) -> None:
