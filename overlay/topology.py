@@ -38,6 +38,10 @@ ADOPTED = "playground adopted"
 """Start of the ifalias of a device that was moved in from the host's namespace and has to go back there."""
 
 
+WAITS = "playground waits"
+"""Alias of a tap that is not to be adopted yet, open or not: its hypervisor will still ask for it by name."""
+
+
 @dataclass(frozen=True, slots=True)
 class PortFlags:
     """Flags of a bridge port (`IFLA_BRPORT_*`, linux/if_link.h). The defaults are those of an open port of ours.
@@ -69,7 +73,8 @@ class Link:
 
     kind: `bridge`, `vxlan`, `veth`, `tun`, or any other word of the kernel. quiet: it forms no IPv6 link-local by
     itself (`addrgenmode none`), so it sends nothing of its own into a tenant's network. flags: only of a bridge port.
-    snooping: a bridge's multicast snooping. tunnel: only of a VXLAN device. idle: a tap that nobody has open.
+    snooping: a bridge's multicast snooping. tunnel: only of a VXLAN device. idle: a tap that nobody
+    has open, or that waits.
     """
 
     kind: str

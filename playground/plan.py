@@ -12,6 +12,7 @@ from typing import Literal
 from dhcp import catalogue, catalogue6
 from dhcp.scope import Boot
 from playground.gateways import DRIVER, gateway_name, object_name
+from playground.machine import Machine
 from playground.policy_words import policy_change, policy_text
 from playground.records import NetworkRecord, PolicyRecord, PortRecord, WorkspaceRecord
 from playground.spec.names import BUILT_IN_LABELS
@@ -80,11 +81,11 @@ def _removal_order(step: Step) -> tuple[bool, str]:
 
 
 def _restarts(before: Grid, after: Grid, name: str) -> bool:
-    """Whether a running workspace is made anew: its NICs are others, or have other MACs."""
+    """Whether a running workspace is made anew: its NICs are others, or have other MACs, or it is another machine."""
     old, new = before.workspaces.get(name), after.workspaces[name]
     if old is None or "stopped" in (old.desired, new.desired) or {"external", DRIVER} & {old.driver, new.driver}:
         return False
-    return _nics(before, old) != _nics(after, new)
+    return old.made_of != new.made_of or _nics(before, old) != _nics(after, new)
 
 
 def _nics(grid: Grid, workspace: WorkspaceRecord) -> list[tuple[str, str]]:
@@ -135,6 +136,7 @@ def _workspace_facts(grid: Grid, name: str) -> dict[str, str] | None:
         "host": workspace.pin or "",
         "cpus": f"{workspace.cpus:g}" if workspace.cpus else "",
         "memory": f"{workspace.memory_mib} MiB" if workspace.memory_mib else "",
+        **_machine_facts(workspace.machine),
         "labels": _labels(workspace.labels),
         "networks": " ".join(port.network for port in ports),
         "also": " ".join(dict.fromkeys(alias for port in ports for alias in port.aliases)),
@@ -148,6 +150,22 @@ def _workspace_facts(grid: Grid, name: str) -> dict[str, str] | None:
         told |= {} if port.lease_s is None else {"lease": f"{port.lease_s} s"}
         facts |= {f"{port.network} {key}": text for key, text in told.items()}
     return facts
+
+
+def _machine_facts(machine: Machine | None) -> dict[str, str]:
+    if machine is None:
+        return {}
+    disks = (
+        disk.path or (f"copy of {disk.base}" if disk.base else f"new of {disk.size_mib} MiB") for disk in machine.disks
+    )
+    return {
+        "type": machine.type,
+        "arch": machine.arch,
+        "machine": " ".join(filter(None, (machine.model, machine.cpu))),
+        "kernel": " ".join(filter(None, (machine.kernel, machine.initrd, machine.cmdline))),
+        "disks": ", ".join(disks),
+        "XML": f"{len(machine.extra)} characters" if machine.extra else "",
+    }
 
 
 def _told(

@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from dhcp.scope import Boot
+from playground.machine import Machine
 from policies.codec import PackedPolicy
 
 SCHEMA = 3
@@ -48,17 +49,19 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="ki
 
 Move = Literal["live", "cold", "same-kernel"]
 Desired = Literal["running", "stopped"]
-Phase = Literal["bound", "requested", "prepared", "copying", "activated"]
-"""A binding's place in a move; "bound" is at rest (settled and aborted moves both end there)."""
+Phase = Literal["bound", "requested", "prepared", "copying", "landing", "activated"]
+"""A binding's place in a move; "bound" is at rest (settled and aborted moves both end there). "landing": a hypervisor
+has copied the workspace, which stands still until it goes on at the target: what comes for it waits there."""
 
 
 class Driver(msgspec.Struct, frozen=True):
-    """What a host says of one of its workspace drivers. domain: moves of kind same-kernel work between equal
-    domains."""
+    """What a host says of one of its workspace drivers. domain: moves of kind same-kernel work between equal domains.
+    peer: how other hosts' hypervisors reach this one's; empty where none copies workspaces."""
 
     name: str
     move: Move
     domain: str = ""
+    peer: str = ""
 
 
 class HostRecord(_Record, frozen=True, kw_only=True, tag="host"):
@@ -130,7 +133,8 @@ class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
     generation grows with each (re)placement or start and stop; a report that answers an older one is dropped.
     placed: the number of its placement, of the same count as those of moves: what ran under its name before that is
     another guest, and no move up to it counts. 0 until placed.
-    overridden: the pin that a move by hand went against; the file's word counts again when it is another one.
+    overridden: the pin that a move by hand went against; the file's word counts again when it is another one. machine:
+    of one on a hypervisor.
     """
 
     playground: str
@@ -143,11 +147,17 @@ class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
     overridden: str | None = None
     cpus: float = 0.0
     memory_mib: int = 0
+    machine: Machine | None = None
     desired: Desired = "running"
     host: str | None = None
     generation: int = 1
     placed: int = 0
     reason: str = ""
+
+    @property
+    def made_of(self) -> tuple[float, int, Machine] | None:
+        """What a hypervisor has to make anew when it is another: processors, memory, the rest; None of all others."""
+        return (self.cpus, self.memory_mib, self.machine) if self.machine is not None else None
 
 
 class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
@@ -211,7 +221,7 @@ class BindingRecord(_Record, frozen=True, kw_only=True, tag="binding"):
     At rest source == active and target is None. In a move, source and target are both set and active says who carries
     the traffic; generation grows with every change of active, and a late report of an older one is dropped. leased: the
     addresses that the client held when it came to its active host: it asks again only when it renews. learned: IPv6
-    addresses that it formed itself beside the port's own, claimed for it.
+    addresses that it formed itself beside the port's own, claimed for it. copied: the move under way is its hypervisor's.
     """
 
     port: str
@@ -222,6 +232,7 @@ class BindingRecord(_Record, frozen=True, kw_only=True, tag="binding"):
     target: str | None = None
     generation: int = 1
     phase: Phase = "bound"
+    copied: bool = False
     leased: tuple[str, ...] = ()
     learned: tuple[str, ...] = ()
 
@@ -289,7 +300,9 @@ class ChangeRecord(_Record, frozen=True, kw_only=True, tag="change"):
 class MigrationRecord(_Record, frozen=True, kw_only=True, tag="migration"):
     """A workspace's move, driven by the controller. state: see `playground.workspaces.migration`.
 
-    by_hand: somebody asked for it, and may have gone against the file's `host:`.
+    by_hand: somebody asked for it, and may have gone against the file's `host:`. to: of one that the source's
+    hypervisor makes, how it reaches the target's. called_off: that hypervisor is told to stop; it alone knows whether
+    it still can.
     """
 
     playground: str
@@ -301,6 +314,8 @@ class MigrationRecord(_Record, frozen=True, kw_only=True, tag="migration"):
     started_utc_s: float
     deadline_utc_s: float
     by_hand: bool = True
+    to: str = ""
+    called_off: bool = False
     cause: str = ""
     gap_ms: float | None = None
     lost: int | None = None
@@ -321,10 +336,22 @@ class ObservedPort(_Record, frozen=True, kw_only=True, tag="observed-port"):
     leased: tuple[str, ...] = ()
 
 
+class Copied(msgspec.Struct, frozen=True):
+    """How the copying of a workspace stands: running, paused (it stands still, about to go on at the target), done or
+    failed. move: the move that it is for. done: of its memory, 0 to 1."""
+
+    move: int
+    state: Literal["running", "paused", "done", "failed"]
+    cause: str = ""
+    done: float = 0.0
+    pause_ms: float | None = None
+
+
 class ObservedWorkspace(_Record, frozen=True, kw_only=True, tag="observed-workspace"):
     """What a host says of a workspace. state: preparing | prepared | running | stopped | failed | leaving.
 
     generation: the workspace's own, or the move's while it arrives. pause_ms: how long it stood still when it arrived.
+    copied: of the one that leaves by its hypervisor, how that stands.
     """
 
     playground: str
@@ -334,6 +361,7 @@ class ObservedWorkspace(_Record, frozen=True, kw_only=True, tag="observed-worksp
     state: str
     cause: str = ""
     pause_ms: float | None = None
+    copied: Copied | None = None
 
 
 class ObservedHost(_Record, frozen=True, kw_only=True, tag="observed-host"):

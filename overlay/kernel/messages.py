@@ -244,6 +244,11 @@ def set_mtu(index: int, mtu: int) -> Message:
     return RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + u32(IFLA_MTU, mtu)
 
 
+def rename(index: int, name: str) -> Message:
+    """Of a device that is down."""
+    return RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + text(IFLA_IFNAME, name)
+
+
 def set_mac(index: int, mac: str) -> Message:
     return RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + attribute(IFLA_ADDRESS, mac_bytes(mac))
 

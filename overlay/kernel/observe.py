@@ -19,6 +19,7 @@ from overlay.parts import Focus, Part
 from overlay.state import NetworkId, bridge_device, leg_device, port_device, vxlan_device
 from overlay.topology import (
     ADOPTED,
+    WAITS,
     LegEnd,
     Link,
     Neighbour,
@@ -322,7 +323,7 @@ def _raw_link(body: bytes) -> RawLink:
             snooping=kind == "bridge" and bool(number(data[m.IFLA_BR_MCAST_SNOOPING])),
             tunnel=_tunnel(data) if kind == "vxlan" else None,
             # whoever opens a tap gives it a carrier (tun_set_iff, tun_detach)
-            idle=kind == "tun" and not number(found[m.IFLA_CARRIER]),
+            idle=kind == "tun" and (alias == WAITS or not number(found[m.IFLA_CARRIER])),
         ),
     )
 

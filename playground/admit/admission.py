@@ -305,12 +305,15 @@ def _workspace(
         pin=host if host is None or isinstance(host, str) else host.text,
         cpus=workspace.cpus,
         memory_mib=workspace.memory_mib,
+        machine=workspace.machine,
     )
     if old is None:
         return declared
     # compared with ports that exist: one not written yet (a crash after the flip) is no reason to restart the guest
-    is_rebuilt = (old.driver, old.ports) != (declared.driver, declared.ports) or any(
-        port in written and written[port].mac != ports[port].mac for port in declared.ports
+    is_rebuilt = (
+        (old.driver, old.ports) != (declared.driver, declared.ports)
+        or old.made_of != declared.made_of
+        or any(port in written and written[port].mac != ports[port].mac for port in declared.ports)
     )
     return replace(
         declared,

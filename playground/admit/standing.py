@@ -120,6 +120,7 @@ def _is_as_declared(old: WorkspaceRecord, workspace: WorkspaceSpec, known: Known
         and old.labels == workspace.labels
         and old.cpus == workspace.cpus
         and old.memory_mib == workspace.memory_mib
+        and old.machine == workspace.machine
         and len(old.ports) == len(workspace.nics)
     )
 

@@ -35,6 +35,9 @@ exit codes:
   2   usage"""
 
 
+LIBVIRT = "qemu:///system"
+
+
 def parser() -> argparse.ArgumentParser:
     """The agent's own flags."""
     made = argparse.ArgumentParser(
@@ -59,6 +62,12 @@ def parser() -> argparse.ArgumentParser:
         "--dataplane", default="playground", metavar="NAME", help="name of the data plane's network namespace"
     )
     made.add_argument(
+        "--libvirt", default=LIBVIRT, metavar="URI", help=f"this host's libvirtd, for virtual machines ({LIBVIRT})"
+    )
+    made.add_argument(
+        "--libvirt-peer", metavar="URI", help="how other hosts' libvirtd reach it (qemu+tls://UNDERLAY/system)"
+    )
+    made.add_argument(
         "--remove",
         action="store_true",
         help="end what an agent left here (workspaces, responder, data plane, files) instead of being one",
@@ -69,6 +78,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--log-level", default="INFO")
     return made
 
+
+OFFER_S = 2.0
+"""How long a libvirtd that has come, or gone, is not known to a controller."""
 
 TAKEOVER_S = 2.0
 """How long an agent of this host that was told to end has for it."""
@@ -135,6 +147,7 @@ async def _run(options: argparse.Namespace) -> int:
     from playground.responder.client import Client
     from playground.workspaces.drivers.api import Driver
     from playground.workspaces.drivers.external import ExternalDriver
+    from playground.workspaces.drivers.libvirt.driver import LibvirtDriver, accelerator, peer_uri
     from playground.workspaces.drivers.netns import NetnsDriver
     from policies.kernel.enforcement import Enforcement
 
@@ -166,18 +179,27 @@ async def _run(options: argparse.Namespace) -> int:
         "netns": NetnsDriver(options.name, options.dataplane, folder=workspaces, hidden=hidden),
         "external": ExternalDriver(options.dataplane),
     }
+    peer = options.libvirt_peer or peer_uri("tls", options.underlay)
+    hypervisor = LibvirtDriver(
+        dataplane.path, options.libvirt, peer, accelerator(), state / "libvirt", lambda guest: agent.changed(guest)
+    )
+    drivers["libvirt"] = hypervisor
+    is_offered = False
 
     instance = secrets.token_hex(8)
 
     async def hello() -> wire.Hello:
+        nonlocal is_offered
         underlay.look_again()
+        is_offered = await hypervisor.offered()
+        offers = [d for d in drivers.values() if d is not hypervisor or is_offered]
         return wire.Hello(
             host=options.name,
             protocol=wire.PROTOCOL,
             version=__version__,
             underlay=options.underlay,
             underlay_mtu=underlay.mtu,
-            drivers=[*(DriverRecord(name=d.name, move=d.move, domain=d.domain) for d in drivers.values()), NAT],
+            drivers=[*(DriverRecord(d.name, d.move, d.domain, getattr(d, "peer", "")) for d in offers), NAT],
             cpus=cpus(),
             memory_mib=memory_mib(),
             instance=instance,
@@ -228,10 +250,18 @@ async def _run(options: argparse.Namespace) -> int:
     )
     working = asyncio.create_task(agent.run())
     stopping = asyncio.create_task(stop.wait())
+
+    async def keep_offer() -> None:
+        while True:
+            await asyncio.sleep(OFFER_S)
+            if await hypervisor.offered() != is_offered:
+                await link.again()
+
+    offering = asyncio.create_task(keep_offer())
     done, _ = await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-    for task in (working, responding):
+    for task in (working, responding, offering):
         task.cancel()
-    await asyncio.gather(working, responding, return_exceptions=True)
+    await asyncio.gather(working, responding, offering, return_exceptions=True)
     if working in done:
         working.result()
     return 0

@@ -50,7 +50,7 @@ from playground.records import (
 from playground.responder.client import Client
 from playground.responder.protocol import Leased, Problem, port_key
 from playground.view import View, host_scope
-from playground.workspaces.drivers.api import Driver, GuestState
+from playground.workspaces.drivers.api import Driver, GuestState, Hypervisor
 
 log = logging.getLogger("agent")
 
@@ -283,6 +283,14 @@ class Agent:
         """Notes that the responder has caught up."""
         self._again()
 
+    def changed(self, guest: str) -> None:
+        """Notes that a hypervisor told of a guest, by its id; of any where that is empty."""
+        if guest:
+            self._look_at.add(guest)
+        else:
+            self._look = True
+        self._again()
+
     async def _tell_clients(self, id: str, question: TellClients) -> None:
         """Answers what happened between clients and the responder."""
         try:
@@ -498,9 +506,12 @@ class Agent:
         outcome, derived = self._outcome, self._derived
         if outcome is None or derived is None:
             return False
+        # the end of what a hypervisor copies here is opened, and taken, in the midst of that
+        waits = want.role in (Role.ARRIVE, Role.TAKE) and isinstance(self._drivers.get(want.driver), Hypervisor)
+        ready = (PortState.FORWARDING, PortState.GATED, *((PortState.WAITING,) if waits else ()))
         for port in want.ports:
             status = outcome.ports.get(PortId(port))
-            if status is None or status.state not in (PortState.FORWARDING, PortState.GATED):
+            if status is None or status.state not in ready:
                 return False
             if port_key(port) in derived.services and not self._responder.answers(port_key(port)):
                 return False
@@ -593,7 +604,7 @@ class Agent:
     def _observed_host(self) -> ObservedHost:
         errors = self._outcome.errors if self._outcome is not None else ()
         rules = f"rules: {self._enforcing.cause}" if self._enforcing.cause else ""
-        own = [rules, self._broken, self._forgetful, self._gateways.cause]
+        own = [rules, self._broken, self._forgetful, self._gateways.cause, *self._guests.away.values()]
         problems = [f"{key}: {cause}" for key, cause in sorted(self._problems.items()) if not key.startswith("port/")]
         return ObservedHost(
             host=self._host,
@@ -621,6 +632,7 @@ class Agent:
             has_arrived=self._guests.has_arrived(want),
             differs=self._guests.differs(want),
             pause_ms=self._guests.pauses.get(guest),
+            copy=seen.copy if seen is not None else None,
         )
 
     # the cache

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from playground.derive import Role, Want
-from playground.workspaces.drivers.api import Driver, DriverError, GuestState, Observed
+from playground.workspaces.drivers.api import (
+    CopyState,
+    Driver,
+    DriverError,
+    GuestState,
+    Hypervisor,
+    Observed,
+    Sending,
+)
 
 log = logging.getLogger("agent")
 
@@ -32,7 +40,7 @@ class Guests:
 
     due: guests of which something has changed since the last step. opening: guests whose ports may open because their
     traffic is about to come here. causes: why the last action on a guest failed. pauses: how long an arriving guest
-    stood still, in ms.
+    stood still, in ms. away: why hypervisors can't be asked, by driver.
     """
 
     drivers: Mapping[str, Driver]
@@ -47,6 +55,7 @@ class Guests:
     opening: set[str] = field(default_factory=set)
     causes: dict[str, str] = field(default_factory=dict)
     pauses: dict[str, float] = field(default_factory=dict)
+    away: dict[str, str] = field(default_factory=dict)
     _busy: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: int = 0
@@ -71,7 +80,7 @@ class Guests:
             found: dict[str, tuple[str, Observed]] = {}
             try:
                 for name, driver in self.drivers.items():
-                    for guest, seen in (await driver.observe(these)).items():
+                    for guest, seen in (await self._seen(name, driver, these)).items():
                         found[guest] = (name, seen)
             except BaseException:
                 self._to_see = None if these is None or self._to_see is None else these | self._to_see
@@ -86,6 +95,21 @@ class Guests:
                         self.observed[guest] = now
             self._answered = covers
 
+    async def _seen(self, name: str, driver: Driver, guests: Collection[str] | None) -> Mapping[str, Observed]:
+        """What a driver finds. A hypervisor that is away for a while takes no guest along: they are as they were."""
+        try:
+            found = await driver.observe(guests)
+        except DriverError as error:
+            if not isinstance(driver, Hypervisor):
+                raise
+            if self.away.get(name) != str(error):
+                log.warning("hypervisor away driver=%s cause=%s", name, error)
+            self.away[name] = str(error)
+            known = {id: seen for id, (whose, seen) in self.observed.items() if whose == name}
+            return known if guests is None else {id: seen for id, seen in known.items() if id in guests}
+        self.away.pop(name, None)
+        return found
+
     def state(self, guest: str) -> GuestState:
         """What was found of a guest last."""
         return self.observed[guest][1].state if guest in self.observed else GuestState.ABSENT
@@ -99,9 +123,14 @@ class Guests:
         return self.observed[guest][1].move if guest in self.observed else 0
 
     def differs(self, want: Want) -> bool:
-        """Whether a guest runs with other NICs than it is to have. A new MTU is no other NIC: its client is told."""
-        made = self.observed[want.id][1].nics if want.id in self.observed else ()
-        return bool(made) and [(n.port, n.mac) for n in made] != [(n.port, n.mac) for n in want.guest.nics]
+        """Whether a guest runs with other NICs than it is to have, or is another machine. A new MTU is no other NIC:
+        its client is told."""
+        if want.id not in self.observed:
+            return False
+        made = self.observed[want.id][1]
+        nics = [(nic.port, nic.mac) for nic in made.nics]
+        is_other = made.made_of is not None and made.made_of != want.guest.made_of
+        return is_other or (bool(nics) and nics != [(nic.port, nic.mac) for nic in want.guest.nics])
 
     def arrived(self) -> frozenset[str]:
         """Guests whose traffic goes by this host, or is about to."""
@@ -150,6 +179,10 @@ class Guests:
         if driver is None:
             self.causes[want.id] = f"this host has no driver {want.driver}"
             return None
+        if isinstance(driver, Hypervisor):
+            found, action = self._copying(driver, want, may_open)
+            if found:
+                return action
         state = self.state(want.id)
         match want.role, state:
             case Role.RUN, GuestState.RUNNING if self.differs(want):
@@ -189,6 +222,37 @@ class Guests:
             case _:
                 return None
 
+    def _copying(
+        self, driver: Hypervisor, want: Want, may_open: bool
+    ) -> tuple[bool, Coroutine[Any, Any, object] | None]:
+        """What is to be done where a hypervisor's part in a move is other than of a driver that has traffic come, and
+        whether it is: what it copies it brings, and where a guest runs it decides."""
+        seen = self.observed[want.id][1] if want.id in self.observed else None
+        copy = seen.copy if seen is not None else None
+        is_copying = copy is not None and copy.state in (CopyState.RUNNING, CopyState.PAUSED)
+        match want.role, self.state(want.id):
+            case Role.RUN, GuestState.RUNNING | GuestState.ELSEWHERE if copy is not None and is_copying:
+                is_over = want.called_off or want.concluded >= copy.move
+                return True, driver.call_off(want.id) if is_over else None
+            case Role.RUN, GuestState.RUNNING if want.send_to and (copy is None or copy.move < want.move):
+                return True, driver.send(want.guest, want.move, Sending(want.send_to))
+            case Role.RUN, GuestState.ELSEWHERE if copy is not None and copy.move <= want.concluded:
+                # it left by a move that is over, and belongs here: whatever became of it there, it runs there no more
+                self.anew(want)
+                return True, driver.prepare(want.guest) if may_open else None
+            case Role.RUN, GuestState.ELSEWHERE:
+                return True, None
+            case ((Role.ARRIVE | Role.TAKE), GuestState.ABSENT | GuestState.FAILED | GuestState.ELSEWHERE) if (
+                seen is None or seen.state is GuestState.FAILED or seen.move != want.move
+            ):
+                return True, driver.expect(want.guest, want.move) if may_open else None
+            case ((Role.ARRIVE | Role.TAKE), _):
+                return True, None
+            case Role.RUN, GuestState.RUNNING if not self.differs(want):
+                return True, None
+            case _:
+                return False, None
+
     def _may_renew(self, guest: str) -> bool:
         """Whether it is time to ask a guest, again, to ask for its address."""
         now = time.monotonic()
@@ -202,9 +266,10 @@ class Guests:
         if guest not in self.observed:
             return None
         driver, seen = self.observed[guest]
+        made = self.drivers[driver]
         if seen.state is GuestState.ELSEWHERE:
-            return self.drivers[driver].depart(guest)
-        return self.drivers[driver].stop(guest, GRACE_S)
+            return made.depart(guest)
+        return made.remove(guest, GRACE_S) if isinstance(made, Hypervisor) else made.stop(guest, GRACE_S)
 
     async def _take(self, driver: Driver, want: Want) -> None:
         """The gate first, then the traffic: nothing that arrives finds a closed port."""

@@ -110,6 +110,11 @@ class Link:
             return False
         return True
 
+    async def again(self) -> None:
+        """Says hello anew, by a new connection: what it said is not so any more."""
+        if self._connection is not None:
+            await self._connection.close()
+
     def dial(self, path: str) -> connect:
         """A second connection to the same controller (the streams of a command). Without pings: whoever reads the
         streams may take its time."""

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 
 from overlay.kernel.converge import PortStatus
 from playground.derive import Role, Want
-from playground.records import BindingRecord, ObservedPort, ObservedWorkspace, key_of
+from playground.records import BindingRecord, Copied, ObservedPort, ObservedWorkspace, key_of
 from playground.wire import Observation, Report
-from playground.workspaces.drivers.api import GuestState, Observed
+from playground.workspaces.drivers.api import Copy, GuestState, Observed
 
 
 class Reports:
@@ -86,10 +86,11 @@ def observed_workspace(
     has_arrived: bool,
     differs: bool,
     pause_ms: float | None,
+    copy: Copy | None = None,
 ) -> ObservedWorkspace:
     """What a host says of a workspace that it has a role in. state: as found. cause: of the last action that failed.
     is_ready: all its ports are programmed and answered for. has_arrived: by the very move that it is wanted by.
-    differs: it runs with other NICs than it is to have."""
+    differs: it runs with other NICs than it is to have. copy: of it, to another host."""
     match want.role, state:
         case (Role.RUN, GuestState.RUNNING) if differs:
             said = "preparing"
@@ -113,6 +114,7 @@ def observed_workspace(
         state="failed" if said == "preparing" and cause else said,
         cause=cause,
         pause_ms=None if pause_ms is None else round(pause_ms, 3),
+        copied=None if copy is None else Copied(copy.move, copy.state.value, copy.cause, copy.done, copy.pause_ms),
     )
 
 

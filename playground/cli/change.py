@@ -55,7 +55,7 @@ def up(args: argparse.Namespace) -> int:
     was_there = site.is_emulated(site.name_of(args))
     check_alone(spec, tiers, are_known=args.emulate is not None and not was_there)
     started = time.monotonic()
-    client = _site_for(args)
+    client = _site_for(args, any(one.driver == "libvirt" for one in spec.workspaces.values()))
     ink = render.Ink.of(sys.stdout)
     ranks = None
     try:
@@ -245,13 +245,13 @@ def _late(head: str, state: progress.Progress | None) -> str:
     )
 
 
-def _site_for(args: argparse.Namespace) -> Client:
+def _site_for(args: argparse.Namespace, hypervisors: bool) -> Client:
     """The client of a site that has a controller; `--emulate` makes it, or joins it."""
     if args.emulate is not None:
         line = progress.Line()
         line.show(f"site {site.name_of(args)}: starting {render.count(args.emulate, 'emulated host')}")
         try:
-            site.emulate(site.name_of(args), args.emulate)
+            site.emulate(site.name_of(args), args.emulate, hypervisors=hypervisors)
         finally:
             line.clear()
         return site.client_of(args)

@@ -65,19 +65,24 @@ def _token(file: str | None) -> str | None:
     return token
 
 
-def emulate(name: str, hosts: int, *, in_memory_state: bool = False, leash: bool = False) -> None:
+def emulate(
+    name: str, hosts: int, *, in_memory_state: bool = False, leash: bool = False, hypervisors: bool = False
+) -> None:
     """Makes the emulated site, or joins it: its controller answers, and its hosts are up, or had `HOSTS_UP_S` to be.
 
-    Raises Failure with nothing new left behind. leash: it ends with this process.
+    Raises Failure with nothing new left behind. leash: it ends with this process. hypervisors: its hosts have a libvirtd
+    each.
     """
     from playground.doctor.packages import install_line, missing
-    from playground.sandbox import SandboxError, ensure
+    from playground.sandbox import SandboxError, ensure, provide_hypervisors
 
     if absent := missing(for_tests=False):
         lacking = ", ".join(f"{tool.applet or tool.program} ({tool.purpose})" for tool in absent)
         raise Failure(f"this machine lacks {lacking}; {install_line(absent)}")
     try:
-        ensure(name, hosts, in_memory_state=in_memory_state, leash=leash)
+        made = ensure(name, hosts, in_memory_state=in_memory_state, leash=leash)
+        if hypervisors:
+            provide_hypervisors(made)
     except SandboxError as error:
         raise Failure(str(error)) from error
     # Workspaces go to hosts that are up: all on the first one, if nobody waited for the others.

@@ -29,6 +29,12 @@ from playground.workspaces.migration import ENDED, Effect, Event, State, step
 log = logging.getLogger("controller")
 
 DEADLINE_S = 60.0
+COPY_DEADLINE_S = 600.0
+"""Of what a hypervisor copies: then it is told to stop."""
+
+CALL_OFF_S = 15.0
+"""How long it may take to say whether it could."""
+
 SETTLE_S = 5.0
 """How long stragglers are chased when a host does not say that it has converged."""
 
@@ -98,7 +104,7 @@ class Moves:
                 )
             await self._apply(grid, previous, Event.LATE)
             return None
-        self._check(workspace, grid, target)
+        to = self._check(workspace, grid, target)
         now = time.time()
         # never again a number that an earlier workspace of this name had, whose guest may still be about
         generation = self._world.revision + 1
@@ -110,14 +116,15 @@ class Moves:
             state=State.REQUESTED.value,
             generation=generation,
             started_utc_s=now,
-            deadline_utc_s=now + DEADLINE_S,
+            deadline_utc_s=now + (COPY_DEADLINE_S if to else DEADLINE_S),
             by_hand=by_hand,
+            to=to,
         )
         compares = [self._world.compare(workspace), Compare(key_of(move), self._world.modified(key_of(move)))]
         changes: list[Change] = [Put(key_of(move), encode(move))]
         for binding in self._bindings(grid, workspace):
             compares.append(self._world.compare(binding))
-            after = msgspec.structs.replace(binding, target=target, phase="requested")
+            after = msgspec.structs.replace(binding, target=target, phase="requested", copied=bool(to))
             changes.append(Put(key_of(after), encode(after)))
         identity = (workspace.playground, workspace.name)
         if measure:
@@ -130,7 +137,8 @@ class Moves:
         self._events.add("move-requested", f"workspace {name}", f"from {move.source} to {target}")
         return move
 
-    def _check(self, workspace: WorkspaceRecord, grid: Grid, target: str) -> None:
+    def _check(self, workspace: WorkspaceRecord, grid: Grid, target: str) -> str:
+        """How the source's hypervisor reaches the target's, "" where none copies it. Raises Refused."""
         name = f"{workspace.playground}/{workspace.name}"
         hosts = self._world.hosts
         if target not in hosts:
@@ -163,6 +171,7 @@ class Moves:
         arrived = last.generation if last is not None and last.target == workspace.host else workspace.generation
         if seen.generation not in (workspace.generation, arrived):
             raise Refused(f"{name} is about to be restarted on {workspace.host} by an edit; try again in a moment")
+        return target_driver.peer
 
     def _bindings(self, grid: Grid, workspace: WorkspaceRecord) -> list[BindingRecord]:
         return [grid.bindings[p] for p in workspace.ports if p in grid.bindings]
@@ -176,9 +185,23 @@ class Moves:
         if State(move.state) in ENDED:
             name = f"{workspace.playground}/{workspace.name}"
             raise Refused(f"{name} is not being moved: its last move is over, and it is already at {workspace.host}")
+        if _is_copied(move):
+            return await self._call_off(move, "aborted on request")
         after = await self._apply(grid, move, Event.ABORT, "aborted on request")
         if after is None or after.state != State.ABORTED:
             raise Refused(f"{workspace.playground}/{workspace.name} is already at {move.target}; move it back instead")
+        return after
+
+    async def _call_off(self, move: MigrationRecord, cause: str) -> MigrationRecord:
+        """Has the hypervisor told to stop: whether it still can, only it knows, and its word ends the move."""
+        if move.called_off:
+            return move
+        until = time.time() + CALL_OFF_S
+        after = msgspec.structs.replace(move, called_off=True, cause=cause, deadline_utc_s=until)
+        result = await self._store.commit([self._world.compare(move)], [Put(key_of(after), encode(after))])
+        if isinstance(result, Conflict):
+            raise Refused("the move has just gone on; try again")
+        await self._world.reached(result)
         return after
 
     async def run(self) -> None:
@@ -194,13 +217,16 @@ class Moves:
 
     async def arrived(self, seen: ObservedWorkspace) -> None:
         """Flips the bindings of what a host says has arrived, before that word is stored: peers send to the old host
-        until then. It is what a pass would do after it; where that was quicker, nothing happens."""
+        until then; and opens the target for what stands still. It is what a pass would do after it; where that was
+        quicker, nothing happens."""
         move = self._world.moving.get((seen.playground, seen.workspace))
-        if move is None or (seen.host, seen.generation) != (move.target, move.generation) or seen.state != "running":
+        grid = self._world.grids.get(move.playground) if move is not None else None
+        if move is None or grid is None or move.workspace not in grid.workspaces:
             return
-        grid = self._world.grids.get(move.playground)
-        if grid is not None and move.workspace in grid.workspaces:
+        if (seen.host, seen.generation) == (move.target, move.generation) and seen.state == "running":
             await self._apply(grid, move, Event.ARRIVED, "", seen.pause_ms)
+        elif seen.host == move.source and _is_copied(move) and _copied(seen, move) == "paused":
+            await self._apply(grid, move, Event.STANDS_STILL)
 
     def _open(self) -> list[MigrationRecord]:
         return [move for move in self._world.moving.values() if State(move.state) not in ENDED]
@@ -211,8 +237,7 @@ class Moves:
             grid = self._world.grids[move.playground]
             event, cause = self._event(grid, move, now)
             if event is not None:
-                target = self._world.observed_workspaces.get((move.playground, move.workspace), {}).get(move.target)
-                await self._apply(grid, move, event, cause, target.pause_ms if target else None)
+                await self._apply(grid, move, event, cause, self._pause_ms(move))
         for move in list(self._world.moving.values()):
             if State(move.state) in ENDED:
                 self._finish(move)  # also one that a controller before this one ended, and died
@@ -227,13 +252,17 @@ class Moves:
         is_current = target is not None and target.generation == move.generation
         if state is State.ACTIVATED:
             flipped = self._flipped_at.setdefault(identity, (self._world.revision, time.monotonic()))
-            if self._converged(move.playground, flipped[0]):
+            source = self._world.observed_workspaces.get(identity, {}).get(move.source)
+            is_over = not move.to or move.source not in self._world.alive or _copied(source, move) in ("done", "failed")
+            if is_over and self._converged(move.playground, flipped[0]):
                 return Event.PEERS_CONVERGED, ""
             if time.monotonic() - flipped[1] > SETTLE_S:
                 return Event.LATE, "a host did not say in time that it had converged"
             return None, ""
         if is_current and target is not None and target.state == "running":
             return Event.ARRIVED, ""
+        if _is_copied(move):
+            return self._copy_event(move, now)
         if not self._moves_all(grid, grid.workspaces[move.workspace], move):
             return Event.ABORT, "its NICs were changed by an edit"
         if move.target not in self._world.alive:
@@ -249,6 +278,37 @@ class Moves:
         if state is State.PREPARED and self._may_begin(move):
             return Event.METER_RUNS, ""
         return None, ""
+
+    def _copy_event(self, move: MigrationRecord, now: float) -> tuple[Event | None, str]:
+        """What the source says of its hypervisor's copying. Hosts that are silent decide nothing: where the workspace
+        runs, only that does."""
+        source = self._world.observed_workspaces.get((move.playground, move.workspace), {}).get(move.source)
+        match _copied(source, move):
+            case "failed" if source is not None and source.copied is not None:
+                return Event.COPY_FAILED, move.cause if move.called_off else source.copied.cause
+            case "done":
+                return Event.ARRIVED, ""
+            case "paused" if move.state == State.COPYING:
+                return Event.STANDS_STILL, ""
+        if now > move.deadline_utc_s:
+            if move.called_off:
+                return Event.LATE, move.cause
+            self._spawn(self._give_up(move))
+        return None, ""
+
+    async def _give_up(self, move: MigrationRecord) -> None:
+        try:
+            await self._call_off(move, f"not done within {COPY_DEADLINE_S:.0f} s")
+        except Refused:
+            log.info("move went on when it was to be called off workspace=%s/%s", move.playground, move.workspace)
+
+    def _pause_ms(self, move: MigrationRecord) -> float | None:
+        """How long the workspace stood still: as its hypervisor says, where one copies it."""
+        seen = self._world.observed_workspaces.get((move.playground, move.workspace), {})
+        source, target = seen.get(move.source), seen.get(move.target)
+        if move.to:
+            return source.copied.pause_ms if source is not None and source.copied is not None else None
+        return target.pause_ms if target is not None else None
 
     def _may_begin(self, move: MigrationRecord) -> bool:
         """Whether all that is to be done before the flip is done; begins what is not."""
@@ -398,21 +458,39 @@ class Moves:
         return after
 
 
+_PHASES: dict[State, Phase] = {State.PREPARED: "prepared", State.COPYING: "copying", State.LANDING: "landing"}
+
+
+def _copied(seen: ObservedWorkspace | None, move: MigrationRecord) -> str:
+    """What the source says of the copying that a move is, "" for nothing yet."""
+    if seen is None or seen.copied is None or seen.copied.move != move.generation:
+        return ""
+    return seen.copied.state
+
+
+def _is_copied(move: MigrationRecord) -> bool:
+    """Whether a hypervisor is at it now."""
+    return bool(move.to) and State(move.state) in (State.COPYING, State.LANDING)
+
+
 def _affected(
     binding: BindingRecord, move: MigrationRecord, state: State, effect: Effect, leased: tuple[str, ...]
 ) -> BindingRecord:
     """A binding after a transition's effect. leased: what the client held on the source."""
     match effect:
         case Effect.SET_PHASE:
-            phase: Phase = "prepared" if state is State.PREPARED else "copying"
-            return msgspec.structs.replace(binding, phase=phase)
+            return msgspec.structs.replace(binding, phase=_PHASES[state])
         case Effect.FLIP:
             return msgspec.structs.replace(
                 binding, active=move.target, phase="activated", generation=binding.generation + 1, leased=leased
             )
         case Effect.REST:
-            return msgspec.structs.replace(binding, active=move.target, source=move.target, target=None, phase="bound")
+            return msgspec.structs.replace(
+                binding, active=move.target, source=move.target, target=None, phase="bound", copied=False
+            )
         case Effect.GIVE_BACK:
-            return msgspec.structs.replace(binding, active=move.source, source=move.source, target=None, phase="bound")
+            return msgspec.structs.replace(
+                binding, active=move.source, source=move.source, target=None, phase="bound", copied=False
+            )
         case Effect.NONE:
             return binding

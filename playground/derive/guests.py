@@ -30,6 +30,10 @@ class Role(Enum):
     """It belongs elsewhere: what is here of it goes once another host carries it; the guest itself is never ended."""
 
 
+ADOPTED = frozenset({"external", "libvirt"})
+"""Drivers whose devices are made in the host's namespace."""
+
+
 @dataclass(frozen=True, slots=True)
 class Want:
     """One workspace's role here. generation: the record's (of the move, while one is under way).
@@ -37,7 +41,8 @@ class Want:
     placed: the number of its placement; a guest that came where it is before that is of an earlier workspace.
     move: the number by which it is where it belongs: of its last move that this host was shown, or of its placement.
     concluded: of the last of these that is over; a guest that a newer move has brought elsewhere is not taken back,
-    whatever an older view says.
+    whatever an older view says. send_to: where this host's hypervisor is to copy it now. called_off: it
+    is to stop that.
     """
 
     id: str
@@ -52,6 +57,8 @@ class Want:
     placed: int = 0
     move: int = 0
     concluded: int = 0
+    send_to: str = ""
+    called_off: bool = False
 
 
 def role_of(workspace: WorkspaceRecord, move: MigrationRecord | None, host: str) -> Role | None:
@@ -61,7 +68,7 @@ def role_of(workspace: WorkspaceRecord, move: MigrationRecord | None, host: str)
         if host == move.target:
             if activated:
                 return Role.RUN
-            return Role.TAKE if move.state == State.COPYING else Role.ARRIVE
+            return Role.TAKE if move.state in (State.COPYING, State.LANDING) else Role.ARRIVE
         if host == move.source:
             return Role.HOLD if activated else Role.RUN
         return Role.AWAY
@@ -100,6 +107,7 @@ def want_of(view: View, host: str, playground: str, name: str) -> Want | None:
             role = Role.WAIT
             break
         nics.append(Nic(port.id, port_device(PortId(port.id)), port.mac, network.mtu, index))
+    is_sent = move is not None and bool(move.to) and move.source == host
     arrives = move is not None and role in (Role.ARRIVE, Role.TAKE)
     return Want(
         id=workspace.id,
@@ -108,10 +116,21 @@ def want_of(view: View, host: str, playground: str, name: str) -> Want | None:
         driver=workspace.driver,
         role=role,
         generation=move.generation if move is not None and arrives else workspace.generation,
-        guest=Guest(workspace.id, playground, name, name, tuple(nics)),
+        guest=Guest(
+            workspace.id,
+            playground,
+            name,
+            name,
+            tuple(nics),
+            workspace.cpus,
+            workspace.memory_mib,
+            workspace.machine,
+        ),
         ports=workspace.ports,
-        adopt=workspace.driver == "external",
+        adopt=workspace.driver in ADOPTED,
         placed=workspace.placed,
         move=max(workspace.placed, move.generation if move is not None else 0),
         concluded=max(workspace.placed, _concluded(move)),
+        send_to=move.to if move is not None and is_sent and move.state == State.COPYING else "",
+        called_off=move is not None and is_sent and move.called_off,
     )

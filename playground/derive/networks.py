@@ -50,8 +50,13 @@ def entry_of(port: PortRecord, binding: BindingRecord, place: Place) -> Entry:
     """What a port says of its network on one host."""
     host = place.host
     moving = binding.target is not None
-    is_arrived = moving and binding.target == host and workspace_id(port.playground, port.workspace) in place.arrived
-    carries = binding.active == host or is_arrived
+    is_here = moving and workspace_id(port.playground, port.workspace) in place.arrived
+    lands, is_copied = binding.phase == "landing", binding.copied and binding.phase == "copying"
+    if lands and host == binding.source:
+        carries, active = is_here, binding.target or ""
+    else:
+        carries = binding.active == host or (binding.target == host and (is_here or lands))
+        active = binding.active
     prepares = moving and host in (binding.source, binding.target)
     is_router = gateway_name(port.workspace) is not None
     local, remote = None, None
@@ -61,7 +66,7 @@ def entry_of(port: PortRecord, binding: BindingRecord, place: Place) -> Entry:
         is_adopted, also = port.id in place.adopted, port.allowed_macs
         announces = bool(port.allowed_addresses or also)
         local = LocalPort(PortId(port.id), port.mac, addresses, gate, is_adopted, is_router, also, announces)
-    vtep = place.vteps.get(binding.active) if not carries else None
+    vtep = place.vteps.get(active) if not carries else None
     if vtep is not None:
         remote = RemotePort(port.mac, addresses, vtep, is_router, port.allowed_macs)
     return Entry(
@@ -70,7 +75,8 @@ def entry_of(port: PortRecord, binding: BindingRecord, place: Place) -> Entry:
         hosts=frozenset(h for h in (binding.active, binding.source, binding.target) if h is not None),
         port=local,
         remote=remote,
-        chase=vtep if prepares else None,
+        # while a hypervisor copies it, the target sends nothing back: what its source sends on would run in circles
+        chase=vtep if prepares and not (is_copied and host == binding.target) else None,
         also=port.allowed_macs,
     )
 

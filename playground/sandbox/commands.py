@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from playground.sandbox import echo
 from playground.sandbox.plan import (
@@ -32,6 +33,13 @@ def programs(plan: SandboxPlan) -> tuple[Program, ...]:
     return (_controller(plan), *(_agent(plan, host) for host in plan.hosts), world)
 
 
+def hypervisor(site: str, state: Path, host: str, address: str) -> Program:
+    """The libvirtd of an emulated host. state: the site's. address: on the underlay."""
+    argv = [sys.executable, "-m", "playground.sandbox.hypervisor", "--site", site, "--name", host]
+    argv += ["--address", address, "--folder", str(state / "hosts" / host / "hypervisor")]
+    return Program(f"libvirtd-{host}", tuple(argv), host)
+
+
 def _at(plan: SandboxPlan) -> str:
     address = plan.controller_address
     return f"[{address}]:{CONTROLLER_PORT}" if plan.family == "ipv6" else f"{address}:{CONTROLLER_PORT}"
@@ -52,4 +60,5 @@ def _agent(plan: SandboxPlan, host: HostPlan) -> Program:
     argv += ["--controller", f"http://{_at(plan)}", "--underlay", host.address]
     argv += ["--token-file", str(token_path(plan, host.name))]
     argv += ["--state-dir", f"{plan.state_dir}/hosts/{host.name}", "--run-dir", f"{plan.run_dir}/hosts/{host.name}"]
+    argv += ["--libvirt-peer", f"qemu+tcp://{f'[{host.address}]' if ':' in host.address else host.address}/system"]
     return Program(f"agent-{host.name}", tuple(argv), host.name)

@@ -23,6 +23,7 @@ from playground.sandbox import namespaces as ns
 from playground.sandbox.plan import (
     WORLD,
     HostPlan,
+    Program,
     SandboxPlan,
     bridge_batch,
     host_batch,
@@ -299,6 +300,7 @@ class Sandbox:
             "log": self._say_log,
             "kill-host": self._kill_host,
             "start-host": self._start_host,
+            "add": self._add,
             "shutdown": self._shut_down,
         }
 
@@ -316,6 +318,14 @@ class Sandbox:
 
     def _shut_down(self, _: dict[str, object]) -> dict[str, object]:
         self._end()
+        return {}
+
+    def _add(self, asked: dict[str, object]) -> dict[str, object]:
+        """A program more, on a host that runs."""
+        host, argv = str(asked["host"]), asked["argv"]
+        if host not in self.hosts or not isinstance(argv, list):
+            raise Refused(f"no host {host} runs")
+        self._supervisor.add(Program(str(asked["name"]), tuple(map(str, argv)), host), time.monotonic())
         return {}
 
     def _kill_host(self, asked: dict[str, object]) -> dict[str, object]:

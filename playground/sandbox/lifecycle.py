@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from playground import paths
-from playground.sandbox.commands import Commands, programs
+from playground.sandbox.commands import Commands, hypervisor, programs
 from playground.sandbox.folders import STATE_MARK, SandboxError, claim_state, discard, empty, locked, prune
 from playground.sandbox.namespaces import started
 from playground.sandbox.plan import Family, SandboxPlan, controller_address, hosts_of
@@ -36,6 +36,14 @@ BURIAL_TIMEOUT_S = 1.0
 
 GIVE_UP_AFTER_DEATHS = 3
 """A controller that died so often while it was waited for will not come."""
+
+HYPERVISOR = {
+    "usr/sbin/libvirtd": "libvirt-daemon",
+    "usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so": "libvirt-daemon-driver-qemu",
+    "usr/bin/qemu-system-x86_64": "qemu-system-x86",
+    "usr/bin/qemu-img": "qemu-utils",
+}
+"""What each emulated host's hypervisor is made of, below /, and the Debian package that has it."""
 
 _LONGEST_SOCKET = 107
 """Bytes of a Unix socket's path; unix(7)."""
@@ -104,6 +112,18 @@ def ensure(
         )
         empty(run)
         return _start(replace(plan, programs=commands(plan)), leash, timeout_s)
+
+
+def provide_hypervisors(info: SandboxInfo) -> None:
+    """A libvirtd on each emulated host, from now on. Raises SandboxError where this machine lacks one."""
+    missing = [package for file, package in HYPERVISOR.items() if not any(Path("/").glob(file))]
+    if missing:
+        raise SandboxError(
+            f"virtual machines need libvirt and QEMU: apt-get install --no-install-recommends {' '.join(missing)}"
+        )
+    for host in ask(info, "status")["hosts"]:
+        program = hypervisor(info.site, info.state_dir, host["name"], host["underlay"])
+        ask(info, "add", name=program.name, argv=list(program.argv), host=program.host)
 
 
 def find(site: str) -> SandboxInfo | None:

@@ -68,6 +68,10 @@ class Supervisor:
         self._environment = dict(environment)
         self._join = join
 
+    def add(self, program: Program, now_mono_s: float) -> None:
+        """Keeps this one running too; one of its name is kept as it is."""
+        self._programs.setdefault(program.name, _Running(program, due_s=now_mono_s))
+
     def start_due(self, now_mono_s: float) -> float | None:
         """Starts what is due. Returns in how many seconds the next one is, None when nothing waits."""
         waits = []

@@ -12,9 +12,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from overlay.mac import parse_mac
-from playground.spec import names
-from playground.spec.base import Labels, Listed, Shape, as_list, described
+from playground.spec.base import Labels, Listed, Shape, as_list
 from playground.spec.delivery_models import BootShape, DhcpShape, NetworkDhcpShape
+from playground.spec.machine_models import DiskShape, MachineShape, Memory
 from playground.spec.policy_models import (
     EgressShape,
     ExpectationShape,
@@ -37,6 +37,7 @@ __all__ = [
     "BootShape",
     "CapacityShape",
     "DhcpShape",
+    "DiskShape",
     "DnsShape",
     "EgressShape",
     "ExpectationShape",
@@ -44,6 +45,7 @@ __all__ = [
     "HostShape",
     "IncludedShape",
     "IngressShape",
+    "MachineShape",
     "NetworkDhcpShape",
     "NetworkShape",
     "NicShape",
@@ -72,17 +74,10 @@ def _nothing_yet(what: str, instead: str) -> Callable[[Any], Any]:
     return check
 
 
+DRIVERS = ("netns", "libvirt", "external")
+
 Mac = Annotated[str, AfterValidator(parse_mac)]
 Cpus = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
-
-
-def _mebibytes(value: object) -> int:
-    if not isinstance(value, str):
-        raise ValueError(f"read {described(value)}; write a size with its unit MiB, GiB or TiB, as 512MiB")
-    return names.mebibytes(value)
-
-
-Memory = Annotated[int, BeforeValidator(_mebibytes, json_schema_input_type=str)]
 
 
 class RecordShape(Shape):
@@ -157,7 +152,7 @@ class WorkspaceShape(Shape):
     """A workspace, or with `scale` several."""
 
     not_yet = frozenset(
-        {"image", "disks", "requires", "arch", "depends_on", "context", "provides", "lease", "level"},
+        {"cloud_init", "requires", "depends_on", "context", "provides", "lease", "level"},
     )
     networks: Nics = Field(description="networks by name, or with labels, addresses and mac")
     scale: int | None = Field(default=None, ge=0, le=10_000, description="number of instances NAME-0, NAME-1, …")
@@ -165,10 +160,14 @@ class WorkspaceShape(Shape):
     aliases: Listed = Field(default=[], description="more names, in the playground and in each of its networks")
     host: str | None = Field(default=None, description="a host's name, or a selector over host labels")
     driver: str = Field(
-        default="netns", description="netns or external", json_schema_extra={"enum": ["netns", "external"]}
+        default="netns", description="netns, libvirt or external", json_schema_extra={"enum": list(DRIVERS)}
     )
     cpus: Cpus | None = Field(default=None, description="taken of a host's declared capacity")
     memory: Memory | None = Field(default=None, description="taken of a host's declared capacity, as 512MiB")
+    image: str | None = Field(default=None, description="an image on the host that its first disk begins as")
+    disks: list[DiskShape] = Field(default=[], description="more disks")
+    arch: str | None = Field(default=None, description="of its processors, as x86_64; default: its host's")
+    machine: MachineShape = MachineShape()
     dhcp: DhcpShape = DhcpShape()
     boot: BootShape = BootShape()
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from overlay.pools import Span, Version, address_text
+from playground.machine import Machine
 from playground.spec.delivery import NOTHING, Delivery
 from playground.spec.peers import Words
 from playground.spec.problem import Place
@@ -140,7 +141,8 @@ class WorkspaceSpec:
     """One workspace (a scaled one is several of these, its instances in order). host: a name, a selector, or None.
 
     declared, index: the name in the file, and which instance of it; None where it is not scaled.
-    cpus and memory_mib are what it takes of a host's declared capacity; 0 takes nothing.
+    cpus and memory_mib are what it takes of a host's declared capacity; 0 takes nothing. machine: of one on a
+    hypervisor.
     """
 
     name: str
@@ -154,6 +156,7 @@ class WorkspaceSpec:
     host_place: Place
     declared: str
     index: int | None = None
+    machine: Machine | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ _TITLES = {
     "BootShape": "boot",
     "WorkspaceShape": "workspace",
     "NicShape": "network of a workspace",
+    "MachineShape": "machine",
+    "DiskShape": "disk",
     "PolicyShape": "policy",
     "IngressShape": "ingress rule",
     "EgressShape": "egress rule",

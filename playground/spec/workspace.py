@@ -11,7 +11,8 @@ from playground.spec import names
 from playground.spec.addresses import made_of_mac, parse_ip
 from playground.spec.allowance import Allowances
 from playground.spec.delivery import Delivery, check_times, delivery
-from playground.spec.models import NicShape, WorkspaceShape
+from playground.spec.machine import MEMORY_MIB, machine_of
+from playground.spec.models import DRIVERS, NicShape, WorkspaceShape
 from playground.spec.network import reserved
 from playground.spec.objects import NetworkSpec, NicSpec, WorkspaceSpec
 from playground.spec.problem import Place, Problem, suggestion
@@ -20,9 +21,6 @@ from policies.selector import Selector, is_label_key, is_label_value, is_selecto
 
 MAX_WORKSPACES = 20_000
 """Of one playground, scaled ones counted in full."""
-
-DRIVERS = ("netns", "external")
-DRIVERS_TO_COME = ("libvirt",)
 
 
 def workspaces(
@@ -90,6 +88,7 @@ class _Reader:
         nics = tuple(self._nics(name, shape, whole))
         host, host_place = self._host(name, shape), self.document.place((*path, "host"))
         self._check_driver(name, shape.driver)
+        machine = machine_of(shape, self.document, path, self.problems)
         for index in range(1 if shape.scale is None else shape.scale):
             yield WorkspaceSpec(
                 name=name if shape.scale is None else f"{name}-{index}",
@@ -97,8 +96,9 @@ class _Reader:
                 nics=nics,
                 host=host,
                 driver=shape.driver,
-                cpus=shape.cpus or 0.0,
-                memory_mib=shape.memory or 0,
+                cpus=shape.cpus or (1.0 if machine is not None else 0.0),
+                memory_mib=shape.memory or (MEMORY_MIB if machine is not None else 0),
+                machine=machine,
                 place=place,
                 host_place=host_place,
                 declared=name,
@@ -116,10 +116,7 @@ class _Reader:
         if driver in DRIVERS:
             return
         place = self.document.place(("workspaces", name, "driver"))
-        if driver in DRIVERS_TO_COME:
-            message = f"the driver {driver} is not built yet; write {' or '.join(DRIVERS)}"
-        else:
-            message = f"unknown driver {driver!r}{suggestion(driver, DRIVERS)}"
+        message = f"unknown driver {driver!r}{suggestion(driver, DRIVERS)}"
         self.problems.append(Problem.at(place, message))
 
     def _host(self, name: str, shape: WorkspaceShape) -> str | Selector | None:

@@ -1,7 +1,8 @@
 """Pure. The states of a workspace's move, and every event in every state, as one table.
 
-`requested → prepared → copying → activated → settled`, and `aborted` from any state before `activated`. A missing
-pair is no accident but a late or foreign event: `step` answers with the same state and no effect.
+`requested → prepared → copying → activated → settled`, and `aborted` from any state before `activated`. One that a
+hypervisor copies is also `landing`, between `copying` and `activated`: it stands still, and what comes for it waits at
+the target. A missing pair is no accident but a late or foreign event: `step` answers with the same state and no effect.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ class State(StrEnum):
     REQUESTED = "requested"
     PREPARED = "prepared"
     COPYING = "copying"
+    LANDING = "landing"
     ACTIVATED = "activated"
     SETTLED = "settled"
     ABORTED = "aborted"
@@ -25,10 +27,12 @@ class Event(Enum):
 
     TARGET_READY = "the target has guest ends, MTU, DHCP, and gated ports"
     METER_RUNS = "the measurement runs (or none was asked for)"
+    STANDS_STILL = "its hypervisor has copied it; it goes on at the target in a moment"
     ARRIVED = "the target carries the traffic"
     PEERS_CONVERGED = "every live host has converged to the new binding, or had time enough"
     ABORT = "somebody asked to abort"
     PREPARE_FAILED = "the target could not prepare"
+    COPY_FAILED = "the source's hypervisor could not copy it; it goes on there"
     TARGET_GONE = "the target host's lease ended"
     SOURCE_GONE = "the source host's lease ended"
     LATE = "the deadline passed"
@@ -48,18 +52,23 @@ class Effect(Enum):
 TABLE: dict[tuple[State, Event], tuple[State, Effect]] = {
     (State.REQUESTED, Event.TARGET_READY): (State.PREPARED, Effect.SET_PHASE),
     (State.PREPARED, Event.METER_RUNS): (State.COPYING, Effect.SET_PHASE),
+    (State.COPYING, Event.STANDS_STILL): (State.LANDING, Effect.SET_PHASE),
     (State.COPYING, Event.ARRIVED): (State.ACTIVATED, Effect.FLIP),
+    (State.LANDING, Event.ARRIVED): (State.ACTIVATED, Effect.FLIP),
     (State.ACTIVATED, Event.PEERS_CONVERGED): (State.SETTLED, Effect.REST),
     # an announcement or a hypervisor's event may overtake our own bookkeeping: what arrived has arrived
     (State.PREPARED, Event.ARRIVED): (State.ACTIVATED, Effect.FLIP),
     (State.REQUESTED, Event.ABORT): (State.ABORTED, Effect.GIVE_BACK),
     (State.PREPARED, Event.ABORT): (State.ABORTED, Effect.GIVE_BACK),
     (State.COPYING, Event.ABORT): (State.ABORTED, Effect.GIVE_BACK),
+    (State.LANDING, Event.ABORT): (State.ABORTED, Effect.GIVE_BACK),
     (State.REQUESTED, Event.PREPARE_FAILED): (State.ABORTED, Effect.GIVE_BACK),
     (State.PREPARED, Event.PREPARE_FAILED): (State.ABORTED, Effect.GIVE_BACK),
     (State.COPYING, Event.PREPARE_FAILED): (State.ABORTED, Effect.GIVE_BACK),
     (State.REQUESTED, Event.TARGET_GONE): (State.ABORTED, Effect.GIVE_BACK),
     (State.PREPARED, Event.TARGET_GONE): (State.ABORTED, Effect.GIVE_BACK),
+    (State.COPYING, Event.COPY_FAILED): (State.ABORTED, Effect.GIVE_BACK),
+    (State.LANDING, Event.COPY_FAILED): (State.ABORTED, Effect.GIVE_BACK),
     (State.COPYING, Event.TARGET_GONE): (State.ABORTED, Effect.GIVE_BACK),
     (State.REQUESTED, Event.SOURCE_GONE): (State.ABORTED, Effect.GIVE_BACK),
     (State.PREPARED, Event.SOURCE_GONE): (State.ABORTED, Effect.GIVE_BACK),
@@ -67,11 +76,13 @@ TABLE: dict[tuple[State, Event], tuple[State, Effect]] = {
     (State.REQUESTED, Event.LATE): (State.ABORTED, Effect.GIVE_BACK),
     (State.PREPARED, Event.LATE): (State.ABORTED, Effect.GIVE_BACK),
     (State.COPYING, Event.LATE): (State.ABORTED, Effect.GIVE_BACK),
+    (State.LANDING, Event.LATE): (State.ABORTED, Effect.GIVE_BACK),
     (State.ACTIVATED, Event.LATE): (State.SETTLED, Effect.REST),
     (State.ACTIVATED, Event.SOURCE_GONE): (State.SETTLED, Effect.REST),
     (State.REQUESTED, Event.REMOVED): (State.ABORTED, Effect.NONE),
     (State.PREPARED, Event.REMOVED): (State.ABORTED, Effect.NONE),
     (State.COPYING, Event.REMOVED): (State.ABORTED, Effect.NONE),
+    (State.LANDING, Event.REMOVED): (State.ABORTED, Effect.NONE),
     (State.ACTIVATED, Event.REMOVED): (State.SETTLED, Effect.NONE),
 }
 

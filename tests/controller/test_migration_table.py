@@ -30,7 +30,7 @@ def test_nothing_takes_back_a_workspace_that_has_arrived(event: Event) -> None:
     assert step(State.ACTIVATED, event)[0] is State.ACTIVATED
 
 
-@pytest.mark.parametrize("state", [State.REQUESTED, State.PREPARED, State.COPYING])
+@pytest.mark.parametrize("state", [State.REQUESTED, State.PREPARED, State.COPYING, State.LANDING])
 def test_an_abort_before_arrival_gives_the_ports_back_to_the_source(state: State) -> None:
     assert step(state, Event.ABORT) == (State.ABORTED, Effect.GIVE_BACK)
 

@@ -311,12 +311,32 @@ WORKSPACES = {
         "workspaces.head.networks.bandwidth: bandwidth is not built yet; "
         "leave it out (built: network, labels, addresses, address, mac, aliases, allow, dhcp, default_route)"
     ],
-    "{networks: grid, §image: debian}": [
-        "workspaces.head.image: image is not built yet; "
-        "leave it out (built: networks, scale, labels, aliases, host, driver, cpus, memory, dhcp, boot)"
+    "{networks: grid, §requires: [kvm]}": [
+        "workspaces.head.requires: requires is not built yet; leave it out (built: networks, scale, labels, aliases, "
+        "host, driver, cpus, memory, image, disks, arch, machine, dhcp, boot)"
     ],
-    "{networks: grid, driver: §libvirt}": [
-        "workspaces.head.driver: the driver libvirt is not built yet; write netns or external"
+    "{networks: grid, §image: /srv/debian.qcow2}": [
+        "workspaces.head.image: image is for virtual machines; write driver: libvirt, or leave it out"
+    ],
+    "{networks: grid, driver: libvirt, image: §debian.qcow2}": [
+        "workspaces.head.image: 'debian.qcow2' is no absolute path; write where it lies on the host, as "
+        "/srv/images/debian.qcow2"
+    ],
+    "{networks: grid, driver: libvirt, machine: {kernel: /boot/k, type: §xen}}": [
+        "workspaces.head.machine.type: 'xen' is no type of machine; write kvm or qemu, or leave it out"
+    ],
+    "{networks: grid, driver: libvirt, §machine: {initrd: /boot/i}, image: /srv/debian.qcow2}": [
+        "workspaces.head.machine: initrd and cmdline go with a kernel; write it too, or leave them out"
+    ],
+    "{networks: grid, driver: libvirt, image: /srv/a.qcow2, machine: {xml: §<rng>}}": [
+        "workspaces.head.machine.xml: this is no XML: mismatched tag: line 1, column 16"
+    ],
+    "{networks: grid, driver: libvirt, disks: [§{path: /srv/a.qcow2, base: /srv/b.qcow2}]}": [
+        "workspaces.head.disks.0: path is an image that is there; base and size are of one that is made: write either"
+    ],
+    "{networks: grid, driver: libvirt, scale: 2, disks: [§{path: /srv/a.qcow2}]}": [
+        "workspaces.head.disks.0: /srv/a.qcow2 would be written by all instances; write base, and each has a copy of "
+        "its own"
     ],
     "{networks: grid, driver: §netsn}": ["workspaces.head.driver: unknown driver 'netsn'; did you mean netns?"],
     "{networks: grid, host: §'room=='}": [

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from playground.machine import Machine
 from playground.records import Move
 
 
@@ -27,15 +28,28 @@ class Nic:
     index: int
 
 
+MadeOf = tuple[float, int, Machine]
+"""Processors, memory in MiB, and the rest of a virtual machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """A workspace as a driver sees it. id: 12 hex digits. hostname: its DNS label. nics in order, eth0 first."""
+    """A workspace as a driver sees it. id: 12 hex digits. hostname: its DNS label. nics in order, eth0 first. cpus,
+    memory_mib, machine: of one on a hypervisor."""
 
     id: str
     playground: str
     name: str
     hostname: str
     nics: tuple[Nic, ...]
+    cpus: float = 0.0
+    memory_mib: int = 0
+    machine: Machine | None = None
+
+    @property
+    def made_of(self) -> MadeOf | None:
+        """As of a workspace's record: None of one on no hypervisor."""
+        return (self.cpus, self.memory_mib, self.machine) if self.machine is not None else None
 
 
 class GuestState(Enum):
@@ -49,11 +63,33 @@ class GuestState(Enum):
     FAILED = "failed"
 
 
+class CopyState(Enum):
+    """How the copying of a guest stands, as the host that it leaves knows. PAUSED: it stands still, about to go on
+    there."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What a hypervisor says of copying a guest to another host. move: the move that it is for. cause: why it failed.
+    done: of its memory, 0 to 1. pause_ms: how long the guest stood still, once that is known."""
+
+    move: int
+    state: CopyState
+    cause: str = ""
+    done: float = 0.0
+    pause_ms: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """One guest as found now. cause says why when FAILED. playground and name: as it was made, where the driver
-    knows. move: the generation of the move that brought it to the host that carries it, 0 when none did. nics: those it
-    was made with; empty where the driver does not make them."""
+    knows. move: the generation of the move that brought it to the host that carries it, 0 when none did. nics, made_of:
+    what it was made with; empty where the driver does not make them. copy: of the last move away from here."""
 
     guest: str
     state: GuestState
@@ -62,6 +98,8 @@ class Observed:
     name: str = ""
     move: int = 0
     nics: tuple[Nic, ...] = ()
+    made_of: MadeOf | None = None
+    copy: Copy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +107,13 @@ class Process:
     """A command started inside a guest (or its host). pid is in the agent's own pid namespace."""
 
     pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """Where a guest is to be copied, and how. to: the target's `Hypervisor.peer`."""
+
+    to: str
 
 
 class DriverError(Exception):
@@ -132,4 +177,36 @@ class Driver(Protocol):
     ) -> Process:
         """Starts a command inside the guest with these file descriptors. tty: stdin is a pty's slave, made
         controlling."""
+        ...
+
+
+@runtime_checkable
+class Hypervisor(Driver, Protocol):
+    """A driver whose guests are copied from host to host by what runs them: where one is, that decides and tells.
+
+    Its `activate` and `reclaim` say that a guest runs here, and are refused where it does not; its `stop` leaves what
+    the guest has on disk.
+    """
+
+    peer: str
+    """How other hosts' hypervisors reach this one's."""
+
+    async def offered(self) -> bool:
+        """Whether guests can be made here now."""
+        ...
+
+    async def expect(self, guest: Guest, move: int) -> None:
+        """As `prepare_arrival`; move: what `observe` says brought the guest here, once it runs here."""
+        ...
+
+    async def send(self, guest: Guest, move: int, sending: Sending) -> None:
+        """Begins to copy a guest that runs here to another host; `observe` then says how that goes."""
+        ...
+
+    async def call_off(self, guest_id: str) -> None:
+        """What `send` began, if it is under way, ends; the guest goes on here."""
+        ...
+
+    async def remove(self, guest_id: str, grace_s: float) -> None:
+        """As `stop`, and nothing of it is left."""
         ...

@@ -19,6 +19,7 @@ from pathlib import Path
 from overlay.kernel import messages as m
 from overlay.kernel.netlink import Netlink
 from overlay.kernel.observe import read_link
+from overlay.topology import WAITS
 
 TUNSETIFF = 0x400454CA
 TUNSETPERSIST = 0x400454CB
@@ -40,18 +41,36 @@ def opened(name: str) -> int:
 
 
 def make(name: str, mtu: int) -> None:
-    """A tap that stays when nobody has it open, up and silent, in the calling thread's network namespace. mtu: bytes.
-    Raises OSError."""
-    tun = opened(name)
+    """A tap that stays when nobody has it open, up, silent, not to be adopted yet, in the calling thread's network
+    namespace. mtu: bytes. Raises OSError."""
+    draft = _draft(name)
+    tun = opened(draft)
     try:
         fcntl.ioctl(tun, TUNSETPERSIST, 1)
     finally:
         os.close(tun)
     with closing(Netlink()) as link:
-        if (found := read_link(link, name)) is not None:
+        if (found := read_link(link, draft)) is not None:
+            link.do(m.rename(found.index, name))
+            link.do(m.set_alias(found.index, WAITS))
             link.do(m.quieten(found.index))
             link.do(m.set_mtu(found.index, mtu))
             link.do(m.set_up(found.index, True))  # of a device that is down the kernel does not tell who opens it
+
+
+def release(names: Collection[str], *, is_free: bool) -> None:
+    """These taps of the calling thread's namespace may be adopted while they are open, or may not: a hypervisor that
+    starts asks for them by name after it has opened them. Raises OSError."""
+    alias = "" if is_free else WAITS
+    with closing(Netlink()) as link:
+        for name in names:
+            if (found := read_link(link, name)) is not None and found.alias != alias:
+                link.do(m.set_alias(found.index, alias), ignore=(errno.ENODEV,))
+
+
+def _draft(name: str) -> str:
+    """A tap's name while we have it open ourselves: by its own it would be taken for one that a hypervisor has."""
+    return f"nt{name[2:]}"
 
 
 def remove(names: Collection[str], dataplane: Path) -> None:
@@ -63,7 +82,7 @@ def remove(names: Collection[str], dataplane: Path) -> None:
             continue
         try:
             with closing(Netlink(descriptor)) as link:
-                for name in names:
+                for name in (*names, *map(_draft, names)):
                     if (found := read_link(link, name)) is not None:
                         link.do(m.delete_link(found.index), ignore=(errno.ENODEV,))
         finally:

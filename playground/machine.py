@@ -1,0 +1,34 @@
+"""What a virtual machine is made of beside its NICs: words that file, record and driver share. No behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """path: an image on the host, absolute; "" for a copy-on-write one of its own over `base`. size_mib: of an image
+    that is to be made, 0 for its base's."""
+
+    path: str = ""
+    base: str = ""
+    size_mib: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """type: kvm, qemu or lxc; "" is whatever the host offers that is fastest. model: the hypervisor's machine type (pc,
+    q35); cpu: its CPU model. kernel, initrd, cmdline: what is booted, where no disk is. disks in order. extra: XML that is put among the domain's devices as it is."""
+
+    type: str = ""
+    arch: str = ""
+    model: str = ""
+    cpu: str = ""
+    kernel: str = ""
+    initrd: str = ""
+    cmdline: str = ""
+    disks: tuple[Disk, ...] = ()
+    extra: str = ""
+
+
+PLAIN = Machine()

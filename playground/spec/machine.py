@@ -1,0 +1,86 @@
+"""Pure. What a file says of virtual machines: read, checked as far as no host has to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from xml.etree import ElementTree
+
+from playground.machine import Disk, Machine
+from playground.spec.machine_models import DiskShape
+from playground.spec.models import WorkspaceShape
+from playground.spec.problem import Problem
+from playground.spec.source import Document
+
+TYPES = ("kvm", "qemu")
+
+MEMORY_MIB = 512
+"""Of a virtual machine whose file names none."""
+
+OF_MACHINES = ("image", "disks", "machine", "arch")
+
+
+def machine_of(
+    shape: WorkspaceShape, document: Document, path: tuple[str | int, ...], problems: list[Problem]
+) -> Machine | None:
+    """None for a workspace on no hypervisor; what is wrong is added to `problems`."""
+    if shape.driver != "libvirt":
+        for key in OF_MACHINES:
+            if key in shape.model_fields_set:
+                message = f"{key} is for virtual machines; write driver: libvirt, or leave it out"
+                problems.append(Problem.at(document.key_place((*path, key)), message))
+        return None
+    problems.extend(_problems(shape, document, path))
+    of = shape.machine
+    disks = [Disk(base=shape.image)] if shape.image is not None else []
+    disks += [Disk(one.path or "", one.base or "", one.size or 0) for one in shape.disks]
+    return Machine(
+        type=of.type or "",
+        arch=shape.arch or "",
+        model=of.model or "",
+        cpu=of.cpu or "",
+        kernel=of.kernel or "",
+        initrd=of.initrd or "",
+        cmdline=of.cmdline or "",
+        disks=tuple(disks),
+        extra=of.xml or "",
+    )
+
+
+def _problems(shape: WorkspaceShape, document: Document, path: tuple[str | int, ...]) -> Iterator[Problem]:
+    of = shape.machine
+    files: list[tuple[tuple[str | int, ...], str | None]] = [
+        (("image",), shape.image),
+        (("machine", "kernel"), of.kernel),
+        (("machine", "initrd"), of.initrd),
+    ]
+    for index, disk in enumerate(shape.disks):
+        files += [(("disks", index, "path"), disk.path), (("disks", index, "base"), disk.base)]
+        if (wrong := _disk_problem(disk, bool(shape.scale))) is not None:
+            yield Problem.at(document.place((*path, "disks", index)), wrong)
+    for key, file in files:
+        if file is not None and not file.startswith("/"):
+            message = f"{file!r} is no absolute path; write where it lies on the host, as /srv/images/debian.qcow2"
+            yield Problem.at(document.place((*path, *key)), message)
+    if of.type is not None and of.type not in TYPES:
+        place = document.place((*path, "machine", "type"))
+        yield Problem.at(place, f"{of.type!r} is no type of machine; write {' or '.join(TYPES)}, or leave it out")
+    if of.kernel is None and (of.initrd is not None or of.cmdline is not None):
+        place = document.key_place((*path, "machine"))
+        yield Problem.at(place, "initrd and cmdline go with a kernel; write it too, or leave them out")
+    if of.kernel is None and shape.image is None and not shape.disks:
+        yield Problem.at(document.key_place(path), "it has nothing to boot from; write image, disks or machine.kernel")
+    if of.xml is not None:
+        try:
+            ElementTree.fromstring(f"<devices>{of.xml}</devices>")
+        except ElementTree.ParseError as error:
+            yield Problem.at(document.place((*path, "machine", "xml")), f"this is no XML: {error}")
+
+
+def _disk_problem(disk: DiskShape, is_scaled: bool) -> str | None:
+    if disk.path is not None and (disk.base is not None or disk.size is not None):
+        return "path is an image that is there; base and size are of one that is made: write either"
+    if disk.path is None and disk.base is None and disk.size is None:
+        return "it says neither what is there (path) nor what to make (base, size)"
+    if disk.path is not None and is_scaled:
+        return f"{disk.path} would be written by all instances; write base, and each has a copy of its own"
+    return None

@@ -1,0 +1,43 @@
+"""Pure. The shape of what a virtual machine is made of. `machine` reads what it means."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from playground.spec import names
+from playground.spec.base import Shape, described
+
+
+def _mebibytes(value: object) -> int:
+    if not isinstance(value, str):
+        raise ValueError(f"read {described(value)}; write a size with its unit MiB, GiB or TiB, as 512MiB")
+    return names.mebibytes(value)
+
+
+Memory = Annotated[int, BeforeValidator(_mebibytes, json_schema_input_type=str)]
+
+
+class DiskShape(Shape):
+    """A disk: an image that is there, or one of its own."""
+
+    path: str | None = Field(default=None, description="an image on the host")
+    base: str | None = Field(
+        default=None, description="an image on the host that this one begins as; it stays as it is"
+    )
+    size: Memory | None = Field(default=None, description="of a new one, as 20GiB; default: its base's")
+
+
+class MachineShape(Shape):
+    """`machine` of a workspace on a hypervisor."""
+
+    type: str | None = Field(default=None, description="kvm or qemu; default: the fastest that works on its host")
+    model: str | None = Field(default=None, description="the hypervisor's machine type, as pc or q35")
+    cpu: str | None = Field(
+        default=None, description="the CPU model, as qemu64; equal on all hosts that it may move to"
+    )
+    kernel: str | None = Field(default=None, description="a kernel on the host, booted instead of a disk")
+    initrd: str | None = Field(default=None, description="its initial RAM disk")
+    cmdline: str | None = Field(default=None, description="its command line")
+    xml: str | None = Field(default=None, description="libvirt XML that is put among the devices as it is")

@@ -1,0 +1,307 @@
+"""Workspaces that are virtual machines of the host's libvirtd. Makes domains and the taps that they open.
+
+A guest is made standing still: its hypervisor opens the taps, the data plane takes them, and when all is in force it is
+let run. It moves by libvirt's own migration, from its host to the other's libvirtd; the taps of the target wait there
+under the same names. Nothing of a guest is a child of the agent: both, and libvirtd, may die and come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from playground.records import Move
+from playground.workspaces.drivers import taps
+from playground.workspaces.drivers.api import (
+    Copy,
+    CopyState,
+    DriverError,
+    Guest,
+    GuestState,
+    Observed,
+    Process,
+    Sending,
+)
+from playground.workspaces.drivers.libvirt.door import Domain, Door, Moved, State, Unavailable
+from playground.workspaces.drivers.libvirt.images import Images
+from playground.workspaces.drivers.libvirt.notes import Note, Notes, Part
+from playground.workspaces.drivers.libvirt.xml import Mark, Setting, domain_uuid, domain_xml
+
+log = logging.getLogger("agent")
+
+_LOOK_S = 0.1
+"""Between looks at a guest that was asked to shut down."""
+
+_SOCKET = Path("/run/libvirt/libvirt-sock")
+"""Of the libvirtd at qemu:///system."""
+
+_NO_WAY_IN = "a virtual machine is entered by its network or its console, not by exec"
+
+_FLAGS = ("LIVE", "PEER2PEER", "PERSIST_DEST", "UNDEFINE_SOURCE")
+
+
+class LibvirtDriver:
+    """dataplane: path of the data plane's namespace. uri: of this host's libvirtd. peer: URI by which other hosts'
+    libvirtd reach it. kind: kvm or qemu, of guests that name none. state: folder of its own. changed: hears the id of a
+    guest that libvirt told of, "" for all."""
+
+    name = "libvirt"
+    move: Move = "live"
+    domain = ""
+
+    def __init__(
+        self, dataplane: Path, uri: str, peer: str, kind: str, state: Path, changed: Callable[[str], None]
+    ) -> None:
+        self.peer = peer
+        self._dataplane = dataplane
+        self._kind = kind
+        self._logs = state / "consoles"
+        self._notes = Notes(state / "guests")
+        self._images = Images(state / "images")
+        self._changed = changed
+        self._door = Door(uri, self._told, self._moved)
+        self._guests: dict[str, str] = {}
+        """Guest ids by UUID."""
+        self._released: dict[str, bool] = {}
+        """By guest: whether its taps may be adopted, as it was said last."""
+        self._copies: dict[str, Copy] = {}
+        self._pauses: dict[str, float] = {}
+        self._sending: dict[str, asyncio.Task[None]] = {}
+
+    async def offered(self) -> bool:
+        """Whether there is a libvirtd that answers."""
+        if self._door.uri == "qemu:///system" and not _SOCKET.exists():
+            return False  # before libvirt-python is loaded for it
+        try:
+            await self._door.connect()
+        except Unavailable:
+            return False
+        return True
+
+    async def observe(self, guests: Collection[str] | None = None) -> dict[str, Observed]:
+        """Every domain of ours, and every guest that was to run here, is expected or has left."""
+        notes = await asyncio.to_thread(self._notes.all)
+        if not notes and not await self.offered():
+            return {}
+        wanted = None if guests is None else {domain_uuid(guest) for guest in guests}
+        domains = await self._door.domains(wanted)
+        found = {domain.mark.guest.id: domain for domain in domains.values()}
+        for id, domain in found.items():
+            note = notes.get(id)
+            if note is None or (note.part is not Part.OWN and domain.state is State.RUNNING):
+                notes[id] = Note(domain.mark.guest, Part.OWN, note.move if note is not None else 0)
+                await asyncio.to_thread(self._notes.put, notes[id])
+        await asyncio.to_thread(self._release, notes, found)
+        self._guests.update((domain_uuid(id), id) for id in {*notes, *found})
+        chosen = (notes.keys() | found.keys()) if guests is None else (notes.keys() | found.keys()) & set(guests)
+        return {id: self._observed(id, notes.get(id), found.get(id)) for id in chosen}
+
+    async def prepare(self, guest: Guest) -> None:
+        """The domain exists and stands still, its taps open. One that runs already stays as it is."""
+        self._guests[domain_uuid(guest.id)] = guest.id
+        domain = (await self._door.domains({domain_uuid(guest.id)})).get(domain_uuid(guest.id))
+        if domain is not None and domain.state in (State.RUNNING, State.LEFT):
+            await asyncio.to_thread(self._notes.put, Note(guest, Part.OWN))
+            return
+        uuid = domain_uuid(guest.id)
+        await self._door.destroy(uuid)
+        self._copies.pop(guest.id, None)
+        setting = await asyncio.to_thread(self._make_ends, guest, Part.OWN, 0)
+        await self._door.define(uuid, domain_xml(guest, setting))
+        await self._door.create_paused(uuid)
+
+    async def prepare_arrival(self, guest: Guest) -> None:
+        """As `expect`, of no move."""
+        await self.expect(guest, 0)
+
+    async def expect(self, guest: Guest, move: int) -> None:
+        """Its taps wait here; libvirt opens them when it comes."""
+        self._guests[domain_uuid(guest.id)] = guest.id
+        domain = (await self._door.domains({domain_uuid(guest.id)})).get(domain_uuid(guest.id))
+        if domain is not None and domain.state in (State.RUNNING, State.LEFT):
+            await asyncio.to_thread(self._notes.put, Note(guest, Part.ARRIVING, move))
+            return
+        await self._door.destroy(domain_uuid(guest.id))
+        await asyncio.to_thread(self._make_ends, guest, Part.ARRIVING, move)
+
+    async def start(self, guest: Guest) -> None:
+        """Its processors run."""
+        await self._door.resume(domain_uuid(guest.id), Mark(guest, started=True))
+
+    async def renew(self, guest_id: str) -> None:
+        """Nothing: what runs in it is its owner's, and asks when its lease is due."""
+
+    async def send(self, guest: Guest, move: int, sending: Sending) -> None:
+        """Begins to copy the guest; `observe` says how that goes."""
+        if guest.id in self._sending:
+            return
+        self._copies[guest.id] = Copy(move, CopyState.RUNNING)
+        self._pauses.pop(guest.id, None)
+        task = asyncio.create_task(self._send(guest, move, sending))
+        self._sending[guest.id] = task
+        task.add_done_callback(lambda _: self._sending.pop(guest.id, None))
+
+    async def _send(self, guest: Guest, move: int, sending: Sending) -> None:
+        uuid = domain_uuid(guest.id)
+        began = time.monotonic()
+        try:
+            await self._door.migrate(uuid, sending.to, _FLAGS, {})
+            await asyncio.to_thread(self._notes.put, Note(guest, Part.GONE, move))
+            self._copies[guest.id] = Copy(move, CopyState.DONE, done=1.0, pause_ms=self._pauses.get(guest.id))
+            log.info("guest sent guest=%s to=%s s=%.2f", guest.id, sending.to, time.monotonic() - began)
+        except (DriverError, OSError) as error:
+            log.warning("guest not sent guest=%s to=%s cause=%s", guest.id, sending.to, error)
+            self._copies[guest.id] = Copy(move, CopyState.FAILED, str(error))
+        self._changed(guest.id)
+
+    async def call_off(self, guest_id: str) -> None:
+        """Nothing copies the guest any more."""
+        await self._door.abort(domain_uuid(guest_id))
+
+    async def activate(self, guest: Guest, move: int = 0) -> float:
+        """Libvirt alone decides where it runs: refused unless that is here."""
+        domain = (await self._door.domains({domain_uuid(guest.id)})).get(domain_uuid(guest.id))
+        if domain is None or domain.state is not State.RUNNING:
+            raise DriverError("its virtual machine does not run on this host")
+        await asyncio.to_thread(self._notes.put, Note(guest, Part.OWN, move))
+        return 0.0
+
+    async def reclaim(self, guest: Guest, move: int) -> float:
+        """As `activate`."""
+        return await self.activate(guest, move)
+
+    async def depart(self, guest_id: str) -> None:
+        """Its ends are gone, and what is known of it here. A domain that runs here is never ended by this."""
+        uuid = domain_uuid(guest_id)
+        domain = (await self._door.domains({uuid})).get(uuid)
+        if domain is not None and domain.state is State.RUNNING:
+            raise DriverError("its virtual machine runs on this host: move it away first")
+        await self._door.destroy(uuid)
+        await asyncio.to_thread(self._forget, guest_id, domain)
+
+    async def stop(self, guest_id: str, grace_s: float) -> None:
+        """Shut down, after `grace_s` destroyed; its disks stay."""
+        uuid = domain_uuid(guest_id)
+        domain = (await self._door.domains({uuid})).get(uuid)
+        if domain is not None and domain.state is State.RUNNING and grace_s > 0:
+            await self._door.shut_down(uuid)
+            until = time.monotonic() + grace_s
+            while time.monotonic() < until:
+                now = (await self._door.domains({uuid})).get(uuid)
+                if now is None or now.state is not State.RUNNING:
+                    break
+                await asyncio.sleep(_LOOK_S)
+        await self._door.destroy(uuid)
+        await asyncio.to_thread(self._forget, guest_id, domain)
+
+    async def remove(self, guest_id: str, grace_s: float) -> None:
+        """As `stop`, and its disks go too."""
+        await self.stop(guest_id, grace_s)
+        await asyncio.to_thread(self._images.remove, guest_id)
+
+    async def terminal(self, guest_id: str) -> tuple[int, int]:
+        """Always raises DriverError."""
+        raise DriverError(_NO_WAY_IN)
+
+    async def exec(
+        self, guest_id: str, argv: Sequence[str], stdin: int, stdout: int, stderr: int, tty: bool
+    ) -> Process:
+        """Always raises DriverError."""
+        raise DriverError(_NO_WAY_IN)
+
+    def _make_ends(self, guest: Guest, part: Part, move: int) -> Setting:
+        """The note first: whatever is made is known to be ours."""
+        try:
+            self._notes.put(Note(guest, part, move))
+            disks = self._images.ensure(guest)
+            taps.remove([nic.device for nic in guest.nics], self._dataplane)
+            for nic in guest.nics:
+                taps.make(nic.device, nic.mtu)
+            self._released[guest.id] = False
+            self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise DriverError(f"its ends can't be made: {error}") from error
+        kind = guest.machine.type if guest.machine is not None and guest.machine.type else self._kind
+        return Setting(kind, disks, "", str(self._logs / f"{guest.id}.log"))
+
+    def _release(self, notes: Mapping[str, Note], domains: Mapping[str, Domain]) -> None:
+        """Lets the data plane have the taps of those whose hypervisor runs, and keeps those of all others."""
+        for id, note in notes.items():
+            is_free = id in domains and domains[id].state not in (State.OFF, State.CRASHED)
+            if self._released.get(id) != is_free:
+                taps.release([nic.device for nic in note.guest.nics], is_free=is_free)
+                self._released[id] = is_free
+        for id in self._released.keys() - notes.keys():
+            del self._released[id]
+
+    def _forget(self, guest_id: str, domain: Domain | None) -> None:
+        note = self._notes.all().get(guest_id)
+        guest = note.guest if note is not None else domain.mark.guest if domain is not None else None
+        try:
+            if guest is not None:
+                taps.remove([nic.device for nic in guest.nics], self._dataplane)
+            (self._logs / f"{guest_id}.log").unlink(missing_ok=True)
+            self._notes.drop(guest_id)
+        except OSError as error:
+            raise DriverError(f"its ends can't be removed: {error}") from error
+        self._copies.pop(guest_id, None)
+        self._pauses.pop(guest_id, None)
+
+    def _observed(self, id: str, note: Note | None, domain: Domain | None) -> Observed:
+        guest = domain.mark.guest if domain is not None else note.guest if note is not None else None
+        assert guest is not None
+        state, cause = _state(note, domain)
+        copy = self._copies.get(id)
+        if copy is not None and copy.state is CopyState.RUNNING and domain is not None and domain.state is State.LEFT:
+            copy = replace(copy, state=CopyState.PAUSED)
+        move = note.move if note is not None else 0
+        if copy is None and note is not None and note.part is Part.GONE:
+            copy = Copy(move, CopyState.DONE, done=1.0)
+        return Observed(id, state, cause, guest.playground, guest.name, move, guest.nics, guest.made_of, copy)
+
+    def _told(self, uuid: str) -> None:
+        self._changed(self._guests.get(uuid, ""))
+
+    def _moved(self, moved: Moved) -> None:
+        guest = self._guests.get(moved.uuid)
+        if guest is None or moved.pause_ms is None:
+            return
+        self._pauses[guest] = moved.pause_ms
+        if (copy := self._copies.get(guest)) is not None and copy.state is CopyState.DONE:
+            self._copies[guest] = replace(copy, pause_ms=moved.pause_ms)
+        self._changed(guest)
+
+
+def _state(note: Note | None, domain: Domain | None) -> tuple[GuestState, str]:
+    """What a note and a domain mean together."""
+    state = domain.state if domain is not None else State.OFF
+    match state:
+        case State.RUNNING:
+            return GuestState.RUNNING, ""
+        case State.LEFT:
+            return GuestState.ELSEWHERE, ""
+        case State.PAUSED:
+            assert domain is not None
+            if note is not None and note.part is Part.ARRIVING:
+                return GuestState.ELSEWHERE, ""
+            return (GuestState.RUNNING if domain.mark.started else GuestState.PREPARED), ""
+    if note is None:
+        return GuestState.ABSENT, ""
+    if note.part is not Part.OWN:
+        return GuestState.ELSEWHERE, ""
+    return GuestState.FAILED, "its virtual machine has ended"
+
+
+def peer_uri(transport: str, address: str) -> str:
+    """How another host's libvirtd reaches the one at this address. transport: tcp, tls or ssh."""
+    return f"qemu+{transport}://{f'[{address}]' if ':' in address else address}/system"
+
+
+def accelerator() -> str:
+    """kvm where it can be opened, else qemu."""
+    return "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "qemu"

@@ -1,0 +1,54 @@
+"""Owns the notes that the driver keeps of its guests: what outlives their domains. One file each, replaced whole."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+
+import msgspec
+
+from playground.workspaces.drivers.api import Guest
+
+
+class Part(Enum):
+    """This host's part in a guest. ARRIVING: its ends are ready here. GONE: it has left by a migration."""
+
+    OWN = "own"
+    ARRIVING = "arriving"
+    GONE = "gone"
+
+
+class Note(msgspec.Struct, frozen=True):
+    """move: the one that brought it, will, or took it away; 0 for none."""
+
+    guest: Guest
+    part: Part
+    move: int = 0
+
+
+class Notes:
+    """folder: where they lie; made with the first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def all(self) -> dict[str, Note]:
+        """By guest id. What can't be read is left out: only a write that was torn by a crash of the machine is so, and
+        the guest is then made, or found, anew."""
+        found: dict[str, Note] = {}
+        for path in self._folder.glob("*.json") if self._folder.is_dir() else ():
+            try:
+                found[path.stem] = msgspec.json.decode(path.read_bytes(), type=Note)
+            except (FileNotFoundError, msgspec.DecodeError):
+                continue
+        return found
+
+    def put(self, note: Note) -> None:
+        """Raises OSError."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = self._folder / f"{note.guest.id}.draft"
+        draft.write_bytes(msgspec.json.encode(note))
+        draft.replace(self._folder / f"{note.guest.id}.json")
+
+    def drop(self, guest_id: str) -> None:
+        (self._folder / f"{guest_id}.json").unlink(missing_ok=True)

@@ -1,0 +1,152 @@
+"""Pure. A guest as a libvirt domain's XML, and what of it can be read back. https://libvirt.org/formatdomain.html
+
+Every NIC is `type='ethernet' managed='no'`: libvirt opens a tap that is there and leaves it as it is. What libvirt
+would do for a network beside that (bridges, filters, bandwidth) is not its business here.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from xml.etree import ElementTree as Tree
+
+import msgspec
+
+from playground.machine import PLAIN, Disk
+from playground.workspaces.drivers.api import Guest
+
+NAMESPACE = "urn:playground:workspace"
+"""Of the element that marks a domain as ours."""
+
+_IDS = uuid.UUID("3e2f7f50-5a61-4a0f-9d2b-7c6c5a2b1d10")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a host adds. type: kvm or qemu. disks: paths of a guest's disks, in their order. seed: of its cloud-init
+    image, or "". log: file that its serial line is written to."""
+
+    type: str
+    disks: tuple[str, ...] = ()
+    seed: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a domain of ours says of itself. started: it has been let run since it was made."""
+
+    guest: Guest
+    started: bool = False
+
+
+def domain_uuid(guest_id: str) -> str:
+    """The domain of a guest, the same on every host."""
+    return str(uuid.uuid5(_IDS, guest_id))
+
+
+def domain_name(guest: Guest) -> str:
+    """For people and other tools. Names are DNS labels, so a dot parts them."""
+    return f"{guest.name}.{guest.playground}"
+
+
+def write_mark(mark: Mark) -> str:
+    """The element that marks a domain."""
+    element = Tree.Element("guest")
+    element.text = msgspec.json.encode(mark).decode()
+    return Tree.tostring(element, encoding="unicode")
+
+
+def read_mark(text: str) -> Mark:
+    """What `write_mark` wrote. Raises ValueError for what it never wrote."""
+    try:
+        element = Tree.fromstring(text)
+    except Tree.ParseError as error:
+        raise ValueError(f"no mark of ours: {error}") from None
+    return msgspec.json.decode(element.text or "", type=Mark)
+
+
+def domain_xml(guest: Guest, setting: Setting) -> str:
+    """The domain of a guest that has not been started yet."""
+    machine = guest.machine or PLAIN
+    domain = Tree.Element("domain", type=setting.type)
+    _text(domain, "name", domain_name(guest))
+    _text(domain, "uuid", domain_uuid(guest.id))
+    metadata = Tree.SubElement(domain, "metadata")
+    marked = Tree.SubElement(metadata, f"{{{NAMESPACE}}}guest")
+    marked.text = msgspec.json.encode(Mark(guest)).decode()
+    _text(domain, "memory", str(guest.memory_mib), unit="MiB")
+    _text(domain, "vcpu", str(max(1, round(guest.cpus))))
+    _boot(domain, guest)
+    features = Tree.SubElement(domain, "features")
+    Tree.SubElement(features, "acpi")
+    Tree.SubElement(features, "apic")
+    if machine.cpu:
+        cpu = Tree.SubElement(domain, "cpu", mode="custom", match="exact", check="none")
+        _text(cpu, "model", machine.cpu, fallback="forbid")
+    Tree.SubElement(domain, "clock", offset="utc")
+    for event, action in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "destroy")):
+        _text(domain, f"on_{event}", action)
+    devices = Tree.SubElement(domain, "devices")
+    for index, (disk, path) in enumerate(zip(machine.disks, setting.disks, strict=True)):
+        _disk(devices, disk, path, f"vd{chr(ord('a') + index)}")
+    if setting.seed:
+        _seed(devices, setting.seed)
+    for nic in guest.nics:
+        _nic(devices, nic.device, nic.mac, nic.mtu)
+    _console(devices, setting.log)
+    Tree.SubElement(devices, "memballoon", model="none")
+    for element in Tree.fromstring(f"<devices>{machine.extra}</devices>"):
+        devices.append(element)
+    Tree.indent(domain)
+    return Tree.tostring(domain, encoding="unicode")
+
+
+def _text(parent: Tree.Element, tag: str, text: str, **attributes: str) -> None:
+    Tree.SubElement(parent, tag, attributes).text = text
+
+
+def _boot(domain: Tree.Element, guest: Guest) -> None:
+    machine = guest.machine or PLAIN
+    system = Tree.SubElement(domain, "os")
+    attributes = {"arch": machine.arch} if machine.arch else {}
+    if machine.model:
+        attributes["machine"] = machine.model
+    _text(system, "type", "hvm", **attributes)
+    for tag, text in (("kernel", machine.kernel), ("initrd", machine.initrd), ("cmdline", machine.cmdline)):
+        if text:
+            _text(system, tag, text)
+
+
+def _disk(devices: Tree.Element, disk: Disk, path: str, target: str) -> None:
+    kind = "raw" if path.endswith((".raw", ".img")) else "qcow2"
+    found = Tree.SubElement(devices, "disk", type="file", device="disk")
+    Tree.SubElement(found, "driver", name="qemu", type=kind, cache="none")
+    Tree.SubElement(found, "source", file=path)
+    Tree.SubElement(found, "target", dev=target, bus="virtio")
+
+
+def _seed(devices: Tree.Element, path: str) -> None:
+    found = Tree.SubElement(devices, "disk", type="file", device="disk")
+    Tree.SubElement(found, "driver", name="qemu", type="raw")
+    Tree.SubElement(found, "source", file=path)
+    Tree.SubElement(found, "target", dev="vdz", bus="virtio")
+    Tree.SubElement(found, "readonly")
+
+
+def _nic(devices: Tree.Element, device: str, mac: str, mtu: int) -> None:
+    nic = Tree.SubElement(devices, "interface", type="ethernet")
+    Tree.SubElement(nic, "mac", address=mac)
+    Tree.SubElement(nic, "target", dev=device, managed="no")
+    Tree.SubElement(nic, "model", type="virtio")
+    Tree.SubElement(nic, "mtu", size=str(mtu))
+    Tree.SubElement(nic, "rom", enabled="no")
+
+
+def _console(devices: Tree.Element, log: str) -> None:
+    serial = Tree.SubElement(devices, "serial", type="pty")
+    if log:
+        Tree.SubElement(serial, "log", file=log, append="on")
+    Tree.SubElement(serial, "target", port="0")
+    console = Tree.SubElement(devices, "console", type="pty")
+    Tree.SubElement(console, "target", type="serial", port="0")
