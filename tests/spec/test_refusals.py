@@ -332,10 +332,10 @@ WORKSPACES = {
         "workspaces.head.machine.xml: this is no XML: mismatched tag: line 1, column 16"
     ],
     "{networks: grid, driver: libvirt, disks: [§{path: /srv/a.qcow2, base: /srv/b.qcow2}]}": [
-        "workspaces.head.disks.0: path is an image that is there; base and size are of one that is made: write either"
+        "workspaces.head.disks[0]: path is an image that is there; base and size are of one that is made: write either"
     ],
     "{networks: grid, driver: libvirt, scale: 2, disks: [§{path: /srv/a.qcow2}]}": [
-        "workspaces.head.disks.0: /srv/a.qcow2 would be written by all instances; write base, and each has a copy of "
+        "workspaces.head.disks[0]: /srv/a.qcow2 would be written by all instances; write base, and each has a copy of "
         "its own"
     ],
     "{networks: grid, driver: §netsn}": ["workspaces.head.driver: unknown driver 'netsn'; did you mean netns?"],
