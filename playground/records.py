@@ -221,7 +221,8 @@ class BindingRecord(_Record, frozen=True, kw_only=True, tag="binding"):
     At rest source == active and target is None. In a move, source and target are both set and active says who carries
     the traffic; generation grows with every change of active, and a late report of an older one is dropped. leased: the
     addresses that the client held when it came to its active host: it asks again only when it renews. learned: IPv6
-    addresses that it formed itself beside the port's own, claimed for it. copied: the move under way is its hypervisor's.
+    addresses that it formed itself beside the port's own, claimed for it. copied: the move under way is its
+    hypervisor's.
     """
 
     port: str

@@ -70,8 +70,8 @@ def emulate(
 ) -> None:
     """Makes the emulated site, or joins it: its controller answers, and its hosts are up, or had `HOSTS_UP_S` to be.
 
-    Raises Failure with nothing new left behind. leash: it ends with this process. hypervisors: its hosts have a libvirtd
-    each.
+    Raises Failure with nothing new left behind. leash: it ends with this process. hypervisors: its hosts have a
+    libvirtd each.
     """
     from playground.doctor.packages import install_line, missing
     from playground.sandbox import SandboxError, ensure, provide_hypervisors

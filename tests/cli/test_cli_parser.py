@@ -78,7 +78,8 @@ def test_the_package_is_a_command_too() -> None:
         (["stauts"], "there is no command stauts; did you mean status?"),
         (
             ["policy"],
-            "write one of check, connections, explain, diff, log, counters, verify, promote, import, export after policy",
+            "write one of check, connections, explain, diff, log, counters, verify, promote, import, export after "
+            "policy",
         ),
         (["policy", "chek"], "there is no command policy chek; did you mean policy check?"),
         (["policy", "check"], "name a playground's file"),
