@@ -24,9 +24,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-KINDS = ("commit", "show", "batch", "cache", "report", "answers", "guest", "entry", "map", "save", "lease")
-"""A store commit, a message to an agent, a batch sent to the kernel, a write of the cached view, a report, a line
-between an agent and its responder, a verb of the guests' driver, a write of its entry of a guest; of a responder: an
+KINDS = (
+    *("commit", "term", "show"),
+    *("batch", "rules", "switch", "flows", "gateway", "space", "cache", "standing", "report", "evidence", "answers"),
+    *("guest", "entry"),
+    *("map", "save", "lease"),
+)
+"""Of a controller: a store commit, a host's lease given or revoked, a message to an agent. Of an agent: a batch sent to
+the kernel, a transaction of rules, a bridge's switch or a sysctl turned, connections put, marked or forgotten, a table
+of gateways, a namespace made or removed, a write of the cached view, of how the host stands, a report, an answer to a
+question, a line to its responder; a verb of the guests' driver, a write of its entry of a guest. Of a responder: an
 update taken, its file replaced, a lease noted in its journal."""
 
 
@@ -83,7 +90,7 @@ class Effects:
 
         @functools.wraps(work)
         def counted(*words: Any, **named: Any) -> Any:
-            found = kind(*words)
+            found = kind(*words, **named)
             if found is None:
                 return work(*words, **named)
             number = self.before(found)
@@ -98,7 +105,7 @@ class Effects:
 
         @functools.wraps(work)
         async def counted(*words: Any, **named: Any) -> Any:
-            found = kind(*words)
+            found = kind(*words, **named)
             if found is None:
                 return await work(*words, **named)
             number = self.before(found)
@@ -109,8 +116,16 @@ class Effects:
         return counted
 
 
-def _file(path: Path, *_: object) -> str | None:
-    return {"view.part": "cache", "guest.json.new": "entry"}.get(path.name)
+def _file(path: Path, *_: object, **__: object) -> str | None:
+    return {"view.part": "cache", "guest.json.new": "entry", "agent.draft": "standing"}.get(path.name)
+
+
+def _said(_: object, message: Any) -> str | None:
+    return {"Report": "report", "Answer": "evidence"}.get(type(message).__name__)
+
+
+def _sysctl(path: Path, *_: object, **__: object) -> str | None:
+    return "switch" if path.is_relative_to("/proc/sys/net/bridge") else None
 
 
 class _Appended:
@@ -141,10 +156,10 @@ def hook_responder(effects: Effects) -> None:
     from playground.responder import memory
     from playground.responder.service import Service
 
-    patch(asyncio.StreamWriter, "write", effects.sync, lambda *_: "answers")
-    patch(Service, "apply", effects.sync, lambda *_: "map")
-    patch(memory, "save", effects.sync, lambda *_: "save")
-    patch(memory, "note", effects.sync, lambda *_: "lease")
+    patch(asyncio.StreamWriter, "write", effects.sync, lambda *_, **__: "answers")
+    patch(Service, "apply", effects.sync, lambda *_, **__: "map")
+    patch(memory, "save", effects.sync, lambda *_, **__: "save")
+    patch(memory, "note", effects.sync, lambda *_, **__: "lease")
 
 
 def launch_responder(folder: str, name: str) -> None:
@@ -167,15 +182,30 @@ def hook(effects: Effects) -> None:
 
     from starlette.websockets import WebSocket
 
+    from overlay.kernel import namespaces, uplinks
     from overlay.kernel.netlink import Netlink
-    from playground import wire
     from playground.agent.link import Link
     from playground.store.sqlite import SqliteStore
     from playground.workspaces.drivers.netns import NetnsDriver
+    from policies.kernel.bridges import Switches
+    from policies.kernel.conntrack import Conntrack
+    from policies.kernel.libnftables import LibNft
+    from policies.kernel.nft import NftCommand
 
-    patch(SqliteStore, "commit", effects.wait, lambda *_: "commit")
-    patch(WebSocket, "send_text", effects.wait, lambda *_: "show")
-    patch(Netlink, "send", effects.sync, lambda *_: "batch")
+    patch(SqliteStore, "commit", effects.wait, lambda *_, **__: "commit")
+    for verb in ("lease", "revoke"):
+        patch(SqliteStore, verb, effects.wait, lambda *_, **__: "term")
+    patch(WebSocket, "send_text", effects.wait, lambda *_, **__: "show")
+    patch(Netlink, "send", effects.sync, lambda *_, **__: "batch")
+    for nft in (NftCommand, LibNft):
+        patch(nft, "load", effects.sync, lambda *_, is_trial=False: None if is_trial else "rules")
+    patch(Switches, "_police", effects.sync, lambda *_, **__: "switch")
+    patch(Path, "write_text", effects.sync, _sysctl)
+    for verb in ("put", "mark", "delete"):
+        patch(Conntrack, verb, effects.sync, lambda *_, **__: "flows")
+    patch(uplinks, "run", effects.sync, lambda _, word, *__, **___: "gateway" if word in ("-f", "delete") else None)
+    for verb in ("create", "publish", "remove"):
+        patch(namespaces, verb, effects.sync, lambda *_, **__: "space")
     patch(Path, "write_bytes", effects.sync, _file)
     patch(Path, "replace", effects.sync, _file)
     opening = Path.open
@@ -185,9 +215,11 @@ def hook(effects: Effects) -> None:
         return _Appended(file, effects) if path.name == "view.json" and mode == "ab" else file
 
     Path.open = opened  # type: ignore[method-assign]
-    patch(Link, "say", effects.wait, lambda _, said: "report" if isinstance(said, wire.Report) else None)
-    patch(asyncio.StreamWriter, "write", effects.sync, lambda *_: "answers")
-    patch(NetnsDriver, "_run", effects.wait, lambda _, work, *__: None if work.__name__ == "_observe" else "guest")
+    patch(Link, "say", effects.wait, _said)
+    patch(asyncio.StreamWriter, "write", effects.sync, lambda *_, **__: "answers")
+    patch(
+        NetnsDriver, "_run", effects.wait, lambda _, work, *__, **___: None if work.__name__ == "_observe" else "guest"
+    )
 
 
 if __name__ == "__main__":

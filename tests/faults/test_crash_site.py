@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from playground.cli import policy_live
 from playground.client import Refused, Unreachable
 from playground.records import workspace_id
 from playground.sandbox.commands import programs
@@ -47,9 +48,14 @@ LAB = """\
 name: lab
 networks:
   grid: {subnets: [10.9.0.0/24, "fd09::/64"]}
+gateways:
+  wan: {kind: nat, networks: [grid], host: n2}
 workspaces:
   a: {networks: [grid], host: n1}
   b: {networks: [grid], host: n2}
+policies:
+  - {name: b-hears-a, subject: b, ingress: [{from: a, ports: [icmp]}]}
+  - {name: a-hears-nobody, subject: a, ingress: []}
 """
 
 EDITED = """\
@@ -57,10 +63,18 @@ name: lab
 networks:
   grid: {subnets: [10.9.0.0/24, "fd09::/64"]}
   public: {subnets: [10.7.0.0/24]}
+gateways:
+  wan: {kind: nat, networks: [grid], host: n3}
 workspaces:
   a: {networks: [grid]}
   c: {networks: [grid, public], host: n3}
+policies:
+  - {name: c-hears-a, subject: c, ingress: [{from: a, ports: [icmp]}]}
+  - {name: a-hears-nobody, subject: a, ingress: []}
 """
+WORLD = "203.0.113.1"
+TALK = {LAB: ("a", "b.grid"), EDITED: ("a", "c.grid")}
+"""Who may speak to whom, and not the other way."""
 
 
 def mortal(plan: SandboxPlan, top: Path) -> tuple[Program, ...]:
@@ -109,7 +123,8 @@ def up(site: Site, text: str) -> None:
 
 
 def move(site: Site, target: str = "n2") -> None:
-    """Until it is there: a move that a death has aborted is asked for again."""
+    """Until it is there: a move that a death has aborted is asked for again. It has a connection to take along."""
+    speak(site, EDITED)
 
     def request() -> object:
         with contextlib.suppress(Refused):  # an earlier request, whose answer was lost, is under way or has done it
@@ -123,6 +138,18 @@ def move(site: Site, target: str = "n2") -> None:
         if answered(lambda: site.host_of("lab", "a")) == target:
             return whole(site, "lab", "still")
         assert time.monotonic() < deadline
+
+
+def speak(site: Site, text: str) -> None:
+    """Policies are in force: one may, the other may not."""
+    source, target = TALK[text]
+    there, here = site.address("lab", target), site.address("lab", f"{source}.grid")
+    eventually(lambda: pings(site, source, there), 10.0, f"{source} reaches {target}")
+    assert not pings(site, target.partition(".")[0], here)
+
+
+def pings(site: Site, source: str, address: str) -> bool:
+    return ", 0% packet loss" in site.within("lab", source, "ping", "-c1", "-W1", address, check=False)
 
 
 def ended(site: Site) -> bool:
@@ -157,7 +184,7 @@ def check(site: Site) -> None:
     """Records against claims, kernels and guests."""
     rows = answered(lambda: site.client.get("ports"))
     assert_claimed_once(site, rows)
-    bound = {(site.device(p["playground"], p["workspace"], p["network"]), p["host"]) for p in rows}
+    bound = {(site.device(p["playground"], p["workspace"], p["network"]), p["host"]) for p in rows} | legs(site)
     eventually(lambda: open_ports(site) == bound, 15.0, f"open is what is bound: {bound}")
     guests = sorted({workspace_id(p["playground"], p["workspace"]) for p in rows})
     eventually(lambda: site.guests() == guests, 15.0, f"guests are {guests}")
@@ -166,6 +193,23 @@ def check(site: Site) -> None:
         wanted = {a for addresses in mine for a in addresses if ":" not in a}
         # A client that was answered by a responder that died is asked, or asks, again.
         eventually(lambda w=workspace, s=wanted: held(site, *w) == s, 15.0, f"{workspace} has {wanted}")
+    if any(row["playground"] == "lab" for row in rows):
+        eventually(lambda: unlike_compiled(site) == [], 15.0, "the kernels' rules are those that were compiled")
+        speak(site, EDITED if any(row["workspace"] == "c" for row in rows) else LAB)
+        eventually(lambda: pings(site, "a", WORLD), 15.0, "a reaches the world by its gateway")
+
+
+def legs(site: Site) -> set[tuple[str, str]]:
+    """(device, host) of every gateway's legs."""
+    playgrounds = answered(lambda: site.client.get("status"))["playgrounds"]
+    gateways = [(playground["name"], gateway) for playground in playgrounds for gateway in playground["gateways"]]
+    return {(site.device(p, f"@{g['name']}", network), g["host"]) for p, g in gateways for network in g["networks"]}
+
+
+def unlike_compiled(site: Site) -> Any:
+    """What the hosts' kernels hold beside what was compiled for them, or why that is not known."""
+    answer = answered(lambda: policy_live.verified(site.client, "lab"))
+    return answer["differences"] + answer["unobserved"] if answer["hosts"] else ["no host"]
 
 
 def held(site: Site, playground: str, workspace: str) -> set[str]:
@@ -264,16 +308,16 @@ def effects(site: Site) -> dict[str, list[str]]:
 SAMPLE: dict[str, tuple[Death, ...]] = {
     "up": (
         ("controller", "commit", "1", "after"),
-        ("agent-n1", "batch", "1", "after", "responder-n1"),
-        ("agent-n2", "guest", "0", "after"),
+        ("agent-n1", "rules", "1", "after", "responder-n1"),
+        ("agent-n2", "gateway", "0", "after"),
     ),
     "edit": (
         ("controller", "show", "2", "before", "agent-n1"),
         ("agent-n2", "cache", "1", "after"),
-        ("agent-n3", "entry", "2", "before"),
+        ("agent-n3", "switch", "0", "before"),
         ("responder-n3", "lease", "0", "before"),
     ),
-    "move": (("agent-n1", "report", "0", "after", "controller"), ("agent-n2", "answers", "0", "before")),
+    "move": (("responder-n2", "map", "0", "after"), ("agent-n2", "flows", "0", "before", "controller")),
     "down": (("controller", "commit", "2", "before"), ("agent-n3", "guest", "0", "before")),
 }
 
