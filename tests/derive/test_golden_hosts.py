@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ from playground.admit import Known, admit
 from playground.derive import Derived, Setting, derive_whole
 from playground.gateways import DRIVER
 from playground.placement import HostView, Refusal, place
-from playground.records import BindingRecord, Driver, HostRecord, PortRecord, WorkspaceRecord
+from playground.records import BindingRecord, Driver, HostRecord, PolicyRecord, PortRecord, WorkspaceRecord
 from playground.spec import load_playground, load_site
 from playground.view import View, host_scope, playground_scope
 from playground.wire import Complete, Enter, Viewed
@@ -36,10 +36,14 @@ def hosts() -> dict[str, HostRecord]:
     }
 
 
-def views(path: Path) -> dict[str, View]:
-    """What each host would be shown once the example is up and placed."""
+def views(path: Path, of_site: Iterable[PolicyRecord] = ()) -> dict[str, View]:
+    """What each host would be shown once the example is up and placed. of_site: policies of the site."""
+
+    def included(pattern: str) -> list[tuple[str, bytes]]:
+        return [(str(one.relative_to(path.parent)), one.read_bytes()) for one in sorted(path.parent.glob(pattern))]
+
     known_hosts = hosts()
-    admission = admit(load_playground(path.read_text(), path.name), Known(hosts=known_hosts), "change")
+    admission = admit(load_playground(path.read_text(), path.name, included), Known(hosts=known_hosts), "change")
     name = admission.root.name if admission.root else ""
     answers = place(
         [r for r in admission.puts if isinstance(r, WorkspaceRecord)],
@@ -62,7 +66,7 @@ def views(path: Path) -> dict[str, View]:
     found: dict[str, View] = {}
     for host in known_hosts:
         view = View()
-        view.take(Enter("site", 1, list(known_hosts.values())))
+        view.take(Enter("site", 1, [*known_hosts.values(), *of_site]))
         here: list[Viewed] = [r for r in records if isinstance(r, WorkspaceRecord) and r.host == host]
         view.take(Enter(host_scope(host), 1, here))
         if here:
