@@ -130,11 +130,10 @@ class Forwarder:
                     self._kept.clear()
                 self._kept[query[2:]] = made[2:], until_s
             return made
-        held = self._waiting.get(client, 0)
-        if self._waiters >= IN_FLIGHT or held >= IN_FLIGHT_OF_ONE:
+        if self.is_crowded(client):
             self.counters["crowded"] += 1
             return reply(asked, Rcode.SERVFAIL, RA)
-        self._waiting[client] = held + 1
+        self._waiting[client] = self._waiting.get(client, 0) + 1
         self._waiters += 1
         waiter = _Waiter(outside, client, limit, told)
         question = self._asking.get(key)
@@ -145,6 +144,10 @@ class Forwarder:
         self._try(question, now_s)
         self.counters["asked"] += 1
         return None
+
+    def is_crowded(self, client: str) -> bool:
+        """Whether so much is under way, of all or of this client, that it may ask nothing more."""
+        return self._waiters >= IN_FLIGHT or self._waiting.get(client, 0) >= IN_FLIGHT_OF_ONE
 
     def retire(self) -> None:
         """What is under way is answered still; nothing is kept for more."""

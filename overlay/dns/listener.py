@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from overlay.dns.answer import Answers, Outside, Transfer
 from overlay.dns.clients import Clients, shared
 from overlay.dns.forward import Forwarder
+from overlay.dns.history import History, Outcome, outcome_of
 from overlay.dns.message import TCP_LIMIT, Rcode, reply
 
 PORT: Final = 53
@@ -86,7 +88,7 @@ def open_sockets(address: str, port: int = PORT) -> Sockets:
 class Listener:
     """Serves sockets, which it owns, until `close`. answers, forwarder, copiers: may be exchanged at any time.
 
-    copiers: who may have whole zones.
+    copiers: who may have whole zones. history: what was not answered.
     """
 
     def __init__(
@@ -95,8 +97,7 @@ class Listener:
         self.answers = answers
         self.forwarder = forwarder
         self.copiers = copiers or Clients()
-        self.shed = 0
-        """Queries not answered because their client had more than its share under way."""
+        self.history: Final = History()
         self._sockets: Final = tuple(sockets)
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._conversations: Final[dict[socket.socket, _Conversation]] = {}
@@ -133,7 +134,9 @@ class Listener:
             pass
         else:
             chosen = shared([(one, one[1][0]) for one in waiting], SHARE)
-            self.shed += len(waiting) - len(chosen)
+            if len(chosen) < len(waiting):
+                held = Counter(client[0] for _, client in waiting)
+                self.history.note_shed(held - Counter(client for _, client in chosen))
             waiting = [one for one, _ in chosen]
         for query, client in waiting:
             reply = kept(query) or forwarder.kept(query, client[0]) or self._answer(udp, query, client)
@@ -144,13 +147,27 @@ class Listener:
         answered = self.answers.answer(query)
         if not isinstance(answered, Outside):
             assert not isinstance(answered, Transfer), "transfers go over TCP"
+            if answered is not None and answered[3] & 15:
+                self._note(query, client[0], answered, False)
             return answered
 
         def send(data: bytes) -> None:
             if not self._is_closed:
                 _send(udp, data, client)
+            if data[3] & 15:
+                self._note(query, client[0], data, True)
 
-        return self.forwarder.answer(answered, client[0], answered.asked.udp_limit(), send, query)
+        made = self.forwarder.answer(answered, client[0], answered.asked.udp_limit(), send, query)
+        if made is not None and made[3] & 15:
+            self._note(query, client[0], made, True)
+        return made
+
+    def _note(self, query: bytes, client: str, reply: bytes, is_outside: bool) -> None:
+        outcome = outcome_of(reply[3] & 15, is_outside)
+        if outcome is Outcome.NOT_RESOLVED and self.forwarder.is_crowded(client):
+            outcome = Outcome.CROWDED
+        if outcome is not None:
+            self.history.note(client, query, outcome, time.time())
 
     def _accept(self, tcp: socket.socket) -> None:
         try:
@@ -200,6 +217,7 @@ class Listener:
     async def _answer_by_tcp(self, query: bytes, client: str, writer: asyncio.StreamWriter) -> bool:
         """False for what deserves no reply: the connection ends."""
         answered = self.answers.answer(query, over_tcp=True)
+        is_outside = isinstance(answered, Outside)
         if isinstance(answered, Outside):
             later: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -216,6 +234,8 @@ class Listener:
                     await _write(writer, message)
                 return True
             answered = reply(answered.asked, Rcode.REFUSED, self.answers.available)
+        if answered[3] & 15:
+            self._note(query, client, answered, is_outside)
         await _write(writer, answered)
         return True
 

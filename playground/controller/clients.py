@@ -16,6 +16,7 @@ from playground.controller import status
 from playground.controller.asking import Asking
 from playground.controller.diagnosis import findings
 from playground.controller.execution import NotPossible
+from playground.controller.naming import name_findings
 from playground.controller.world import Grid, World
 from playground.gateways import gateway_name
 from playground.questions import Clients, TellClients
@@ -62,7 +63,7 @@ class ClientsAsked:
         told, problems = await self._told({id: host for id, (host, _, _) in seen.items() if host is not None})
         now_utc_s = time.time()
         found = []
-        for _, port in wanted:
+        for grid, port in wanted:
             host, state, cause = seen[port.id]
             known, hinders = told.get(port.id), problems.get(host or "", {})
             if isinstance(hinders, NotPossible):
@@ -70,6 +71,7 @@ class ClientsAsked:
                 said += findings(port, state, cause, None, {}, now_utc_s)[: 0 if state == "forwarding" else 1]
             else:
                 said = findings(port, state, cause, known, hinders, now_utc_s)
+                said += [] if known is None else name_findings(known, _networks(grid))
             found.append(
                 {
                     "playground": port.playground,
@@ -120,6 +122,14 @@ class ClientsAsked:
 
         await asyncio.gather(*(ask(host, ports) for host, ports in by_host.items()))
         return told, problems
+
+
+def _networks(grid: Grid) -> dict[str, set[str]]:
+    """Those that each workspace is on."""
+    found: dict[str, set[str]] = {}
+    for port in grid.ports.values():
+        found.setdefault(port.workspace, set()).add(port.network)
+    return found
 
 
 def _lease_of(told: PortTold | None, address: str) -> Leased | None:

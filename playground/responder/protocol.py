@@ -119,6 +119,15 @@ class PoolClient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hostname: str = ""
 
 
+class Unanswered(msgspec.Struct, frozen=True, kw_only=True):
+    """A question for a name that got no answer. outcome: a name of `overlay.dns.history.Outcome`."""
+
+    at_utc_s: float
+    name: str
+    kind: str
+    outcome: str
+
+
 class PortTold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of one port. counts: outcomes since since_utc_s; counts6: by DHCPv6, and of router solicitations.
     exchanges: the last ones of all. lease: of the port's own IPv4 address. client_id: hex digits; it, vendor, hostname:
@@ -126,7 +135,8 @@ class PortTold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     remembered.
 
     leases6: of each IPv6 address that its client was given, or formed. given6: the addresses that DHCPv6 gives there.
-    duid: hex digits.
+    duid: hex digits. unanswered: the last questions for names that its addresses asked, and unnamed: for which reason
+    how many; origin: the domain of its playground's names, "" where none are answered.
     """
 
     port: str
@@ -143,6 +153,9 @@ class PortTold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     leases6: tuple[Leased, ...] = ()
     given6: tuple[str, ...] = ()
     duid: str = ""
+    unanswered: tuple[Unanswered, ...] = ()
+    unnamed: dict[str, int] = {}
+    origin: str = ""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):

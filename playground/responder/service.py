@@ -205,6 +205,7 @@ class Service:
         if history is None or scope is None:
             return None
         client = history.client
+        origin, unanswered, unnamed = self.views.asked(port)
         return PortTold(
             port=port,
             since_utc_s=history.begun_utc_s,
@@ -220,6 +221,9 @@ class Service:
             leases6=tuple(self.leases[key] for key in self._keys.get(port, ()) if not key.endswith("/v4")),
             given6=() if scope.v6 is None else scope.v6.addresses,
             duid=history.duid.hex(),
+            origin=origin,
+            unanswered=unanswered,
+            unnamed=unnamed,
         )
 
     def close(self) -> None:

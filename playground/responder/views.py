@@ -13,7 +13,7 @@ from overlay.dns.listener import Listener, Sockets, open_sockets
 from overlay.dns.record import Record, Type, port_records
 from overlay.dns.zone import Zones
 from playground.responder import netns
-from playground.responder.protocol import Name, Records, View, view_key
+from playground.responder.protocol import Name, Records, Unanswered, View, name_key, view_key
 
 
 @dataclass(slots=True)
@@ -130,6 +130,20 @@ class Views:
             if found.zones is not None:
                 found.zones.drop(key)
             self._forget(playground, found)
+
+    def asked(self, port: str) -> tuple[str, tuple[Unanswered, ...], dict[str, int]]:
+        """Of one port: its playground's origin, what it asked last without an answer, and how often by reason."""
+        for playground, found in self._views.items():
+            names = found.names.get(name_key(playground, port))
+            if isinstance(names, Name) and found.view is not None and found.listener is not None:
+                history, addresses = found.listener.history, names.addresses
+                last = tuple(
+                    Unanswered(at_utc_s=round(at_utc_s, 3), name=name, kind=kind, outcome=outcome.name)
+                    for at_utc_s, name, kind, outcome in history.last(addresses)
+                )
+                counts = {outcome.name: number for outcome, number in history.counts(addresses).items()}
+                return found.view.origin, last, counts
+        return "", (), {}
 
     def check(self) -> None:
         """Opens what is not open where its namespace is there, closes what has lost its namespace."""

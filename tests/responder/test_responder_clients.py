@@ -165,6 +165,12 @@ def test_dig_finds_names_both_ways_over_both_transports_and_protocols(
             assert got.splitlines() == [guest.address, eui64(guest.mac), f"{name}.", f"{name}."], (server, transport)
     assert "NXDOMAIN" in guest.run("dig", "+time=2", f"@{SERVER}", f"nobody.grid.{ORIGIN}")
     assert "REFUSED" in guest.run("dig", "+time=2", f"@{SERVER}", "example.org")
+    [told] = agent.ask(guest.port)
+    assert told["origin"] == ORIGIN
+    assert [(one["name"], one["kind"], one["outcome"]) for one in told["unanswered"]] == [
+        (f"nobody.grid.{ORIGIN}", "A", "NO_SUCH_NAME"),
+        ("example.org", "A", "NOT_FORWARDED"),
+    ]
 
 
 def libc(guest: Guest, folder: Path, options: str, *argv: str) -> str:
