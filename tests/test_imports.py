@@ -48,6 +48,7 @@ PURE: list[str] = [
     "overlay/dns/answer.py",
     "overlay/dns/cache.py",
     "overlay/dns/clients.py",
+    "overlay/dns/history.py",
     "overlay/dns/message.py",
     "overlay/dns/record.py",
     "overlay/dns/zone.py",

@@ -101,6 +101,12 @@ def test_what_a_network_declares_is_answered(lab: Site) -> None:
     assert dig(lab, "worker-1", "-x", "10.20.0.9") == ["head.grid.lab.internal."]
 
 
+def test_why_says_that_a_name_is_of_another_network(lab: Site) -> None:
+    assert dig(lab, "store", "worker-0.back.lab.internal") == []
+    (row,) = lab.client.get("why", {"of": "lab/store"})
+    assert "it asked for worker-0.back.lab.internal (A): worker-0 is not on back, but on grid" in row["findings"]
+
+
 def test_whoever_may_copies_all_names_and_nobody_else(lab: Site) -> None:
     server = lab.address("lab", "head.grid").rpartition(".")[0] + ".1"
     told = lab.within("lab", "head", "dig", "+onesoa", f"@{server}", "lab.internal", "AXFR")
@@ -120,6 +126,8 @@ def test_a_playground_sees_no_name_of_another(lab: Site) -> None:
     assert dig(lab, "head", "secret.lan.other.internal", playground="other") != []
     for name in ("secret.lan.other.internal", "secret.other.internal"):
         assert dig(lab, "head", name) == []
+    said = "it asked for secret.other.internal (A): other playgrounds' names are not seen, and it lies outside this one"
+    assert any(said in row["findings"] for row in lab.client.get("why", {"of": "lab/head"}))
     lab.down("other")
 
 
