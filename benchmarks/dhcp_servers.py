@@ -121,8 +121,8 @@ PROGRAM = {"kea": "kea-dhcp4", "dnsmasq": "dnsmasq"}
 
 
 @contextlib.contextmanager
-def serving(space: Space, argv: Sequence[str]) -> Iterator[int]:
-    """The process that serves, once it hears."""
+def serving(space: Space, argv: Sequence[str], port: str = ":0043 ", table: str = "udp") -> Iterator[int]:
+    """The process that serves, once it hears at a port: as /proc/net has it, in that table."""
     with subprocess.Popen(
         space.argv(*argv),
         stdout=subprocess.DEVNULL,
@@ -132,8 +132,8 @@ def serving(space: Space, argv: Sequence[str]) -> Iterator[int]:
         try:
             end = time.monotonic() + 20
             while (
-                ":0043 "
-                not in subprocess.run(space.argv("cat", "/proc/net/udp"), capture_output=True, text=True).stdout
+                port
+                not in subprocess.run(space.argv("cat", f"/proc/net/{table}"), capture_output=True, text=True).stdout
             ):
                 assert process.poll() is None and time.monotonic() < end, f"{argv[0]} does not serve"
                 time.sleep(0.05)

@@ -229,6 +229,18 @@ def _leases(result: Json) -> Cells:
     return text, f"{', '.join(peers)} a second", f"{ratio:.2g}×", ratio >= 1
 
 
+def _exchanges6(result: Json) -> Cells:
+    found = result["exchanges"]
+    ratio = found["ratio"]
+    if "ours" not in found:
+        return "not measured", NO_PEER, "", None
+    text = f"{_number(found['ours']['per_s'])} a second, {_number(found['ours']['cpu_us'])} µs of CPU each"
+    if ratio == NO_PEER:
+        return text, NO_PEER, "", None
+    rest = f", without its file {_number(found['kea_without_file']['per_s'])}" if "kea_without_file" in found else ""
+    return text, f"Kea {_number(found['kea']['per_s'])} a second{rest}", f"{ratio:.2g}×", ratio >= 2
+
+
 def _policy_changed(at: int) -> Callable[[Json], Cells]:
     def told(result: Json) -> Cells:
         size, peer = result["sizes"][at], result["ovn"]
@@ -312,6 +324,8 @@ ROWS = (
     Row("a DHCP frame answered", "bench_dhcp", "", _cpu("dhcp", "scapy")),
     Row("1000 ports' clients ask at once, all bound", "bench_dhcp", "≤ 1 s", _storm),
     Row("DHCP leases on disk before the ACK, exchanges", "bench_dhcp", "≥ 1× Kea", _leases),
+    Row("a DHCPv6 frame answered", "bench_dhcp6", "", _cpu("dhcp6", "scapy")),
+    Row("DHCPv6 at a port, exchanges of four messages", "bench_dhcp6", "≥ 2× Kea", _exchanges6),
 )
 
 

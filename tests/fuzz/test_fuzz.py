@@ -11,7 +11,7 @@ from fuzz_lab import CORPUS, Target, bounded
 from hypothesis import HealthCheck, given, settings
 from targets import TARGETS
 
-EXAMPLES = {"file": 250, "api": 50, "agents": 40, "controllers": 25, "names": 300, "dhcp": 120, "dhcp6": 150}
+EXAMPLES = {"file": 250, "api": 50, "agents": 40, "controllers": 25, "names": 300, "dhcp": 120, "dhcp6": 100}
 """For each door as many as cost about five seconds."""
 
 

@@ -147,7 +147,7 @@ def test_what_is_not_for_it_is_not_heard(spoilt: str) -> None:
     assert not client.addresses
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_no_bytes_upset_a_client_or_give_it_an_address_for_ever_after(data: st.DataObject) -> None:
     """What a server says, changed anywhere: the client goes on, and asks again in bounded time."""
