@@ -18,6 +18,8 @@ from dhcp.v6 import Code, Kind, Message, is_duid
 class Situation(Enum):
     """What a client is doing."""
 
+    __hash__ = object.__hash__  # Enum hashes its name, in Python
+
     SOLICITING = "SOLICIT"
     SOLICITING_RAPIDLY = "SOLICIT with rapid commit"
     REQUESTING = "REQUEST"
@@ -32,6 +34,8 @@ class Situation(Enum):
 class Standing(Enum):
     """How an address stands, named by the client or not."""
 
+    __hash__ = object.__hash__  # Enum hashes its name, in Python
+
     OWN = "it is the port's"
     QUARANTINED = "it is the port's, whose client said a short while ago that another uses it"
     FOREIGN = "it is not the port's"
@@ -39,6 +43,8 @@ class Standing(Enum):
 
 class Fate(Enum):
     """What a reply says of an address."""
+
+    __hash__ = object.__hash__  # Enum hashes its name, in Python
 
     GIVEN = "it is the client's, with its lifetimes"
     WITHHELD = "nothing"
@@ -51,6 +57,8 @@ class Fate(Enum):
 
 class Act(Enum):
     """What is sent."""
+
+    __hash__ = object.__hash__  # Enum hashes its name, in Python
 
     ADVERTISE = "advertise"
     REPLY = "reply"
@@ -87,7 +95,7 @@ _LETTING_GO: Final = {
     Standing.QUARANTINED: Fate.TAKEN_BACK,
     Standing.FOREIGN: Fate.NO_BINDING,
 }
-_ROWS: Final[Mapping[Situation, Mapping[Standing, Fate]]] = {
+FATES: Final[Mapping[Situation, Mapping[Standing, Fate]]] = {
     # A wish for another address decides nothing: the client gets what it may have.
     Situation.SOLICITING: _GIVING | {Standing.FOREIGN: Fate.WITHHELD},
     Situation.SOLICITING_RAPIDLY: _GIVING | {Standing.FOREIGN: Fate.WITHHELD},
@@ -104,11 +112,7 @@ _ROWS: Final[Mapping[Situation, Mapping[Standing, Fate]]] = {
     Situation.DECLINING: _LETTING_GO,
     Situation.INFORMING: dict.fromkeys(Standing, Fate.WITHHELD),
 }
-
-FATES: Final[Mapping[tuple[Situation, Standing], Fate]] = {
-    (doing, standing): fate for doing, row in _ROWS.items() for standing, fate in row.items()
-}
-"""What a reply says of an address."""
+"""What a reply says of an address: by what the client is doing, and how the address stands."""
 
 ACTS: Final[Mapping[Situation, Act]] = {
     Situation.SOLICITING: Act.ADVERTISE,
@@ -122,18 +126,18 @@ ACTS: Final[Mapping[Situation, Act]] = {
     Situation.INFORMING: Act.REPLY_INFORMATION,
 }
 
-REPORTED: Final[Mapping[tuple[Situation, Fate], LeaseKind]] = {
-    (Situation.SOLICITING, Fate.GIVEN): LeaseKind.OFFERED,
-    (Situation.SOLICITING_RAPIDLY, Fate.GIVEN): LeaseKind.BOUND,
-    (Situation.REQUESTING, Fate.GIVEN): LeaseKind.BOUND,
-    (Situation.CONFIRMING, Fate.CONFIRMED): LeaseKind.BOUND,
-    (Situation.CONFIRMING, Fate.NOT_ON_LINK): LeaseKind.RELEASED,
-    (Situation.RENEWING, Fate.GIVEN): LeaseKind.BOUND,
-    (Situation.RENEWING, Fate.ENDED): LeaseKind.RELEASED,
-    (Situation.REBINDING, Fate.GIVEN): LeaseKind.BOUND,
-    (Situation.REBINDING, Fate.ENDED): LeaseKind.RELEASED,
-    (Situation.RELEASING, Fate.TAKEN_BACK): LeaseKind.RELEASED,
-    (Situation.DECLINING, Fate.TAKEN_BACK): LeaseKind.DECLINED,
+_BOUND: Final = {Fate.GIVEN: LeaseKind.BOUND}
+_LET_GO: Final = {Fate.ENDED: LeaseKind.RELEASED}
+REPORTED: Final[Mapping[Situation, Mapping[Fate, LeaseKind]]] = {
+    Situation.SOLICITING: {Fate.GIVEN: LeaseKind.OFFERED},
+    Situation.SOLICITING_RAPIDLY: _BOUND,
+    Situation.REQUESTING: _BOUND,
+    Situation.CONFIRMING: {Fate.CONFIRMED: LeaseKind.BOUND, Fate.NOT_ON_LINK: LeaseKind.RELEASED},
+    Situation.RENEWING: _BOUND | _LET_GO,
+    Situation.REBINDING: _BOUND | _LET_GO,
+    Situation.RELEASING: {Fate.TAKEN_BACK: LeaseKind.RELEASED},
+    Situation.DECLINING: {Fate.TAKEN_BACK: LeaseKind.DECLINED},
+    Situation.INFORMING: {},
 }
 """Which fates change what is known of the lease."""
 

@@ -8,6 +8,8 @@ from enum import Enum
 class Reason(Enum):
     """Why there is no answer. A value, never an exception: what a guest sends can't be our error."""
 
+    __hash__ = object.__hash__  # Enum hashes its name, in Python; this is done for each frame
+
     UNKNOWN_PORT = "the frame came from a device without a scope"
     NOT_FOR_US = "the frame is no DHCP message to a server and no router solicitation"
     TRUNCATED = "the message is shorter than its fixed fields say"

@@ -28,6 +28,7 @@ _NO_BINDING: Final = v6.status(Status.NO_BINDING, "nothing of this association i
 _SUCCESS: Final = v6.status(Status.SUCCESS, "")
 _NOT_ON_LINK: Final = v6.status(Status.NOT_ON_LINK, "not an address of this port")
 _USE_MULTICAST: Final = v6.status(Status.USE_MULTICAST, "ask ff02::1:2")
+_IA_NA, _IA_PD = int(Code.IA_NA), int(Code.IA_PD)
 _LEAST_MTU: Final = 1280
 """Bytes of a packet that any link carries (RFC 8200 §5)."""
 _HEADERS: Final = 48
@@ -105,8 +106,9 @@ class Bound:
             # §16.12: a client that wants addresses is to ask for them in another way.
             return Reason.MALFORMED_OPTIONS if asked else self._reply(request, ACTS[doing], self._parameters(request))
         fates = self._fates(doing, asked, quarantined)
-        leases = tuple((one, REPORTED[doing, fate]) for one, fate in fates.items() if (doing, fate) in REPORTED)
-        over = tuple(one for one in leases if one[1] is LeaseKind.RELEASED)
+        reported = REPORTED[doing]
+        leases = tuple([(one, reported[fate]) for one, fate in fates.items() if fate in reported])
+        over = tuple([one for one in leases if one[1] is LeaseKind.RELEASED])
         if doing is Situation.CONFIRMING:
             if not any(one.addresses for one in asked):
                 return Reason.NO_ADDRESS_NAMED
@@ -123,12 +125,14 @@ class Bound:
         return self._reply(request, ACTS[doing], [*options, *self._parameters(request)], leases)
 
     def _has_own(self, asked: Association) -> bool:
-        return asked.code != Code.IA_PD and not set(self.addresses).isdisjoint(asked.addresses)
+        return asked.code != _IA_PD and any(one in self.addresses for one in asked.addresses)
 
     def _chosen(self, asked: tuple[Association, ...]) -> Association | None:
         """The association that gets the port's addresses."""
-        lasting = [one for one in asked if one.code == Code.IA_NA]
-        return next((one for one in lasting if self._has_own(one)), lasting[0] if lasting else None)
+        lasting = [one for one in asked if one.code == _IA_NA]
+        if len(lasting) < 2:
+            return lasting[0] if lasting else None
+        return next((one for one in lasting if self._has_own(one)), lasting[0])
 
     def _fates(
         self, doing: Situation, asked: tuple[Association, ...], quarantined: Collection[bytes]
@@ -137,11 +141,12 @@ class Bound:
         named = [address for one in asked for address in one.addresses]
         candidates = [*self.addresses, *named] if doing in _ASKING else named
         found: dict[bytes, Fate] = {}
+        row = FATES[doing]
         for address in candidates:
             standing = Standing.FOREIGN
             if address in self.addresses:
                 standing = Standing.QUARANTINED if address in quarantined else Standing.OWN
-            found[address] = FATES[doing, standing]
+            found[address] = row[standing]
         return found
 
     def _associated(self, doing: Situation, asked: Association, is_chosen: bool, fates: dict[bytes, Fate]) -> Option:

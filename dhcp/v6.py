@@ -93,7 +93,10 @@ class Message(NamedTuple):
 
     def first(self, code: int) -> bytes | None:
         """The value of an option that may stand once."""
-        return next((value for number, value in self.options if number == code), None)
+        for number, value in self.options:
+            if number == code:
+                return value
+        return None
 
 
 class Association(NamedTuple):
@@ -133,7 +136,7 @@ def decode(field: bytes) -> tuple[Option, ...] | Reason:
 
 def encode_options(options: Iterable[Option]) -> bytes:
     """Raises struct.error for a value of more than 65535 bytes."""
-    return b"".join(_HEAD.pack(code, len(value)) + value for code, value in options)
+    return b"".join([_HEAD.pack(code, len(value)) + value for code, value in options])
 
 
 def encode(message: Message) -> bytes:

@@ -22,6 +22,7 @@ from typing import Final
 
 import msgspec
 
+from dhcp.decide import LeaseKind
 from dhcp.io.journal import Journal
 from dhcp.io.sockets import open_socket
 from playground import __version__
@@ -45,6 +46,7 @@ class Responder:
 
     def __init__(self, data_plane: str, file: Path) -> None:
         self._file = file
+        self._notes = memory.Notes(file)
         self._agents: set[asyncio.StreamWriter] = set()
         self._conversations: set[asyncio.Task[None]] = set()
         self._save_timer: asyncio.TimerHandle | None = None
@@ -148,9 +150,9 @@ class Responder:
     def _report(self, report: Report) -> None:
         for writer in list(self._agents):
             self._tell(writer, report)
-        if report.leased is not None:
+        if report.leased is not None and report.leased.kind is not LeaseKind.OFFERED:
             try:
-                memory.note(self._file, lease_key(report.leased), report.leased)
+                self._notes.add(lease_key(report.leased), report.leased)
             except OSError as error:
                 _log.warning("lease not noted path=%s cause=%s", self._file, error)
             self._save_soon()
@@ -173,7 +175,7 @@ class Responder:
         self._save_timer = None
         document = {key: msgspec.Raw(raw) for key, raw in self._service.document.items()}
         try:
-            memory.save(self._file, self._memory(document))
+            self._notes.save(self._memory(document))
         except OSError as error:
             _log.warning("file not written path=%s cause=%s", self._file, error)
             self._save_timer = asyncio.get_running_loop().call_later(10.0, self._save)

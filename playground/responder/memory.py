@@ -55,13 +55,32 @@ def load(file: Path) -> Memory:
     return memory
 
 
-def note(file: Path, key: str, leased: Leased) -> None:
-    """Adds one lease to what the next `load` tells. One small write, not synced. Raises OSError."""
-    descriptor = os.open(_journal(file), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, msgspec.json.encode(_Note(key, leased)) + b"\n")
-    finally:
-        os.close(descriptor)
+class Notes:
+    """The journal, as one process writes it. It is open from its first note on until it ends."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._descriptor = -1
+
+    def add(self, key: str, leased: Leased) -> None:
+        """Adds one lease to what the next `load` tells. One small write, not synced. Raises OSError."""
+        if self._descriptor < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(_journal(self._file), flags, 0o600)
+        os.write(self._descriptor, _encoder.encode(_Note(key, leased)) + b"\n")
+
+    def save(self, memory: Memory) -> None:
+        """Replaces the file whole, and ends the journal. Raises OSError.
+
+        Not synced: what a power cut loses, the agent tells again.
+        """
+        save(self._file, memory)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+_encoder = msgspec.json.Encoder()
 
 
 def _journal(file: Path) -> Path:
@@ -69,10 +88,7 @@ def _journal(file: Path) -> Path:
 
 
 def save(file: Path, memory: Memory) -> None:
-    """Replaces the file whole, and ends its journal. Raises OSError.
-
-    Not synced: what a power cut loses, the agent tells again.
-    """
+    """The same for a file whose journal nobody writes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(file.name + ".new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -258,7 +258,8 @@ class Service:
         )
         key = lease_key(leased)
         last = self.leases.get(key)
-        if last is not None and leased.kind is LeaseKind.FORMED and self._runs(last):
+        is_given = last is not None and last.kind is LeaseKind.BOUND and (last.until_utc_s or 0.0) > leased.at_utc_s
+        if is_given and leased.kind is LeaseKind.FORMED:
             return  # it checks what it was given for duplicates
         if last is None and ":" in leased.address and leased.kind is LeaseKind.RELEASED:
             return  # it never had it, as far as is known
@@ -278,16 +279,11 @@ class Service:
         self._put(key, leased)
         self._report(Report(leased=leased))
 
-    def _runs(self, leased: Leased) -> bool:
-        """Whether it was given by DHCPv6, for a time that is not over."""
-        scope = self.packets.scope(port_device(PortId(leased.port)))
-        if scope is None or scope.v6 is None or leased.kind is not LeaseKind.BOUND:
-            return False
-        return self._now_utc_s() < leased.at_utc_s + scope.v6.lease_s
-
     def _put(self, key: str, leased: Leased) -> None:
-        keys = self._keys.setdefault(leased.port, {})
         self.leases[key] = leased
+        keys = self._keys.setdefault(leased.port, {})
+        if key in keys:
+            return
         keys[key] = None
         sixes = [one for one in keys if not one.endswith("/v4")]
         for one in sixes[: max(len(sixes) - MOST_6, 0)]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from dhcp_cases import MAC, SERVER_MAC, a_scope6
 
 from dhcp import v6
 from dhcp.decide import LeaseKind
-from dhcp.decide6 import ACTS, FATES, Act, Situation, Standing
+from dhcp.decide6 import Act
 from dhcp.options import encode_name
 from dhcp.reason import Reason
 from dhcp.scope import Boot, PortScope, Scope6
@@ -63,11 +62,6 @@ def of_association(read: Message, at: int = 0) -> tuple[dict[bytes, int], int | 
 def status_of(read: Message) -> int | None:
     value = read.first(Code.STATUS)
     return None if value is None else int.from_bytes(value[:2], "big")
-
-
-def test_the_tables_are_whole() -> None:
-    assert FATES.keys() == set(itertools.product(Situation, Standing))
-    assert ACTS.keys() == set(Situation)
 
 
 def test_a_solicit_is_advertised_the_ports_address_and_the_client_waits_for_no_other_server() -> None:

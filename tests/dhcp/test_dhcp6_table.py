@@ -10,7 +10,7 @@ from dhcp_cases import MAC, SERVER_MAC, a_scope6
 
 from dhcp import v6
 from dhcp.decide import LeaseKind
-from dhcp.decide6 import ACTS, FATES, Situation, Standing
+from dhcp.decide6 import ACTS, FATES, REPORTED, Situation, Standing
 from dhcp.reason import Reason
 from dhcp.scope import PortScope
 from dhcp.server6 import Bound
@@ -87,8 +87,8 @@ KINDS = {
 
 def test_no_row_is_left_out() -> None:
     every = set(itertools.product(Situation, Standing))
-    assert EXPECTED.keys() == FATES.keys() == every
-    assert ACTS.keys() == KINDS.keys() == set(Situation)
+    assert EXPECTED.keys() == {(doing, standing) for doing, row in FATES.items() for standing in row} == every
+    assert ACTS.keys() == KINDS.keys() == REPORTED.keys() == set(Situation)
 
 
 @pytest.mark.parametrize(("doing", "standing"), EXPECTED, ids=lambda one: one.name)

@@ -103,10 +103,11 @@ def test_what_a_client_was_told_is_known_before_the_file_is_written_again(tmp_pa
     """Killed in between, and the agent after it, nobody else would know for half the lease."""
     file = tmp_path / "r.json"
     first, second = (Leased(port=p, address="10.0.0.1", mac="m", at_utc_s=1.0, kind=LeaseKind.BOUND) for p in "ab")
-    memory.note(file, "a/v4", first)
+    notes = memory.Notes(file)
+    notes.add("a/v4", first)
     assert memory.load(file).leases == {"a/v4": first}
-    memory.save(file, memory.Memory(leases={"a/v4": first}))
-    memory.note(file, "b/v4", second)
+    notes.save(memory.Memory(leases={"a/v4": first}))
+    notes.add("b/v4", second)
     with (tmp_path / "r.json.journal").open("ab") as journal:
         journal.write(b'{"key": "c/v4", "leas')
     assert memory.load(file).leases == {"a/v4": first, "b/v4": second}
