@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from policies.compile.judges import (
     ACCEPTED,
@@ -29,7 +29,7 @@ from policies.ir import IR, SERVICES, Chain
 from policies.model import BlockPeer, Direction
 from policies.prove import Claim, ProvedNetwork
 from policies.verdicts import Judgement
-from policies.world import spans_of
+from policies.world import Span, spans_of
 
 TABLE = ("inet", "playground_policy")
 
@@ -175,9 +175,10 @@ def _static() -> Part:
         # A bridge that nobody polices comes here only if somebody has turned its switch: it would share a zone.
         "track": KernelChain(("ct zone set iifname map @zones return", "notrack")),
         "pass": KernelChain(("iifname vmap @policed",), "type filter hook forward priority 0; policy accept;"),
-        "stateless": KernelChain(
+        _NEIGHBOURS: KernelChain(("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } meta mark set 0 accept",)),
+        _STATELESS: KernelChain(
             (
-                "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } meta mark set 0 accept",
+                f"jump {_NEIGHBOURS}",
                 *(
                     f"{match} iifname . {family} saddr @silent_{family} drop"
                     for match, family in zip(_TO_MANY, _OF_MANY, strict=True)
@@ -214,6 +215,8 @@ def _static() -> Part:
 _TO_MANY = ("ip daddr 224.0.0.0/4", "ip daddr 255.255.255.255", "iifname . ip daddr @broadcasts", "ip6 daddr ff00::/8")
 _OF_MANY = ("ip", "ip", "ip", "ip6")
 """Multicast and broadcast, which no connection tracks, and the family of each match."""
+
+_STATELESS, _NEIGHBOURS = "stateless", "neighbours"
 
 STATIC = _static()
 """What all playgrounds share."""
@@ -286,9 +289,13 @@ class PlaygroundCompiler:
         blocks = _Blocks(bridges, ends, numbers, entries)
         generation = self._generation(elements, blocks, used)
         parts: dict[Hashable, Part] = {(self._id, "elements"): Part({}, {}, elements)}
-        chains = {f"p_{self._id}": KernelChain(_rules(generation, blocks))}
+        stateless = f"m_{self._id}" if blocks.silent else _STATELESS
+        known = _known(generation, stateless)
+        chains = {f"p_{self._id}": KernelChain((*known, *_judging(generation, blocks)))}
         if is_lenient:
-            chains = _lenient_chains(self._id, generation, blocks)
+            chains = _lenient_chains(self._id, generation, blocks, known)
+        if blocks.silent:
+            chains[stateless] = KernelChain((f"jump {_NEIGHBOURS}", *blocks.silent, f"goto {_STATELESS}"))
         parts[self._id, "playground"] = Part(chains)
         judgements: dict[str, Judgement] = {}
         for one in used:
@@ -436,7 +443,8 @@ class _Blocks:
     """Ends that have whole blocks of addresses, without those in them that an end has alone: a rule each. A block that
     different ends share is judged by what judges each of them, and its addresses are nobody's.
 
-    marks: to "saddr" or "daddr" the rules that say who is there; jumps: to a direction the rules that have it judged.
+    marks: to "saddr" or "daddr" the rules that say who is there; jumps: to a direction the rules that have it judged;
+    silent: rules for multicast and broadcast from those of which an end here is closed.
     """
 
     def __init__(
@@ -448,6 +456,7 @@ class _Blocks:
     ) -> None:
         self.marks: dict[str, list[str]] = {"saddr": [], "daddr": []}
         self.jumps: dict[str, list[str]] = {"egress": [], "ingress": []}
+        self.silent: list[str] = []
         wide: dict[tuple[str, IPv4Network | IPv6Network], list[PolicedEnd]] = {}
         for one in ends:
             for address in one.addresses:
@@ -471,11 +480,19 @@ class _Blocks:
                     match = f'meta mark 0 iifname "{bridge}" ct original {family} {side} {{ {spans} }}'
                     rules.append(f"{match} meta mark set {numbers.numbers[next(iter(members))]}")
             here = {numbers.members[one.workspace, one.network]: None for one in sharers if one.is_local}
+            if any((found := entries.get((Direction.EGRESS, end))) and found.is_closed for end in here):
+                self.silent += [f'iifname "{bridge}" {family} saddr {_ends_text(one)} drop' for one in left]
             for direction, (_, name) in _DIRECTIONS.items():
                 side = "saddr" if direction is Direction.EGRESS else "daddr"
                 judges = [found.entry for end in here if (found := entries.get((direction, end))) and found.entry]
                 match = f'iifname "{bridge}" ct original {family} {side} {{ {spans} }}'
                 self.jumps[name] += [f"{match} jump {entry}" for entry in dict.fromkeys(judges)]
+
+
+def _ends_text(span: Span) -> str:
+    """One address, or the first and the last."""
+    version, *ends = span
+    return "-".join(dict.fromkeys(str((IPv4Address if version == 4 else IPv6Address)(end)) for end in ends))
 
 
 def _is_within(one: IPv4Network | IPv6Network, block: IPv4Network | IPv6Network) -> bool:
@@ -487,13 +504,8 @@ def _first(block: IPv4Network | IPv6Network) -> int:
     return int(block.network_address)
 
 
-def _rules(generation: int, blocks: _Blocks) -> tuple[str, ...]:
-    """A playground's chain: no packet is accepted before both sides spoke, if they are here."""
-    return (*_known(generation), *_judging(generation, blocks))
-
-
-def _lenient_chains(id: str, generation: int, blocks: _Blocks) -> dict[str, KernelChain]:
-    """The same, for flows that may be known the wrong way round."""
+def _lenient_chains(id: str, generation: int, blocks: _Blocks, known: tuple[str, ...]) -> dict[str, KernelChain]:
+    """A playground's chain and those beside it, for flows that may be known the wrong way round."""
     turned, keys = generation | REVERSED, _FAMILIES.values()
     backwards: list[str] = []
     for side, own, other in (("egress", "daddr", "saddr"), ("ingress", "saddr", "daddr")):
@@ -506,7 +518,7 @@ def _lenient_chains(id: str, generation: int, blocks: _Blocks) -> dict[str, Kern
     return {
         f"p_{id}": KernelChain(
             (
-                *_known(generation),
+                *known,
                 f"ct mark {turned} meta mark set 0 accept",
                 f"ct mark and {REVERSED} == {REVERSED} goto b_{id}",
                 f"ct state new tcp flags & (syn | rst) == 0 ct original {_QUESTION} goto {forwards_name(id)}",
@@ -527,15 +539,16 @@ def _lenient_chains(id: str, generation: int, blocks: _Blocks) -> dict[str, Kern
     }
 
 
-def _known(generation: int) -> tuple[str, ...]:
+def _known(generation: int, stateless: str) -> tuple[str, ...]:
     return (
         f"ct mark {generation} meta mark set 0 accept",
         "ct state related meta mark set 0 accept",
-        "ct state vmap { invalid : drop, untracked : goto stateless }",
+        f"ct state vmap {{ invalid : drop, untracked : goto {stateless} }}",
     )
 
 
 def _judging(generation: int, blocks: _Blocks) -> tuple[str, ...]:
+    """No packet is accepted before both sides spoke, if they are here."""
     rules: list[str] = []
     for side, own, other in (("egress", "saddr", "daddr"), ("ingress", "daddr", "saddr")):
         rules.append("meta mark set 0")

@@ -113,6 +113,18 @@ def test_a_block_within_another_is_left_out_of_that_one_only() -> None:
     assert "{ 10.9.0.0/21, 10.9.9.0-10.9.255.255 }" in table and "{ 10.9.8.0/24 }" in table
 
 
+def test_what_a_closed_end_is_allowed_is_closed_for_multicast_too_but_for_what_another_has_of_it() -> None:
+    closed = replace(a_policy("closed", "workspace=w1", "workspace=w1"), ingress=None, egress=())
+    scene = a_scene(closed)
+    wide, narrow = ("10.9.0.0/16",), ("10.9.8.0/24",)
+    ends = tuple(replace(end, addresses=wide if end.workspace == "w1" else narrow) for end in ends_of(scene)[:2])
+    table = text(compile_playground(resolve(scene), "p", ID, (NETWORK,), ends))
+    for span in ("10.9.0.0-10.9.7.255", "10.9.9.0-10.9.255.255"):
+        assert f'iifname "br1" ip saddr {span} drop' in table
+    elsewhere = tuple(replace(end, is_local=False) for end in ends)
+    assert 'iifname "br1" ip saddr' not in text(compile_playground(resolve(scene), "p", ID, (NETWORK,), elsewhere))
+
+
 def test_a_policed_playground_has_its_network_policed_where_nobody_of_it_is_judged() -> None:
     one = compiled(a_scene(a_policy("ssh", "workspace=w1", "workspace=w2")), "w3")
     assert one is not None and one.bridges == {"br1"} and "jump i_" not in text(one)

@@ -73,13 +73,21 @@ class Site:
                     listening.recv(10)
                     return
 
-    def put(self, *policies: Policy, is_lenient: bool = False, local: tuple[int, ...] = (1, 2)) -> None:
-        """Puts these policies in force; none: nothing is policed."""
+    def put(
+        self,
+        *policies: Policy,
+        is_lenient: bool = False,
+        local: tuple[int, ...] = (1, 2),
+        allowed: tuple[str, ...] = (),
+    ) -> None:
+        """Puts these policies in force; none: nothing is policed. allowed: what w1 may use beside its own."""
         endpoints = tuple(
             Endpoint("p", f"w{n}", "n", {"workspace": f"w{n}", "network": "n", "playground": "p"}, both)
             for n, both in ADDRESSES.items()
         )
-        ends = tuple(PolicedEnd(f"w{n}", "n", both, n in local) for n, both in ADDRESSES.items())
+        ends = tuple(
+            PolicedEnd(f"w{n}", "n", (*both, *(allowed if n == 1 else ())), n in local) for n, both in ADDRESSES.items()
+        )
         ir = self._resolver.resolve(Scene(endpoints, policies))
         one = self._compiler.compile(ir, (PolicedNetwork("n", "br1", 7),), ends, is_lenient=is_lenient)
         table = policy_table([one] if one else [])
@@ -215,17 +223,24 @@ def test_a_connection_older_than_all_policies_survives_in_whichever_direction_it
         assert is_turned == (speaks_first == "server")
 
 
-def test_multicast_is_for_all_but_senders_whose_egress_is_closed(site: Site) -> None:
+NESTED, BLOCK = "10.0.0.70", "10.0.0.64/26"
+
+
+@pytest.mark.parametrize("source", ["10.0.0.1", NESTED], ids=["its own address", "one of a block that it is allowed"])
+def test_multicast_is_for_all_but_senders_whose_egress_is_closed(site: Site, source: str) -> None:
+    site.guests[1].run(f"ip address replace {NESTED}/32 dev eth0")
     closed = replace(to_w2(), subjects=(who("workspace=w1"),), ingress=None, egress=())
-    with site.udp(1, 0) as sender, site.guests[2].call(_socket, 4, socket.SOCK_DGRAM) as receiver:
+    kind = 4, socket.SOCK_DGRAM
+    with site.guests[1].call(_socket, *kind) as sender, site.guests[2].call(_socket, *kind) as receiver:
         receiver.bind(("224.0.0.251", 5353))
         group = socket.inet_aton("224.0.0.251") + socket.inet_aton("10.0.0.2")
         receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
-        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("10.0.0.1"))
-        site.put(to_w2())
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(source))
+        sender.bind((source, 0))
+        site.put(to_w2(), allowed=(BLOCK,))
         sender.sendto(b"x", ("224.0.0.251", 5353))
         assert receiver.recv(9) == b"x"
-        site.put(closed)
+        site.put(closed, allowed=(BLOCK,))
         sender.sendto(b"y", ("224.0.0.251", 5353))
         receiver.settimeout(0.3)
         with pytest.raises(TimeoutError):
