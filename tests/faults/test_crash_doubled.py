@@ -18,6 +18,7 @@ from doubled_site import HOSTS, Site, play
 
 from overlay.topology import ObservedState
 from playground.controller.moves import Refused
+from playground.records import PlaygroundRecord
 
 SAMPLE, SAMPLE_OF_TWO = 6, 60
 """Of the boundaries, every so manieth is tried each time, and all in `make test-long`."""
@@ -70,7 +71,7 @@ async def up(site: Site, text: str) -> None:
 def text_of(site: Site) -> str | None:
     """The accepted file."""
     root = site.items().get("playground/lab")
-    return getattr(root, "text", None)
+    return root.accepted()[0] if isinstance(root, PlaygroundRecord) else None
 
 
 async def move(site: Site, target: str) -> None:
