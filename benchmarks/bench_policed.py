@@ -1,9 +1,12 @@
 """What policies cost: packets through two policed ports beside the same bridge unfiltered, and the rules themselves.
 
-`python benchmarks/bench_policed.py [--policies 10,10000] [--rounds 5] [--seconds 2]`. Two guests, each with a port in
-a bare bridge and one in a policed bridge of the same namespace; flows are taken by turns, and each round has its own
-ratio. Every policy is one of 1000 workspaces' (10 000 policies: ten each), all of them here; the two guests are among
-them. Small packets: UDP of 64 bytes as fast as one sender can, packets a second that arrive; TCP: one stream, Mb/s.
+`python benchmarks/bench_policed.py [--policies 10,10000] [--rounds 12] [--seconds 1] [--bursts 60]`. Two guests, each
+with a port in a bare bridge and one in a policed bridge of the same namespace; flows are taken by turns, in rounds that
+are short and many, each with its own ratio, and the middle one counts. Every policy is one of 1000 workspaces' (10 000
+policies: ten each), all of them here; the two guests are among them. Small packets: UDP of 64 bytes as fast as one
+sender can, packets a second that arrive; TCP: one stream, Mb/s. `packet_us`: what the way of one small packet takes of
+a processor (`bursts.py`): `bare`, `policed`; `logged`, where every policy says `mode: log` and somebody listens;
+`refused` and `refused_logged`, of packets that they stop.
 `loaded_s`: all rules put in force from nothing, beside `nft -f` of the same text. `changed_ms`: one policy changed,
 from the policy to the kernel's answer, of which `compiled_ms` is without the kernel.
 """
@@ -19,6 +22,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
+import bursts
 import measure
 from bench_wire import flow
 from measure import Json
@@ -28,7 +32,8 @@ from policies.compile.tables import Ruleset, whole
 from policies.guard import parts as guard
 from policies.guard.station import GuardedPort, Station
 from policies.kernel.enforcement import Enforcement
-from policies.model import Endpoint, EndpointPeer, Origin, Policy, Rule, Scene
+from policies.kernel.nflog import LogSocket
+from policies.model import Endpoint, EndpointPeer, Mode, Origin, Policy, Rule, Scene
 from policies.ports import Ports, Protocol
 from policies.resolve import Resolver
 from policies.selector import parse_selector
@@ -143,7 +148,7 @@ def load_by_hand(ruleset: Ruleset) -> float:
         subprocess.run(["ip", "netns", "delete", name], check=True)
 
 
-def flows(rounds: int, seconds: float) -> Json:
+def flows(rounds: int, seconds: int) -> Json:
     """Both bridges by turns."""
     seen: dict[str, list[float]] = {}
     ends = [["ip", "netns", "exec", name] for name in GUESTS]
@@ -156,12 +161,43 @@ def flows(rounds: int, seconds: float) -> Json:
     found: Json = {}
     for kind in ("tcp_mbps", "small_packets_per_s"):
         ours, bare = seen[f"{kind} policed"], seen[f"{kind} bare"]
-        ratios = [mine / theirs for mine, theirs in zip(ours, bare, strict=True)]
-        found[kind] = {"policed": measure.of(ours, 0), "bare": measure.of(bare, 0), "ratio": measure.of(ratios)}
+        ratio = measure.of(measure.ratios(ours, bare))
+        found[kind] = {"policed": measure.of(ours, 0), "bare": measure.of(bare, 0), "ratio": ratio}
     return found
 
 
-def measure_size(count: int, rounds: int, seconds: float) -> Json:
+def packets(rules: Rules, enforcement: Enforcement, turns: int) -> Json:
+    """What one small packet takes of a processor, by way; and ratios within each round."""
+    ends = [["ip", "netns", "exec", name] for name in GUESTS]
+    plain = list(rules.policies)
+    rulesets = {False: rules.compiled()}
+    rules.policies[:] = [replace(policy, mode=Mode.LOG) for policy in plain]
+    rulesets[True] = rules.compiled()
+    rules.policies[:] = plain
+    seen: dict[str, list[float]] = {}
+    with (
+        bursts.between(ends[0], ends[1], "10.9.0.3") as bare,
+        bursts.between(ends[0], ends[1], address(1)) as allowed,
+        bursts.between(ends[1], ends[0], address(0)) as refused,
+        contextlib.closing(LogSocket(Path("/run/netns") / HOST)) as heard,
+    ):
+        for number in range(turns):
+            for is_logged in (False, True) if number % 2 else (True, False):
+                enforcement.converge(rulesets[is_logged], frozenset({BRIDGE}))
+                ways = {"logged" if is_logged else "policed": allowed}
+                ways |= {"refused_logged" if is_logged else "refused": refused}
+                for name, way in ways.items() if is_logged else {"bare": bare, **ways}.items():
+                    way.take(50)  # the first is judged anew
+                    seen.setdefault(name, []).append(way.take(2000))
+                while heard.read(0.0):
+                    pass
+        enforcement.converge(rulesets[False], frozenset({BRIDGE}))
+    beside = {"policed": "bare", "logged": "policed", "refused_logged": "refused"}
+    ratios = {name: measure.of(measure.ratios(seen[peer], seen[name])) for name, peer in beside.items()}
+    return {name: measure.of(found) for name, found in seen.items()} | {"ratios": ratios}
+
+
+def measure_size(count: int, rounds: int, seconds: int, turns: int) -> Json:
     """At so many policies."""
     measure.note(f"{count} policies of {WORKSPACES} workspaces")
     rules = Rules(count)
@@ -187,7 +223,7 @@ def measure_size(count: int, rounds: int, seconds: float) -> Json:
                 compiled.append((time.perf_counter() - start) * 1000)
                 enforcement.converge(after, frozenset({BRIDGE}))
                 changed.append((time.perf_counter() - start) * 1000)
-            through = flows(rounds, seconds)
+            through = flows(rounds, seconds) | {"packet_us": packets(rules, enforcement, turns)}
         finally:
             enforcement.close()
     return {
@@ -205,13 +241,14 @@ def measure_size(count: int, rounds: int, seconds: float) -> Json:
 def main() -> None:
     options = measure.parser(__doc__)
     options.add_argument("--policies", default="10,10000", help="(default: %(default)s)")
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--seconds", type=float, default=2.0, help="of one flow (default: %(default)s)")
+    options.add_argument("--rounds", type=int, default=12)
+    options.add_argument("--seconds", type=int, default=1, help="of one flow (default: %(default)s)")
+    options.add_argument("--bursts", type=int, default=60, help="of 2000 packets each (default: %(default)s)")
     asked = options.parse_args()
     if shutil.which("iperf3") is None:
         raise SystemExit("bench_policed needs iperf3; `make bench-peers` gets it, and the others, from Debian")
     began = measure.machine()
-    sizes = [measure_size(int(count), asked.rounds, asked.seconds) for count in asked.policies.split(",")]
+    sizes = [measure_size(int(count), asked.rounds, asked.seconds, asked.bursts) for count in asked.policies.split(",")]
     first, last = sizes[0], sizes[-1]
     growth = {
         kind: round(last[kind]["ratio"]["median"] / first[kind]["ratio"]["median"], 3)

@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,11 @@ def of(values: Iterable[float], digits: int = 3) -> Json:
 def ratio(ours: float, peer: float | None) -> float | str:
     """ours / peer, three significant digits; says so where no peer ran beside us."""
     return NO_PEER if not peer else float(f"{ours / peer:.3g}")
+
+
+def ratios(ours: Sequence[float], peers: Sequence[float]) -> list[float]:
+    """ours / peer, round by round: what else the machine does changes between rounds, hardly within one."""
+    return [mine / theirs for mine, theirs in zip(ours, peers, strict=True)]
 
 
 def cpu_s(stat: str) -> float:

@@ -163,6 +163,30 @@ def _flow(kind: str, unit: str) -> Callable[[Json], Cells]:
     return told
 
 
+def _packet(beside: str, words: str) -> Callable[[Json], Cells]:
+    """What one small packet takes of a processor; the ratio is theirs to ours, as that of packets a second is."""
+
+    def told(result: Json) -> Cells:
+        if "packet_us" not in result:
+            return "not measured", NO_PEER, "", None
+        found = result["packet_us"]
+        peer = f"{words} {_number(found[beside]['median'])} µs"
+        return f"{_number(found['ours']['median'])} µs", peer, f"{found['ratios'][beside]['median']:.3g}×", None
+
+    return told
+
+
+def _policed_packet(way: str, beside: str, words: str) -> Callable[[Json], Cells]:
+    def told(result: Json) -> Cells:
+        if "packet_us" not in result["sizes"][0]:
+            return "not measured", NO_PEER, "", None
+        found = result["sizes"][0]["packet_us"]
+        peer = f"{words} {_number(found[beside]['median'])} µs"
+        return f"{_number(found[way]['median'])} µs", peer, f"{found['ratios'][way]['median']:.3g}×", None
+
+    return told
+
+
 def _atlas(result: Json) -> Cells:
     took = result["atlas"]["command_s"]["median"]
     return f"{_number(took)} s", "", "", took <= 8
@@ -301,6 +325,9 @@ ROWS = (
     Row("put in the store → event at a watcher", "bench_store", "≤ 0.3× etcd", _watch),
     Row("TCP through the overlay", "bench_wire", "≥ 0.97×", _flow("tcp_mbps", "Mb/s")),
     Row("packets of 64 bytes through the overlay", "bench_wire", "≥ 0.97×", _flow("small_packets_per_s", "a second")),
+    Row("the same, processor time of each", "bench_wire", "", _packet("by_hand", "by hand")),
+    Row("… beside one kept from netfilter", "bench_wire", "", _packet("no_detour", "by hand")),
+    Row("… and with guests' NICs that can move", "bench_wire", "", _packet("movable", "by hand")),
     Row("`up examples/atlas.yaml --emulate 3`, cold", "bench_start", "≤ 8 s", _atlas),
     Row("`playground --help`", "bench_start", "≤ +100 ms", _help),
     Row("1000 workspaces under 1000 policies: who may talk to whom", "bench_policies", "", _policies),
@@ -313,6 +340,16 @@ ROWS = (
         "≥ 0.60×",
         _policed("small_packets_per_s", "a second", 0.6),
     ),
+    Row(
+        "the same, processor time of each",
+        "bench_policed",
+        "",
+        _policed_packet("policed", "bare", "the bridge unfiltered"),
+    ),
+    Row(
+        "the same, where each verdict is logged", "bench_policed", "", _policed_packet("logged", "policed", "unlogged")
+    ),
+    Row("a refused one, logged", "bench_policed", "", _policed_packet("refused_logged", "refused", "unlogged")),
     Row("TCP through policed ports", "bench_policed", "≥ 0.85×", _policed("tcp_mbps", "Mb/s", 0.85)),
     Row("small packets, 10 → 10,000 policies", "bench_policed", "≥ 0.95×", _policed_more),
     Row("10,000 policies of 1000 ports put in force from nothing", "bench_policed", "≤ 2× nft", _rules_loaded),
