@@ -37,6 +37,8 @@ SHARE: Final = 32
 _IN_TURN: Final = 16
 """Queries of one TCP connection that are answered before others have their turn."""
 _RECEIVE_BUFFER: Final = 1 << 20
+_SEND_BUFFER: Final = 1 << 16
+"""Of a TCP connection, whose client may not read."""
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 
 
@@ -75,6 +77,7 @@ def open_sockets(address: str, port: int = PORT) -> Sockets:
                 opened.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         udp.bind(where)
         tcp.bind(where)
         tcp.listen(CONNECTIONS)
@@ -191,28 +194,38 @@ class Listener:
             victim.shutdown(socket.SHUT_RDWR)
 
     async def _converse(self, connection: socket.socket, conversation: _Conversation) -> None:
-        """Query after query, each behind its length (RFC 1035 §4.2.2), until the client ends or idles."""
+        """Until the client ends or idles, or does not read what it is told."""
         writer: asyncio.StreamWriter | None = None
-        asked = 0
         try:
             reader, writer = await asyncio.open_connection(sock=connection)
-            while True:
-                async with asyncio.timeout(IDLE_S):
-                    query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-                conversation.heard_s = asyncio.get_running_loop().time()
-                if not await self._answer_by_tcp(query, conversation.client, writer):
-                    return
-                asked += 1
-                if asked % _IN_TURN == 0:
-                    await asyncio.sleep(0)
-        except (OSError, EOFError):  # TimeoutError and ConnectionError are OSErrors
+            with contextlib.suppress(EOFError):
+                await self._serve(reader, writer, conversation)
+            writer.close()
+            async with asyncio.timeout(IDLE_S):
+                await writer.wait_closed()
+        except OSError:  # TimeoutError and ConnectionError are OSErrors
             return
         finally:
             self._conversations.pop(connection, None)
             if writer is not None:
-                writer.close()
+                writer.transport.abort()  # what it has not read by now would be kept for ever
             else:
                 connection.close()
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, conversation: _Conversation
+    ) -> None:
+        """Query after query, each behind its length (RFC 1035 §4.2.2)."""
+        asked = 0
+        while True:
+            async with asyncio.timeout(IDLE_S):
+                query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+            conversation.heard_s = asyncio.get_running_loop().time()
+            if not await self._answer_by_tcp(query, conversation.client, writer):
+                return
+            asked += 1
+            if asked % _IN_TURN == 0:
+                await asyncio.sleep(0)
 
     async def _answer_by_tcp(self, query: bytes, client: str, writer: asyncio.StreamWriter) -> bool:
         """False for what deserves no reply: the connection ends."""
