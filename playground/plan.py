@@ -146,6 +146,8 @@ def _workspace_facts(grid: Grid, name: str) -> dict[str, str] | None:
         facts[f"{port.network}:"] = " ".join((*port.addresses, port.mac, _labels(_own(port, workspace)))).strip()
         if allowed := (*port.allowed_addresses, *port.allowed_macs):
             facts[f"{port.network} allows"] = " ".join(allowed)
+        if port.leads:
+            facts[f"{port.network} leads to"] = " ".join(port.leads)
         told = _told(port.options, port.options6, port.boot)
         told |= {} if port.lease_s is None else {"lease": f"{port.lease_s} s"}
         facts |= {f"{port.network} {key}": text for key, text in told.items()}

@@ -169,7 +169,7 @@ class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
     labels: all that policies may ask of it: the workspace's, the NIC's own and the built-in ones
     (`playground.spec.scene.endpoint_labels`); in schema 1 the NIC's own alone. lease_s, options, options6, boot: as
     the network's, before which they count. allowed_addresses, allowed_macs: what it may use beside its own; addresses
-    plain, or prefixes of more than one.
+    plain, or prefixes of more than one. leads: those that other clients of its network are told to reach by it.
     """
 
     schema: int = 2
@@ -190,6 +190,7 @@ class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
     options6: tuple[tuple[int, bytes], ...] = ()
     allowed_addresses: tuple[str, ...] = ()
     allowed_macs: tuple[str, ...] = ()
+    leads: tuple[str, ...] = ()
 
 
 class PolicyRecord(_Record, frozen=True, kw_only=True, tag="policy"):

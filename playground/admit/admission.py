@@ -282,6 +282,7 @@ def _ports(spec: PlaygroundSpec, assigned: Mapping[str, Assigned]) -> Iterable[P
                 boot=nic.delivery.boot,
                 allowed_addresses=nic.allowed_addresses,
                 allowed_macs=nic.allowed_macs,
+                leads=nic.leads,
             )
 
 

@@ -9,7 +9,7 @@ from overlay.state import Network, NetworkId, PortId
 from playground.derive.gateways import router_of
 from playground.derive.guarding import Bound, Guards, guards_of
 from playground.derive.networks import Entry, Members, Place, entry_of, members_of
-from playground.derive.services import Service, records_of, services_of, view_of
+from playground.derive.services import Beside, Service, records_of, services_of, view_of
 from playground.gateways import gateway_name
 from playground.records import BindingRecord, PortRecord
 from playground.responder.protocol import name_key, port_key, records_key, view_key
@@ -45,7 +45,7 @@ class Section:
     services: dict[str, Service] = field(default_factory=dict)
     bound: dict[PortId, BindingRecord] = field(default_factory=dict)
     legs: Mapping[str, PortRecord] = field(default_factory=dict)
-    """Of gateways, by id: what the clients of other ports are told of."""
+    """Of gateways, and of who leads to prefixes, by id: what the clients of other ports are told of."""
     guards: Guards = field(default_factory=Guards)
 
     def patched(self, changed: Collection[str], surroundings: Surroundings) -> Section | None:
@@ -86,7 +86,7 @@ class Section:
             for key in (name_key(surroundings.playground, PortId(id)), port_key(PortId(id))):
                 services.pop(key, None)
             bound.pop(PortId(id), None)
-            services.update(_services(scope, id, networks, surroundings))
+            services.update(_services(scope, id, networks, surroundings, self.legs))
             if _is_here(networks, scope, id):
                 bound[PortId(id)] = scope.bindings[id]
         return Section(
@@ -104,6 +104,7 @@ def section_of(scope: Scope, surroundings: Surroundings) -> Section:
     members = {id: members_of(scope.networks[id], found, place) for id, found in by_network.items()}
     networks = _own(members, place)
     services: dict[str, Service] = {}
+    legs = {id: leg for id in scope.ports if (leg := _leg(scope, id)) is not None}
     if networks:
         services[view_key(surroundings.playground)] = view_of(
             scope.networks, networks, surroundings.playground, surroundings.domain, surroundings.resolvers
@@ -113,9 +114,8 @@ def section_of(scope: Scope, surroundings: Surroundings) -> Section:
                 key = records_key(surroundings.playground, network.id)
                 services[key] = records_of(network, surroundings.playground, surroundings.domain)
         for id in scope.ports:
-            services.update(_services(scope, id, networks, surroundings))
+            services.update(_services(scope, id, networks, surroundings, legs))
     bound = {PortId(id): scope.bindings[id] for id in entries if _is_here(networks, scope, id)}
-    legs = {id: leg for id in scope.ports if (leg := _leg(scope, id)) is not None}
     here = (_bound(scope, id, entry) for id, entry in entries.items() if entry.network in networks)
     guards = guards_of(here, networks, scope.networks)
     return Section(scope, scope.version, surroundings, entries, members, networks, services, bound, legs, guards)
@@ -123,7 +123,7 @@ def section_of(scope: Scope, surroundings: Surroundings) -> Section:
 
 def _leg(scope: Scope, id: str) -> PortRecord | None:
     port = scope.ports.get(id)
-    return port if port is not None and gateway_name(port.workspace) is not None else None
+    return port if port is not None and (port.leads or gateway_name(port.workspace) is not None) else None
 
 
 def _entry(scope: Scope, id: str, place: Place) -> Entry | None:
@@ -152,7 +152,11 @@ def _is_here(networks: Mapping[NetworkId, Network], scope: Scope, id: str) -> bo
 
 
 def _services(
-    scope: Scope, id: str, networks: Mapping[NetworkId, Network], surroundings: Surroundings
+    scope: Scope,
+    id: str,
+    networks: Mapping[NetworkId, Network],
+    surroundings: Surroundings,
+    legs: Mapping[str, PortRecord],
 ) -> dict[str, Service]:
     port = scope.ports.get(id)
     if port is None or gateway_name(port.workspace) is not None:
@@ -160,4 +164,11 @@ def _services(
     record = scope.networks[port.network_id] if _is_here(networks, scope, id) else None
     binding = scope.bindings.get(id)
     learned = binding.learned if binding is not None else ()
-    return services_of(port, record, surroundings.playground, surroundings.domain, router_of(scope, port), learned)
+    ways = [
+        (prefix, next(address for address in leg.addresses if "." in address))
+        for leg in legs.values()
+        for prefix in leg.leads
+        if leg.network_id == port.network_id and leg.id != id
+    ]
+    beside = Beside(router_of(scope, port), learned, tuple(sorted(ways)))
+    return services_of(port, record, surroundings.playground, surroundings.domain, beside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from dhcp.scope import PortScope, Scope4, Scope6, ScopeRa
 from overlay.mac import link_local, slaac_address
@@ -13,6 +14,19 @@ from playground.records import NetworkRecord, PortRecord
 from playground.responder.protocol import Name, Records, Value, View, name_key, port_key
 
 Service = Value
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a port's client is told, or counts for it, that its own record does not say. router: who leads it to the
+    world. learned: addresses that it formed itself. ways: (prefix, address of who leads there) on its network."""
+
+    router: Router | None = None
+    learned: tuple[str, ...] = ()
+    ways: tuple[tuple[str, str], ...] = ()
+
+
+NOTHING_BESIDE = Beside()
 
 NAME_TTL_S = 5
 """A name's time to live: short, since a workspace may be replaced by another at the same name."""
@@ -63,18 +77,16 @@ def services_of(
     network: NetworkRecord | None,
     playground: str,
     domain: str,
-    router: Router | None = None,
-    learned: tuple[str, ...] = (),
+    beside: Beside = NOTHING_BESIDE,
 ) -> dict[str, Service]:
-    """The responder's keys for one port. network: the port's, where the port is on this host; else None. router: who
-    leads its client to the world."""
+    """The responder's keys for one port. network: the port's, where the port is on this host; else None."""
     found: dict[str, Service] = {
         name_key(playground, PortId(port.id)): Name(
             workspace=port.workspace, network=port.network, addresses=port.addresses, aliases=port.aliases
         )
     }
     if network is not None:
-        found[port_key(PortId(port.id))] = port_scope(port, network, origin_of(playground, domain), router, learned)
+        found[port_key(PortId(port.id))] = port_scope(port, network, origin_of(playground, domain), beside)
     return found
 
 
@@ -82,10 +94,10 @@ def port_scope(
     port: PortRecord,
     network: NetworkRecord,
     origin: str,
-    router: Router | None = None,
-    learned: tuple[str, ...] = (),
+    beside: Beside = NOTHING_BESIDE,
 ) -> PortScope:
     """What is answered at one port. Without a router its client has no default route."""
+    router = beside.router
     domain = f"{network.name}.{origin}"
     v4: Scope4 | None = None
     prefixes: list[tuple[str, bool]] = []
@@ -106,8 +118,7 @@ def port_scope(
                 lease_s=network.lease_s if port.lease_s is None else port.lease_s,
                 mtu=network.mtu,
                 router=hop,
-                # one of the network's other subnets can be reached, but no client would know by itself
-                routes=((f"{hop}/32", "0.0.0.0"),) if hop and ipaddress.ip_address(hop) not in prefix else (),
+                routes=_routes(prefix, hop, beside.ways),
                 dns=(gateway,),
                 hostname=port.workspace,
                 domain=domain,
@@ -143,7 +154,17 @@ def port_scope(
         if prefixes
         else None
     )
-    return PortScope(port.mac, LEG_MAC, v4=v4, ra=ra, v6=v6 if is_leased else None, formed=learned)
+    return PortScope(port.mac, LEG_MAC, v4=v4, ra=ra, v6=v6 if is_leased else None, formed=beside.learned)
+
+
+def _routes(
+    prefix: ipaddress.IPv4Network | ipaddress.IPv6Network, router: str | None, ways: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, str], ...]:
+    """prefix: the client's own subnet; a hop in one of the network's others can be reached, but no client would know by
+    itself."""
+    hops = dict.fromkeys(([router] if router else []) + [hop for _, hop in ways])
+    strange = [hop for hop in hops if ipaddress.ip_address(hop) not in prefix]
+    return (*((f"{hop}/32", "0.0.0.0") for hop in strange), *ways)
 
 
 def _leased6(port: PortRecord, prefixes: Iterable[str]) -> tuple[str, ...]:

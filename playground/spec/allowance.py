@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from overlay.mac import is_usable
-from overlay.pools import address_text
+from overlay.pools import Span, address_text
 from playground.spec.addresses import parse_block
 from playground.spec.models import AllowShape
 from playground.spec.network import reserved
@@ -40,6 +40,7 @@ class Allowances:
     problems: list[Problem]
     _declared: list[_Declared] = field(default_factory=list)
     _macs: dict[tuple[str, str], Place] = field(default_factory=dict)
+    _led: dict[tuple[str, Span], Place] = field(default_factory=dict)
 
     def addresses(
         self, shape: AllowShape, network: NetworkSpec, labels: Mapping[str, str], path: Path
@@ -84,6 +85,28 @@ class Allowances:
                 continue
             self.problems.append(Problem.at(place, message))
         return tuple(found)
+
+    def leads(
+        self, shape: AllowShape, allowed: Iterable[AllowedSpec], network: NetworkSpec, path: Path, *, is_scaled: bool
+    ) -> tuple[str, ...]:
+        """IPv4 prefixes of one NIC that others are to reach by it: those outside of the network's subnets."""
+        if not shape.route:
+            return ()
+        place = self.document.place((*path, "route"))
+        spans = [subnet.span for subnet in network.subnets]
+        found = [one for one in allowed if one.version == 4 and not any(one.span.overlaps(span) for span in spans)]
+        message = ""
+        if not found:
+            message = "there is no IPv4 prefix outside of the network's subnets to lead to; leave it out"
+        elif is_scaled:
+            message = "each instance would lead to the same prefixes; write a workspace for the one that does"
+        for block in found:
+            twin = self._led.setdefault((network.name, block.span), place)
+            if twin is not place:
+                message = f"{block.text} is led to by the NIC in line {twin.line} already; a prefix has one way"
+        if message:
+            self.problems.append(Problem.at(place, message))
+        return () if message else tuple(one.text for one in found)
 
     def check(self, fixed: Mapping[At, Place], macs: Mapping[tuple[str, str], Place]) -> None:
         """That nobody allows what is another's. fixed: addresses that the file gives to NICs; macs: the same."""

@@ -121,6 +121,9 @@ class AllowShape(Shape):
     macs: Annotated[list[Mac], BeforeValidator(as_list, json_schema_input_type=str | list[str])] = Field(
         default=[], description="MACs that no other NIC has or allows"
     )
+    route: bool = Field(
+        default=False, description="whether clients on its network are told that its IPv4 prefixes lie behind this NIC"
+    )
 
 
 class NicShape(Shape):

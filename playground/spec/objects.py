@@ -115,7 +115,7 @@ class NicSpec:
     default_route: whether the way to the world is to be by this one, or not; None where the file leaves that open.
     aliases: names beside the workspace's own, relative to the playground: those declared, and its groups'.
     delivery: what the NIC and its workspace say; the rest is their network's. allowed, allowed_macs: what it may use
-    beside its own.
+    beside its own. leads: allowed IPv4 prefixes that others on the network are told to reach by it.
     """
 
     network: str
@@ -129,6 +129,7 @@ class NicSpec:
     allowed: tuple[AllowedSpec, ...] = ()
     allowed_macs: tuple[str, ...] = ()
     addresses6: tuple[int, ...] = ()
+    leads: tuple[str, ...] = ()
 
     @property
     def allowed_addresses(self) -> tuple[str, ...]:

@@ -164,6 +164,7 @@ class _Reader:
         own = delivery(nic.dhcp, None, self.document, path, self.problems).within(whole)
         check_times(own.within(network.delivery), self.document, path[:2], self.problems)
         check_times(own.within(network.delivery), self.document, path, self.problems)
+        allowed = self.allowances.addresses(nic.allow, network, labels, allowing)
         return NicSpec(
             network.name,
             nic.labels,
@@ -172,9 +173,10 @@ class _Reader:
             place,
             nic.default_route,
             delivery=own,
-            allowed=self.allowances.addresses(nic.allow, network, labels, allowing),
+            allowed=allowed,
             allowed_macs=self.allowances.macs(nic.allow, network, allowing, is_scaled=is_scaled),
             addresses6=addresses6,
+            leads=self.allowances.leads(nic.allow, allowed, network, allowing, is_scaled=is_scaled),
         )
 
     def _addresses(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from overlay.mac import link_local
 from overlay.state import Gate, NetworkId, PortId, port_device, vxlan_device
 from overlay.topology import ANNOUNCING, OPEN, lay_out
 from playground import view as view_module
@@ -261,6 +263,25 @@ def test_a_client_is_told_its_address_mtu_and_names_and_no_router() -> None:
     assert scope.v4.search == ("grid.atlas.internal", "atlas.internal")  # type: ignore[union-attr]
 
 
+def test_others_are_told_the_way_to_what_a_nic_leads_to_and_it_itself_is_not() -> None:
+    leading = msgspec.structs.replace(a_port(4, GRID), allowed_addresses=("10.9.0.0/24",), leads=("10.9.0.0/24",))
+    view = a_view("n1", [GRID, P0, a_binding(P0, "n1"), leading, a_binding(leading, "n1")], [])
+    services = derive_whole(view, a_setting("n1")).services
+    assert services[f"port/{P0.id}"].v4.routes == (("10.9.0.0/24", leading.addresses[0]),)  # type: ignore[union-attr]
+    assert services[f"port/{leading.id}"].v4.routes == ()  # type: ignore[union-attr]
+
+
+def test_what_a_client_formed_is_its_ports_for_guard_and_neighbours() -> None:
+    formed = msgspec.structs.replace(a_binding(P0, "n1"), learned=("fe80::5", "fd00::5"))
+    derived = derive_whole(a_view("n1", [GRID, P0, formed], []), a_setting("n1"))
+    assert {"fe80::5", "fd00::5"} <= {*derived.state.networks[GRID.id].ports[PortId(P0.id)].addresses}  # type: ignore[index]
+    device = port_device(PortId(P0.id))
+    pairs = " ".join(derived.rules.guards[device][device].elements["pairs6"])
+    own = int(ipaddress.IPv6Address(link_local(P0.mac)))
+    assert f"{0xFD000000000000000000000000000005:#x}" in pairs and f"{0xFE800000000000000000000000000005:#x}" in pairs
+    assert f"{own:#x}" not in pairs
+
+
 HOSTS = ("n1", "n2", "n3")
 MOVES = st.tuples(st.integers(0, 7), st.sampled_from(HOSTS), st.sampled_from(["put", "remove", "move"]))
 
@@ -300,7 +321,7 @@ EDITS = st.tuples(
     st.sampled_from(
         (
             *("port", "bind", "unbind", "move", "address", "workspace", "adopt", "leave", "network", "mtu", "host"),
-            *("forget", "gateway", "leg", "no leg", "routed"),
+            *("forget", "gateway", "leg", "no leg", "routed", "learned", "leads"),
         )
     ),
 )
@@ -352,6 +373,12 @@ def edit(view: View, network: NetworkRecord, index: int, host: str, kind: str) -
             view.take(Changed(scope, 2, [*entered, leg], []))
         case "no leg":
             view.take(Changed(scope, 2, [], [f"port/{port.playground}/@wan/{port.network}"]))
+        case "learned":
+            formed = msgspec.structs.replace(a_binding(port, host), learned=(f"fe80::{index}", f"fd00::77:{index}"))
+            view.take(Changed(scope, 2, [*entered, port, formed], []))
+        case "leads":
+            leading = msgspec.structs.replace(port, allowed_addresses=("10.9.0.0/24",), leads=("10.9.0.0/24",))
+            view.take(Changed(scope, 2, [*entered, leading], []))
         case "routed":
             view.take(Changed(scope, 2, [*entered, msgspec.structs.replace(port, router="wan")], []))
 

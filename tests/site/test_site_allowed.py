@@ -26,7 +26,7 @@ workspaces:
   nest:
     labels: {role: nest}
     host: n2
-    networks: [{network: grid, allow: {addresses: [10.99.0.0/24], macs: ["52:54:00:99:00:01"]}}]
+    networks: [{network: grid, allow: {addresses: [10.99.0.0/24], macs: ["52:54:00:99:00:01"], route: true}}]
   friend-1: {labels: {role: friend}, host: n1, networks: [grid]}
   friend-2: {labels: {role: friend}, host: n2, networks: [grid]}
   stranger: {host: n2, networks: [grid]}
@@ -144,14 +144,17 @@ def test_an_address_that_nobody_allows_is_dropped(held: Site) -> None:
 
 
 def test_a_machine_nested_in_a_workspace_has_its_own_mac_and_address(lab: Site) -> None:
-    """As behind a bridge of the workspace: frames to that MAC reach the port, and its policy judges the address."""
+    """As behind a bridge of the workspace: frames to that MAC reach the port, its policy judges the address, and
+    clients were told the way."""
     device = ("ip", "link", "add", "nested", "link", "eth0", "address", "52:54:00:99:00:01", "type", "macvlan")
     lab.within("lab", "nest", *device)
     lab.within("lab", "nest", "ip", "address", "add", f"{NESTED}/32", "dev", "nested")
     lab.within("lab", "nest", "ip", "link", "set", "nested", "up")
     lab.within("lab", "nest", "ip", "route", "add", "10.30.0.0/24", "dev", "nested", "src", NESTED, "metric", "1")
+    hop = lab.address("lab", "nest.grid")
     for workspace in ("friend-1", "friend-2", "stranger"):
-        lab.within("lab", workspace, "ip", "route", "add", "10.99.0.0/24", "dev", "eth0")
+        assert f"10.99.0.0/24 via {hop} dev eth0" in lab.within("lab", workspace, "ip", "route")
+    assert "via" not in lab.within("lab", "nest", "ip", "route")
     eventually(lambda: pings(lab, "friend-1", NESTED), what="the nested machine's answer from another host")
     assert pings(lab, "friend-2", NESTED)
     assert is_closed(lab, "stranger", NESTED)

@@ -304,6 +304,14 @@ WORKSPACES = {
         "workspaces.head.networks.allow.macs: 00:00:5e:00:01:07 would be allowed at each instance; "
         "a MAC that moves from NIC to NIC is not built yet"
     ],
+    "{networks: {network: grid, allow: {addresses: [10.0.0.9, 'fd09::/64'], route: §true}}}": [
+        "workspaces.head.networks.allow.route: there is no IPv4 prefix outside of the network's subnets to lead to; "
+        "leave it out"
+    ],
+    "{scale: 2, networks: {network: grid, allow: {addresses: 10.9.0.0/24, route: §true}}}": [
+        "workspaces.head.networks.allow.route: each instance would lead to the same prefixes; "
+        "write a workspace for the one that does"
+    ],
     "{networks: {network: grid, allow: {§address: 10.0.0.9}}}": [
         "workspaces.head.networks.allow.address: unknown key 'address'; did you mean addresses?"
     ],
