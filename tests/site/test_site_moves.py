@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from site_lab import CLIENT_PYTHON, Site
@@ -18,7 +20,9 @@ pytestmark = pytest.mark.system
 LAB = """\
 name: lab
 networks:
-  grid: {subnets: [10.20.0.0/24, "fd00:20::/64"]}
+  grid:
+    subnets: [10.20.0.0/24, "fd00:20::/64"]
+    dhcp: {options: {renewal-time: 2s, rebinding-time: 1800s}}
 workspaces:
   rover: {networks: [grid], host: n1}
   anchor: {networks: [grid], host: n1}
@@ -99,6 +103,39 @@ def test_a_stream_between_moving_ends_loses_at_most_one_a_move(lab: Site) -> Non
     assert result["sent"] > 200
     assert result["lost"] <= 6 and result["duplicated"] == 0, result
     assert_carried_by(lab, "n1")
+
+
+def test_where_a_workspace_goes_its_lease_is_renewed_as_it_was(lab: Site, tmp_path: Path) -> None:
+    """By two clients at one NIC: udhcpc, which is asked to, and dhclient, whose time has come."""
+    if shutil.which("dhclient") is None:
+        pytest.skip("dhclient is not installed")
+    address, said = lab.address("lab", "rover.grid"), tmp_path / "said"
+    config = "/tmp/dhclient.conf"
+    wishes = "request subnet-mask, dhcp-lease-time, dhcp-renewal-time, dhcp-rebinding-time;"
+    lab.within("lab", "rover", "sh", "-c", f"echo '{wishes}' >{config}")
+    argv = ["dhclient", "-4", "-d", "-sf", "/bin/true", "-cf", config, "-lf", "/tmp/leases", "-pf", "/tmp/pid", "eth0"]
+    with said.open("wb") as out, subprocess.Popen(lab.enter("lab", "rover", *argv), stdout=out, stderr=out) as client:
+        try:
+            eventually(lambda: "bound to" in said.read_text(), 10.0, "dhclient is not bound")
+            moved = lab.move("rover", "n2")
+            assert moved["state"] == "settled"
+            acks = said.read_text().count("DHCPACK")
+            lab.within("lab", "rover", "pkill", "-USR1", "-f", "udhcpc")
+            eventually(lambda: said.read_text().count("DHCPACK") > acks, 10.0, "dhclient did not renew")
+        finally:
+            client.terminate()
+    words = said.read_text()
+    assert words.count("DHCPDISCOVER") == 1 and words.count(f"DHCPACK of {address} from 10.20.0.1") > 1, words
+
+    def told_there() -> list[tuple[str, str, str]]:
+        (row,) = lab.client.get("why", {"of": "lab/rover"})
+        assert row["host"] == "n2"
+        return [(one["what"], one["address"], one["outcome"]) for one in row["exchanges"] if one["what"] == "REQUEST"]
+
+    eventually(lambda: len(told_there()) >= 2, 5.0, "both clients renewed at n2")
+    assert set(told_there()) == {("REQUEST", address, "ack")}
+    (row,) = [row for row in lab.client.get("leases") if (row["workspace"], row["address"]) == ("rover", address)]
+    assert (row["host"], row["state"]) == ("n2", "bound")
 
 
 def test_back_at_once_and_twenty_moves_without_a_pause_end_whole(lab: Site) -> None:
