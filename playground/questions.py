@@ -94,10 +94,18 @@ class Verdicts(msgspec.Struct, frozen=True):
     begun: int = 0
 
 
+class Mended(msgspec.Struct, frozen=True):
+    """What somebody had changed, and the agent has put back. utc_s: when it did, seconds."""
+
+    utc_s: float
+    text: str
+
+
 class Checked(msgspec.Struct, frozen=True):
-    """differences: one sentence each; none where the kernel holds all."""
+    """differences: one sentence each; none where the kernel holds all. mended: the last of what was put back."""
 
     differences: list[str]
+    mended: list[Mended] = []
 
 
 class Count(msgspec.Struct, frozen=True):

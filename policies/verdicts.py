@@ -49,6 +49,12 @@ class Judgement:
         return blake2b("\0".join(words).encode(), digest_size=6).hexdigest()
 
 
+def judgement_text(one: Judgement) -> str:
+    """`policy shut, ingress rule 1`, for people."""
+    said = f"{one.direction.value} rule {one.rule}" if one.rule else f"{one.direction.value}: no rule allows it"
+    return f"{'policy' if len(one.policies) == 1 else 'policies'} {', '.join(one.policies)}, {said}"
+
+
 Judgements = Mapping[str, Judgement]
 """By id."""
 

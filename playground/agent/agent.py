@@ -123,7 +123,13 @@ class Agent:
         self._dataplane_name = dataplane_name
         self._door = door
         self._enforcing = dataplane.keeper = Enforcing(door)
-        self._evidence = Evidence(DIRECTORY / dataplane_name, door, lambda: self._enforcing.in_force, link.say)
+        self._evidence = Evidence(
+            DIRECTORY / dataplane_name,
+            door,
+            lambda: self._enforcing.in_force,
+            link.say,
+            lambda: list(self._enforcing.mended),
+        )
         self._lenience = Lenience(DIRECTORY / dataplane_name)
         self._rules_due = False
         self._doubted_s = 0.0

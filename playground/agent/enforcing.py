@@ -7,7 +7,8 @@ keep out the ports that would be without them; what was in force before stays so
 
 from __future__ import annotations
 
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from playground.agent.evidence import InForce
 from playground.derive.guarding import shut_device
 from playground.derive.policing import Tracked
 from playground.derive.rules import GUARD, NO_RULES, POLICY, Rules
+from playground.questions import Mended
 from policies.compile.playground import policy_table
 from policies.compile.tables import Part, Ruleset, Table
 from policies.guard import answers
@@ -23,6 +25,9 @@ from policies.guard.parts import judged
 from policies.kernel.enforcement import Outcome
 from policies.prove import Claim
 from policies.verdicts import Judgement
+
+KEPT = 50
+"""Of what somebody else had changed."""
 
 
 class Door(Protocol):
@@ -55,6 +60,8 @@ class Enforcing:
         self.cause = ""
         self.cannot_police = ""
         self.repaired: Counter[str] = Counter()
+        self.mended: deque[Mended] = deque(maxlen=KEPT)
+        """What that was, the last of it."""
         self.in_force = InForce()
         self._door = door
         self._rules = NO_RULES
@@ -161,6 +168,7 @@ class Enforcing:
         self.in_force = self._shown(ruleset, bridges)
         outcome = self._door.converge(ruleset, bridges, is_doubted=is_doubted)
         self.repaired.update(outcome.repaired)
+        self.mended += (Mended(time.time(), text) for text in outcome.mended)
         self._unpoliced = outcome.unpoliced
         self._bridges = {name: i for name, i in self._bridges.items() if name in bridges - outcome.unpoliced}
         self._answering = self._bridges.copy()

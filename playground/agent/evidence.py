@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -28,6 +29,7 @@ from playground.questions import (
     CountVerdicts,
     Flows,
     FollowVerdicts,
+    Mended,
     PortFlows,
     TakeFlows,
     Taken,
@@ -64,6 +66,10 @@ GATHERED_S = 0.1
 """How long what is followed gathers before it is said."""
 
 
+_OBJECT = re.compile(r"\b(?:[epir]_[0-9a-f]{12}(?:_[0-9a-f]+)?|j[0-9a-f]{12})\b")
+"""A chain's or a counter's name."""
+
+
 @dataclass(frozen=True, slots=True)
 class InForce:
     """What this agent has put into the kernel last, or tried to. policed: bridges whose packets meet the rules.
@@ -96,13 +102,16 @@ class Evidence:
         door: Door,
         in_force: Callable[[], InForce],
         say: Callable[[wire.Answer], Awaitable[bool]],
+        mended: Callable[[], Iterable[Mended]] = tuple,
     ) -> None:
-        """namespace: the data plane's path. in_force: what is so now, the same object while nothing changes; called
-        from any thread. say: sends an answer, false when there is no connection."""
+        """namespace: the data plane's path. in_force: what is so now, the same object while nothing changes; mended:
+        what was put back lately; both are called from any thread. say: sends an answer, false when there is no
+        connection."""
         self._namespace = namespace
         self._door = door
         self._in_force = in_force
         self._say = say
+        self._mended = mended
         self._log: LogSocket | None = None
         self._heard_in = (0, 0)
         self._cause = ""
@@ -185,7 +194,7 @@ class Evidence:
         """Raises OSError, NftError."""
         match question:
             case CheckPolicies():
-                return Checked(self._differences())
+                return Checked(self._differences(), [Mended(o.utc_s, self._named(o.text)) for o in self._mended()])
             case CountVerdicts():
                 return Counted(list(self._counted(question.playground)))
             case TellFlows():
@@ -222,8 +231,17 @@ class Evidence:
             )
             if not found or self._in_force() is wanted:
                 break
-        told, more = found[:TOLD], len(found) - TOLD
+        told, more = [self._named(text) for text in found[:TOLD]], len(found) - TOLD
         return [*told, f"and {more} more"] if more > 0 else told
+
+    def _named(self, text: str) -> str:
+        """The same, with whom the first chain, or what the first counter, is about."""
+        names = self._in_force().compiled
+        found = ((one[0], compiled.names.get(one[0])) for one in _OBJECT.finditer(text) for compiled in names)
+        for object, name in found:
+            if name is not None:
+                return text.replace(object, f"{object} ({name})", 1)
+        return text
 
     def _counted(self, playground: str) -> Iterable[Count]:
         known = self._in_force().judgements.values()

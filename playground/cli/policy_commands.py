@@ -137,9 +137,13 @@ now.""",
         """\
 Summed over the hosts, since each has put the rule in force. A verdict is counted where a connection begins, or is
 judged anew after a change; what follows in it is not.""",
-        (("playground policy counters atlas", ""), ("playground policy counters --json", "of all playgrounds")),
+        (
+            ("playground policy counters atlas", ""),
+            ("playground policy counters atlas --over 10", "what is decided in ten seconds from now, and how often"),
+            ("playground policy counters --json", "of all playgrounds"),
+        ),
         (DONE, (1, "no controller answers, there is no such playground, or a host could not be asked")),
-        (_NAME, JSON),
+        (_NAME, option("--over", metavar="S", type=float, help="count only for so many seconds from now"), JSON),
     ),
     Command(
         "policy verify",
@@ -148,7 +152,7 @@ judged anew after a change; what follows in it is not.""",
         "policy_live:verify",
         """\
 Each host reads the rules, sets and counters of its kernel back, object by object, and compares them with what its
-policies mean. `up` ends with this, too.""",
+policies mean. Tells also what their agents have put back in the last ten minutes. `up` ends with this, too.""",
         (("playground policy verify", "every host"), ("playground policy verify atlas", "the hosts of one playground")),
         ((0, "all is as it should be"), (1, "something differs, or a host could not be read (each is named)")),
         (_NAME, JSON),

@@ -21,6 +21,9 @@ WAIT_S = 10
 
 VERIFY_S = 150.0
 
+LATELY_S = 600.0
+"""How long what was put back is worth a word."""
+
 Row = dict[str, Any]
 
 
@@ -152,12 +155,17 @@ def verdict_table(rows: Sequence[Row], ink: render.Ink) -> str:
 
 
 def counters(args: argparse.Namespace) -> int:
-    """1 where a host could not be asked."""
+    """1 where a host could not be asked. With --over, what was decided in that time."""
+    if args.over is not None and args.over <= 0:
+        raise UsageFailure("--over takes a number of seconds, above 0")
     client = site.client_of(args)
-    names = [args.name] if args.name is not None else client.get("site")["playgrounds"]
-    answers = [client.get("policy/counters", {"playground": name}) for name in names]
-    rows = [row for answer in answers for row in answer["counters"]]
-    unobserved = [row for answer in answers for row in answer["unobserved"]]
+    rows, unobserved = _counted(client, args.name)
+    if args.over is not None:
+        before, started = {_key(row): row for row in rows}, time.monotonic()
+        time.sleep(args.over)
+        after, unobserved = _counted(client, args.name)
+        seconds = time.monotonic() - started
+        rows = [_since(before.get(_key(row)), row, seconds) for row in after]
     if args.json:
         print(render.json_text(rows))
     elif rows:
@@ -168,11 +176,30 @@ def counters(args: argparse.Namespace) -> int:
     return REFUSED if unobserved else DONE
 
 
+def _counted(client: Client, only: str | None) -> tuple[list[Row], list[Row]]:
+    """Counters, and the hosts that were not asked."""
+    names = [only] if only is not None else client.get("site")["playgrounds"]
+    answers = [client.get("policy/counters", {"playground": name}) for name in names]
+    return ([row for one in answers for row in one["counters"]], [row for one in answers for row in one["unobserved"]])
+
+
+def _key(row: Row) -> str:
+    return json.dumps({key: value for key, value in row.items() if key not in ("packets", "bytes")}, sort_keys=True)
+
+
+def _since(before: Row | None, now: Row, seconds: float) -> Row:
+    """What was counted since; of a counter that began anew meanwhile, all that it has."""
+    since = dict(now)
+    if before is not None and before["packets"] <= now["packets"] and before["bytes"] <= now["bytes"]:
+        since |= {key: now[key] - before[key] for key in ("packets", "bytes")}
+    return since | {"seconds": round(seconds, 3), "per_second": round(since["packets"] / seconds, 1)}
+
+
 def counter_table(rows: Sequence[Row], ink: render.Ink) -> str:
     """A line a rule, and one for what is refused as no rule allows it; the playground's column where there are
     several."""
     several = len({row["playground"] for row in rows}) > 1
-    columns = ("PLAYGROUND", "TIER", "POLICY", "RULE", "VERDICT", "PACKETS", "BYTES")
+    columns = ("PLAYGROUND", "TIER", "POLICY", "RULE", "VERDICT", "PACKETS", "BYTES", "A SECOND")
     return render.table(
         columns,
         (
@@ -182,6 +209,7 @@ def counter_table(rows: Sequence[Row], ink: render.Ink) -> str:
                 f"would {row['verdict']}" if row["staged"] else render.word(row, "verdict"),
                 str(row["packets"]),
                 str(row["bytes"]),
+                str(row.get("per_second", "")),
             )
             for row in rows
         ),
@@ -207,7 +235,8 @@ def verified(client: Client, name: str | None) -> Row:
 
 
 def verified_text(answer: Row) -> str:
-    """One line where all is as it should be; else each difference, and each host that was not read."""
+    """One line where all is as it should be; else each difference, and each host that was not read. What was put back
+    within `LATELY_S` is told, too."""
     differences, unobserved = answer["differences"], answer["unobserved"]
     what = render.count(len(differences), "difference") if differences else "as compiled"
     parts = [f"rules in the kernels of {render.count(answer['hosts'], 'host')}: {what}"]
@@ -217,7 +246,16 @@ def verified_text(answer: Row) -> str:
         if rows:
             heads = tuple(column.upper() for column in columns)
             parts.append(render.table(heads, ([render.word(row, key) for key in columns] for row in rows)))
+    if differences:
+        parts.append("The hosts' agents put this back within seconds; what stays is among the problems of `hosts`.")
+    if lately := [row for row in answer["mended"] if time.time() - row["at"] < LATELY_S]:
+        rows = ((_clock(row["at"]), render.word(row, "host"), render.word(row, "difference")) for row in lately)
+        parts.append("put back lately:\n" + render.table(("TIME", "HOST", "WHAT WAS FOUND"), rows))
     return "\n\n".join(parts)
+
+
+def _clock(utc_s: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(utc_s))
 
 
 def _say_unobserved(rows: Iterable[Row]) -> None:

@@ -92,7 +92,7 @@ class Controller:
         self.execution = Execution(self.world, self.sessions)
         self.asking = Asking(self.world, self.sessions)
         self.clients = ClientsAsked(self.world, self.asking)
-        self.evidence = Evidence(self.world, self.sessions, self.asking)
+        self.evidence = Evidence(self.world, self.sessions, self.asking, self.called)
         self.probing = Probing(store, self.world, self.execution, outside)
         carrying = Carrying(self.world, self.asking, self.events)
         self.moves = Moves(store, self.world, self.events, self.probing.meter, carrying)
@@ -216,6 +216,11 @@ class Controller:
     def _root(self, name: str) -> PlaygroundRecord | None:
         """What is accepted of a playground so far."""
         return self.world.grids[name].root if name in self.world.grids else None
+
+    def called(self, playground: str, name: str) -> str:
+        """What people call a policy: one without a name by its file and line."""
+        written = self.written(playground, name)
+        return name if written is None else written.name
 
     async def down(self, name: str) -> dict[str, Any]:
         """Removes a playground from the records; hosts follow."""

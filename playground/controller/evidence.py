@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection
 from contextlib import aclosing
@@ -28,6 +29,7 @@ from playground.questions import (
 )
 from playground.spec.ports import ICMP_KINDS
 from policies.flows import ICMP, ICMPV6
+from policies.model import Tier
 
 log = logging.getLogger("controller")
 
@@ -53,6 +55,8 @@ CHECK_S = 120.0
 
 MARKS = "^([a-z0-9-]{1,63}:[0-9]{1,18}(,[a-z0-9-]{1,63}:[0-9]{1,18})*)?$"
 """What may be asked after: the marks of each host, as the last answer wrote them."""
+
+_DEVICE = re.compile(r"(?:\b|_)(pg|vx|br|lg)([0-9a-f]{12})\b")
 
 _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 _ICMP6_AS_4 = {1: 3, 2: 3, 3: 11, 4: 12, 128: 8, 129: 0, 133: 10, 134: 9, 137: 5}
@@ -98,7 +102,11 @@ class _Followed:
 class Evidence:
     """One controller's."""
 
-    def __init__(self, world: World, sessions: Sessions, asking: Asking) -> None:
+    def __init__(
+        self, world: World, sessions: Sessions, asking: Asking, called: Callable[[str, str], str] = lambda _, name: name
+    ) -> None:
+        """called: what people call a policy by its playground ("" for the site's) and its record's name."""
+        self._called = called
         self._world = world
         self._sessions = sessions
         self._asking = asking
@@ -135,7 +143,7 @@ class Evidence:
         rows = followed.after(marks)
         named = _Names(self._world)
         told = [
-            named.verdict(host, row)
+            named.verdict(host, row) | self._rule(row.playground, row)
             for host, row in sorted(rows, key=lambda one: one[1].utc_s)
             if playground in (None, row.playground)
         ]
@@ -196,7 +204,7 @@ class Evidence:
                 _, packets, octets = sums.get(key, (row, 0, 0))
                 sums[key] = row, packets + row.packets, octets + row.bytes
         rows = [
-            {"playground": playground, **_rule(row), "packets": packets, "bytes": octets}
+            {"playground": playground, **self._rule(playground, row), "packets": packets, "bytes": octets}
             for row, packets, octets in sums.values()
         ]
         rows.sort(key=lambda row: (row["tier"], row["policies"], row["direction"], row["rule"]))
@@ -204,17 +212,53 @@ class Evidence:
 
     async def verify(self, playground: str | None) -> Json:
         """Whether the kernels of all hosts, or of a playground's, hold what they should: `{hosts, differences,
-        unobserved}`."""
+        mended, unobserved}`. mended: what agents have put back lately."""
         hosts = self._hosts(playground) if playground is not None else set(self._world.hosts)
         answers = await self._asking.ask_all(hosts, CheckPolicies(), Checked, CHECK_S)
+        found = {host: answer for host, answer in answers.items() if not isinstance(answer, NotPossible)}
         differences = [
-            {"host": host, "difference": text}
-            for host, answer in answers.items()
-            if not isinstance(answer, NotPossible)
+            {"host": host, "difference": self._placed(text)}
+            for host, answer in found.items()
             for text in answer.differences
         ]
-        unobserved = _unobserved(answers)
-        return {"hosts": len(hosts) - len(unobserved), "differences": differences, "unobserved": unobserved}
+        mended = [
+            {"host": host, "at": round(one.utc_s, 3), "difference": self._placed(one.text)}
+            for host, answer in found.items()
+            for one in answer.mended
+        ]
+        return {
+            "hosts": len(found),
+            "differences": differences,
+            "mended": sorted(mended, key=lambda row: row["at"]),
+            "unobserved": _unobserved(answers),
+        }
+
+    def _placed(self, text: str) -> str:
+        """The same, with the port or network that its first device is of."""
+        for device in _DEVICE.finditer(text):
+            if (name := self._device(device[1], device[2])) is not None:
+                at = device.end() + text.startswith('"', device.end())
+                return f"{text[:at]} ({name}){text[at:]}"
+        return text
+
+    def _device(self, kind: str, id: str) -> str | None:
+        world = self._world
+        if kind == "pg":
+            port = world.grids[world.homes[id]].ports.get(id) if id in world.homes else None
+            return f"{port.workspace} on {port.network}" if port is not None else None
+        networks = (grid.networks[id] for grid in world.grids.values() if id in grid.networks)
+        return next((f"network {network.playground}/{network.name}" for network in networks), None)
+
+    def _rule(self, playground: str, row: Verdict | Count) -> Json:
+        owner = playground if row.tier == Tier.OWNER.value else ""
+        return {
+            "tier": row.tier,
+            "policies": [self._called(owner, name) for name in row.policies],
+            "direction": row.direction,
+            "rule": row.rule,
+            "verdict": "allow" if row.is_allowed else "deny",
+            "staged": row.is_staged,
+        }
 
     def _hosts(self, playground: str) -> Collection[str]:
         return self._world.ties.hosts(playground)
@@ -232,17 +276,6 @@ def _marks_text(marks: Marks) -> str:
 def _unobserved(answers: dict[str, Any]) -> list[Json]:
     found = [(host, answer) for host, answer in answers.items() if isinstance(answer, NotPossible)]
     return [{"host": host, "cause": str(cause)} for host, cause in found]
-
-
-def _rule(row: Verdict | Count) -> Json:
-    return {
-        "tier": row.tier,
-        "policies": list(row.policies),
-        "direction": row.direction,
-        "rule": row.rule,
-        "verdict": "allow" if row.is_allowed else "deny",
-        "staged": row.is_staged,
-    }
 
 
 class _Names:
@@ -264,7 +297,6 @@ class _Names:
             "from_address": row.source,
             "to_address": row.destination,
             "port": _port_text(row),
-            **_rule(row),
             "host": host,
         }
 

@@ -17,6 +17,7 @@ from policies.compile.judges import (
     REFUSE,
     Judges,
     compile_judges,
+    counter_name,
     forwards_name,
     has_nothing_to_say,
     span_text,
@@ -28,7 +29,7 @@ from policies.compile.tables import Part, SetShape, fingerprint
 from policies.ir import IR, SERVICES, Chain
 from policies.model import BlockPeer, Direction
 from policies.prove import Claim, ProvedNetwork
-from policies.verdicts import Judgement
+from policies.verdicts import Judgement, judgement_text
 from policies.world import Span, spans_of
 
 TABLE = ("inet", "playground_policy")
@@ -133,6 +134,23 @@ class Compiled:
         """What the kernel should mean, once it holds this."""
         return self.read.claim(frozenset(f"j{id}" for id in self.judgements))
 
+    @cached_property
+    def names(self) -> Mapping[str, str]:
+        """Whom its chains judge, and what its counters count, for people."""
+        playground, numbers = self.read.numbers.playground, self.read.numbers.numbers
+        ends: dict[str, list[str]] = {}
+        for (workspace, _), end in sorted(self.read.numbers.members.items()):
+            ends.setdefault(f"{numbers[end]:x}", []).append(workspace)
+        found = {counter_name(one): judgement_text(one) for one in self.judgements.values()}
+        for chain in (chain for part in self.parts.values() for chain in part.chains):
+            kind, _, rest = chain.partition("_")
+            if kind in _KINDS:
+                own = dict.fromkeys(ends.get(rest.rpartition("_")[2], ()))
+                found[chain] = f"{_KINDS[kind]}{', '.join(own) or f'playground {playground}'}"
+        return found
+
+
+_KINDS = {"p": "", "e": "egress of ", "i": "ingress of ", "r": "rules of "}
 
 _MAPS = (
     ("ends", "daddr"),

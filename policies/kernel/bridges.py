@@ -60,6 +60,8 @@ class Switches:
         self._news = count(1)
         self._touched = next(self._news)
         self._looked = 0
+        self.mended: list[str] = []
+        """What the last `converge` found otherwise than it had left it, in sentences."""
 
     def close(self) -> None:
         """Closes its socket."""
@@ -91,11 +93,13 @@ class Switches:
         """
         is_first = not self._looked
         repaired: Counter[str] = Counter()
+        self.mended = []
         wrong = _wrong_sysctls()
         for name, value in wrong.items():
             Path("/proc/sys", name).write_text(value)
         if not is_first and wrong:
             repaired["sysctl"] = len(wrong)
+            self.mended += map(_sysctl_text, wrong.items())
         if not (is_doubted or is_first or policed != self._policed or self._touched > self._looked):
             return policed - self._in_force.keys(), repaired
         self._policed, self._looked = policed, self._touched
@@ -104,13 +108,17 @@ class Switches:
         for name, index, v4, v6 in self._states():
             if (v4, v6) != (name in policed,) * 2:
                 self._police(index, name in policed)
-                repaired["bridge"] += self._in_force.get(name) == index and name in policed
+                if self._in_force.get(name) == index and name in policed:
+                    repaired["bridge"] += 1
+                    self.mended.append(f"bridge {name} does not send its packets through the rules")
             if name in policed and can_police:
                 in_force[name] = index
         self._pairs = {name for pair in map(pair_of, in_force.values()) for name in (pair.near, pair.far)}
         made = answering.converge(self._ask, in_force.values())
         if not is_first:
             repaired["device"] += max(0, made - len(in_force.items() - self._in_force.items()))
+            if repaired["device"]:
+                self.mended.append(f"{repaired['device']} of the devices that answer the refused are missing")
         self._in_force = in_force
         return policed - in_force.keys(), {kind: number for kind, number in repaired.items() if number}
 
@@ -127,7 +135,7 @@ class Switches:
         policing = {state.number for name, state in found.items() if name in policed}
         missing = answering.missing(self._ask, policing)
         switches += [f"device {name} and its peer are not as they should be" for name in missing]
-        return switches + [f"sysctl {name} should be {value}" for name, value in sorted(_wrong_sysctls().items())]
+        return switches + sorted(map(_sysctl_text, _wrong_sysctls().items()))
 
     def _states(self) -> list[_Bridge]:
         found = self._ask(_GETLINK, _DUMP, _IFINFO.pack(0, 0, 0, 0, 0, 0) + nest(_LINKINFO, _A_BRIDGE))
@@ -207,6 +215,10 @@ def _wrong_sysctls() -> dict[str, str]:
         except FileNotFoundError:
             continue
     return found
+
+
+def _sysctl_text(wrong: tuple[str, str]) -> str:
+    return f"sysctl {wrong[0]} should be {wrong[1]}"
 
 
 def why_no_netfilter() -> str:

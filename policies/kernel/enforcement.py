@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ table netdev playground_trial {
 """
 """One of each thing that our tables are made of, to see whether a kernel has it."""
 
+MENDED = 20
+"""Sentences about what somebody else has changed; who changed more is told how much."""
+
 _CHUNK = 1 << 18
 _ATTEMPTS = 5
 _NO_PART = Part()
@@ -71,13 +75,15 @@ class Outcome:
 
     refused: parts that the kernel would not take, with its words; what was in force of them before still is.
     unpoliced: bridges asked for whose packets do not meet the rules: not there, or their switches won't turn.
-    repaired: by kind, how many objects somebody else had changed since they were last put in force from here.
+    repaired: by kind, how many objects somebody else had changed since they were last put in force from here; mended:
+    the same in sentences, of each look the first `MENDED`.
     """
 
     cause: str = ""
     refused: Mapping[tuple[Table, Hashable], str] = field(default_factory=dict)
     unpoliced: frozenset[str] = frozenset()
     repaired: Mapping[str, int] = field(default_factory=dict)
+    mended: tuple[str, ...] = ()
 
 
 class Enforcement:
@@ -243,20 +249,22 @@ class _Door:
 
     def converge(self, ruleset: Ruleset, policed: frozenset[str], is_doubted: bool) -> Outcome:
         repaired: dict[str, int] = {}
+        mended: list[str] = []
         for _ in range(_ATTEMPTS):
             with suppress(Changed):
-                refused = self._converged(ruleset, is_doubted, repaired)
+                refused = self._converged(ruleset, is_doubted, repaired, mended)
                 break
         else:
             raise NftError("somebody keeps changing the tables while they are changed")
         unpoliced, switched = self._switches.converge(policed, is_doubted)
         if "device" in switched:  # with it chains that were hooked there may have gone, which no generation tells
             again = self.converge(ruleset, policed, is_doubted=True)
-            return replace(again, repaired=Counter(repaired) + Counter(switched) + Counter(again.repaired))
-        return Outcome("", refused, unpoliced, repaired | switched)
+            repaired = Counter(repaired) + Counter(switched) + Counter(again.repaired)
+            return replace(again, repaired=repaired, mended=(*mended, *self._switches.mended, *again.mended))
+        return Outcome("", refused, unpoliced, repaired | switched, (*mended, *self._switches.mended))
 
     def _converged(
-        self, ruleset: Ruleset, is_doubted: bool, repaired: dict[str, int]
+        self, ruleset: Ruleset, is_doubted: bool, repaired: dict[str, int], mended: list[str]
     ) -> dict[tuple[Table, Hashable], str]:
         """What was refused. Raises Changed, where somebody else was in between."""
         refused: dict[tuple[Table, Hashable], str] = {}
@@ -268,6 +276,7 @@ class _Door:
             wrong = wrong_objects(found, before if before is not None else ruleset)
             if before is not None:
                 repaired |= wrong
+                mended += islice(differences(found, before), MENDED)
             if wrong:
                 before = self._mended(found, ruleset, refused)
             elif before is None:

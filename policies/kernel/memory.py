@@ -6,7 +6,7 @@ The same suite runs against both (tests/policies/kernel/test_enforcement.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 
 from policies.compile.tables import Part, Ruleset, Table, joined
@@ -61,7 +61,7 @@ class MemoryEnforcement:
         self.in_force = now if refused else ruleset
         self.policed = policed if self.bridges is None else policed & self.bridges
         repaired, self._tampered = self._tampered, {}
-        return Outcome("", refused, policed - self.policed, repaired)
+        return Outcome("", refused, policed - self.policed, repaired, tuple(_tampered(repaired)))
 
     def touched(self) -> bool:
         """See Enforcement."""
@@ -77,8 +77,7 @@ class MemoryEnforcement:
         self, ruleset: Ruleset, policed: frozenset[str] = frozenset(), claims: Sequence[tuple[Table, Claim]] = ()
     ) -> list[str]:
         """See Enforcement."""
-        tampered = [f"{number} of {kind} changed" for kind, number in self._tampered.items()]
-        return [*differences(self.in_force, ruleset), *tampered]
+        return [*differences(self.in_force, ruleset), *_tampered(self._tampered)]
 
     def can_police(self) -> str | None:
         """See Enforcement."""
@@ -89,3 +88,7 @@ class MemoryEnforcement:
         if not self.is_closed:
             os.close(self._event)
         self.is_closed = True
+
+
+def _tampered(objects: Mapping[str, int]) -> list[str]:
+    return [f"{number} of {kind} changed" for kind, number in objects.items()]

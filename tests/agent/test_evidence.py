@@ -23,6 +23,7 @@ from playground.questions import (
     CountVerdicts,
     Flows,
     FollowVerdicts,
+    Mended,
     PortFlows,
     Question,
     TakeFlows,
@@ -30,7 +31,9 @@ from playground.questions import (
     TellFlows,
     Verdicts,
 )
+from playground.spec import load_playground, scene
 from policies.compile.judges import counter_name
+from policies.compile.playground import PolicedEnd, PolicedNetwork, compile_playground
 from policies.compile.tables import Ruleset, Table
 from policies.flows import SEEN_REPLY, TCP, Flow, Tuple
 from policies.kernel.conntrack import Conntrack
@@ -39,6 +42,7 @@ from policies.kernel.netlink import inside
 from policies.kernel.nft import NftError
 from policies.model import Direction, Tier
 from policies.prove import Claim
+from policies.resolve import resolve
 from policies.verdicts import Judgement, log_prefix
 
 T = TypeVar("T")
@@ -154,6 +158,47 @@ def send(namespace: Path, port: int, count: int = 1) -> None:
 
 def test_what_the_kernel_should_hold_and_does_not_is_told() -> None:
     assert answered(CheckPolicies(), Checked) == Checked(["chain p lacks a rule"])
+
+
+def test_whom_a_chain_judges_and_what_a_counter_counts_is_told_with_it() -> None:
+    ends = tuple(PolicedEnd(name, "grid", (f"10.0.0.{number}",), True) for number, name in enumerate(("a", "b"), 1))
+    spec = load_playground(
+        "name: lab\nnetworks: {grid: {subnets: [10.0.0.0/24]}}\n"
+        "workspaces: {a: {networks: grid}, b: {networks: grid}}\n"
+        "policies: [{name: shut, subject: a, ingress: []}]\n",
+        "lab.yaml",
+    )
+    compiled = compile_playground(resolve(scene(spec)), "lab", "a" * 12, (PolicedNetwork("grid", "br1", 5),), ends)
+    assert compiled is not None
+    chains = sorted(name for part in compiled.parts.values() for name in part.chains)
+    [counter] = sorted(counter_name(one) for one in compiled.judgements.values())
+
+    async def claim(shown: Evidence, said: Said, rules: Rules) -> None:
+        rules.known = InForce(compiled=(compiled,))
+        rules.found = [*(f"chain {name} is missing" for name in chains), f"counter {counter} should not be there"]
+        shown.asked(wire.Ask("q", CheckPolicies()))
+        told = [text.partition("(")[2] for text in (await said.next(Checked)).differences]
+        assert told == [
+            "ingress of a) is missing",
+            "playground lab) is missing",
+            "policy shut, ingress: no rule allows it) should not be there",
+        ]
+
+    within(claim)
+
+
+def test_what_was_put_back_is_told() -> None:
+    async def hold() -> None:
+        rules, said = Rules(), Said()
+        rules.found = []
+        mended = Mended(5.0, "counter x should not be there")
+        shown = Evidence(Path("/nowhere"), rules, lambda: rules.known, said, lambda: [mended])
+        shown.asked(wire.Ask("q", CheckPolicies()))
+        assert await said.next(Checked) == Checked([], [mended])
+        shown.close()
+        rules.close()
+
+    asyncio.run(hold())
 
 
 def test_what_hinders_a_look_is_told() -> None:

@@ -45,6 +45,10 @@ def test_an_accepted_policy_is_a_record_with_its_place(tmp_path: Path) -> None:
         assert (await ask(made, "PUT", "playgrounds", LAB % ("", f"# why\n{SHUT}")))[1]["changes"] == []
         found = made.controller.written("lab", "shut")
         assert found is not None and str(found.origin) == "lab.yaml:5"
+        nameless = SHUT.replace("name: shut, ", "")
+        assert (await ask(made, "PUT", "playgrounds", LAB % ("", nameless)))[0] == 200
+        [name] = made.controller.world.grids["lab"].policies
+        assert made.controller.called("lab", name) == "lab.yaml:4"
 
     within(tmp_path, claim)
 

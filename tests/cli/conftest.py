@@ -37,7 +37,7 @@ def controller(run_dir: Path) -> Iterator[FakeController]:
     fake = FakeController(
         {
             "GET site": {"site": "local", "playgrounds": ["atlas"], "hosts": 3},
-            "POST policy/verify": {"hosts": 3, "differences": [], "unobserved": []},
+            "POST policy/verify": {"hosts": 3, "differences": [], "mended": [], "unobserved": []},
         }
     )
     with Server(str(path), Handler) as server:

@@ -122,7 +122,7 @@ def test_up_again_says_that_there_is_nothing_to_change(atlas_is_up: FakeControll
 def test_up_ends_by_verifying_and_a_difference_is_no_success(
     differences: list[Row], unobserved: list[Row], code: int, said: str, atlas_is_up: FakeController, play: Play
 ) -> None:
-    verified = {"hosts": 2, "differences": differences, "unobserved": unobserved}
+    verified = {"hosts": 2, "differences": differences, "mended": [], "unobserved": unobserved}
     atlas_is_up.answers["POST policy/verify"] = verified
     ran = play("up", ATLAS)
     assert ran.code == code

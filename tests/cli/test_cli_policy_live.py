@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -164,6 +165,19 @@ def test_counters_are_a_line_a_rule_of_each_playground(controller: FakeControlle
     assert json.loads(play("policy", "counters", "atlas", "--json").out) == [a_count()]
 
 
+def test_what_is_counted_in_a_while_is_the_difference_and_how_often(controller: FakeController, play: Play) -> None:
+    renewed, others = a_count(rule=2, packets=50), a_count(rule=3, packets=5)
+    controller.answers["GET policy/counters"] = [
+        {"counters": [a_count(), renewed], "unobserved": []},
+        {"counters": [a_count(packets=13, bytes=800), a_count(rule=2, packets=4), others], "unobserved": []},
+    ]
+    rows = json.loads(play("policy", "counters", "atlas", "--over", "0.05", "--json").out)
+    assert [(row["rule"], row["packets"], row["bytes"]) for row in rows] == [(1, 10, 620), (2, 4, 180), (3, 5, 180)]
+    assert all(row["seconds"] >= 0.05 and 0 < row["per_second"] <= row["packets"] / 0.05 for row in rows)
+    assert "A SECOND" in play("policy", "counters", "atlas", "--over", "0.01").out
+    assert play("policy", "counters", "--over", "0").code == 2
+
+
 def test_a_count_that_lacks_a_host_is_no_success(controller: FakeController, play: Play) -> None:
     lacks = [{"host": "n2", "cause": "host n2 is gone"}]
     controller.answers["GET policy/counters"] = {"counters": [], "unobserved": lacks}
@@ -175,14 +189,25 @@ def test_a_count_that_lacks_a_host_is_no_success(controller: FakeController, pla
 @pytest.mark.parametrize(
     ("answer", "code", "said"),
     [
-        ({"hosts": 3, "differences": [], "unobserved": []}, 0, "3 hosts: as compiled"),
-        ({"hosts": 3, "differences": [{"host": "n1", "difference": "chain p lacks"}], "unobserved": []}, 1, "p lacks"),
-        ({"hosts": 2, "differences": [], "unobserved": [{"host": "n3", "cause": "gone"}]}, 1, "1 host not read"),
+        ({"hosts": 3}, 0, "3 hosts: as compiled"),
+        ({"hosts": 3, "differences": [{"host": "n1", "difference": "chain p lacks"}]}, 1, "p lacks"),
+        (
+            {"hosts": 3, "differences": [{"host": "n1", "difference": "chain p lacks"}]},
+            1,
+            "put this back within seconds",
+        ),
+        ({"hosts": 2, "unobserved": [{"host": "n3", "cause": "gone"}]}, 1, "1 host not read"),
+        (
+            {"hosts": 3, "mended": [{"host": "n2", "at": time.time(), "difference": "set s lacks"}]},
+            0,
+            "n2    set s lacks",
+        ),
     ],
 )
 def test_verify_is_as_good_as_what_it_has_read(
     answer: Row, code: int, said: str, controller: FakeController, play: Play
 ) -> None:
+    answer = {"differences": [], "mended": [], "unobserved": [], **answer}
     controller.answers["POST policy/verify"] = answer
     ran = play("policy", "verify", "atlas")
     assert ran.code == code

@@ -27,6 +27,7 @@ from playground.questions import (
     Counted,
     Flows,
     FollowVerdicts,
+    Mended,
     PortFlows,
     Question,
     TakeFlows,
@@ -104,13 +105,19 @@ async def agents() -> AsyncIterator[Agents]:
     hosts = [HostRecord(name=f"n{number}", site="lab", underlay=f"192.0.2.{number}") for number in (1, 2)]
     ports = [
         PortRecord(
-            playground="atlas", workspace=name, network="grid", network_id="g", id=f"00000000000{number}",
+            playground="atlas", workspace=name, network="grid", network_id="00000000000a", id=f"00000000000{number}",
             mac=f"02:00:00:00:00:0{number}", addresses=(f"10.20.0.{number}",), index=0,
         )
         for number, name in ((1, "head"), (2, "worker-0"))
     ]  # fmt: skip
     network = NetworkRecord(
-        playground="atlas", name="grid", id="g", vni=1, mtu=1450, subnets=("10.20.0.0/24",), gateways=("10.20.0.254",)
+        playground="atlas",
+        name="grid",
+        id="00000000000a",
+        vni=1,
+        mtu=1450,
+        subnets=("10.20.0.0/24",),
+        gateways=("10.20.0.254",),
     )
     bindings = [
         BindingRecord(
@@ -301,10 +308,15 @@ def test_counts_are_sums_over_hosts_and_tell_of_those_that_are_missing() -> None
 def test_a_difference_is_told_with_its_host() -> None:
     async def claim(made: Agents) -> None:
         made.connect("n1", lambda question: [an_answer(Checked([]))])
-        made.connect("n2", lambda question: [an_answer(Checked(["chain p lacks a rule"]))])
+        mended = [Mended(5.0, "chain from_pg000000000001 is missing"), Mended(4.0, "bridge br00000000000a is missing")]
+        made.connect("n2", lambda question: [an_answer(Checked(["chain p lacks a rule"], mended))])
         expected = {
             "hosts": 2,
             "differences": [{"host": "n2", "difference": "chain p lacks a rule"}],
+            "mended": [
+                {"host": "n2", "at": 4.0, "difference": "bridge br00000000000a (network atlas/grid) is missing"},
+                {"host": "n2", "at": 5.0, "difference": "chain from_pg000000000001 (head on grid) is missing"},
+            ],
             "unobserved": [],
         }
         assert await made.evidence.verify(None) == await made.evidence.verify("atlas") == expected

@@ -320,7 +320,9 @@ def test_only_policed_bridges_send_their_packets_through(kernel: tuple[Enforceme
     assert not enforcement.touched()
     namespace.run("ip link set br2 type bridge nf_call_ip6tables 0")
     assert hears(enforcement)
-    assert enforcement.converge({}, frozenset({"br2"})).repaired == {"bridge": 1}
+    outcome = enforcement.converge({}, frozenset({"br2"}))
+    assert outcome.repaired == {"bridge": 1}
+    assert outcome.mended == ("bridge br2 does not send its packets through the rules",)
     assert policed(namespace) == {"br2"}
 
 
@@ -340,7 +342,11 @@ def test_a_sysctl_that_somebody_turns_is_put_back_whenever_it_is_looked(
     enforcement, namespace = kernel
     enforcement.converge({})
     namespace.run(f"sysctl -qw {name}={1 - int(right)}")
-    assert enforcement.converge({}).repaired == {"sysctl": 1}
+    outcome = enforcement.converge({})
+    assert (outcome.repaired, outcome.mended) == (
+        {"sysctl": 1},
+        (f"sysctl {name.replace('.', '/')} should be {right}",),
+    )
     assert namespace.run(f"sysctl -n {name}").strip() == right
     assert enforcement.converge({}).repaired == {}
 

@@ -53,7 +53,8 @@ def test_whatever_is_edited_is_told_and_not_mended(kernel: tuple[Enforcement, Na
     for _ in range(2):
         said = enforcement.differences(a_ruleset("a", "b"))
         assert TOLD[edit] in " ".join(said)
-    assert enforcement.converge(a_ruleset("a", "b")).repaired == repaired
+    outcome = enforcement.converge(a_ruleset("a", "b"))
+    assert (outcome.repaired, outcome.mended) == (repaired, tuple(said))
     assert enforcement.differences(a_ruleset("a", "b")) == []
 
 
