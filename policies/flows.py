@@ -6,9 +6,9 @@ Numbers are the kernel's: linux/netfilter/nf_conntrack_{common,tcp,sctp}.h.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 SEEN_REPLY, ASSURED, CONFIRMED = 1 << 1, 1 << 2, 1 << 3
 """Bits of a status: packets have gone both ways; it is not dropped early; it is in the table."""
@@ -55,7 +55,21 @@ def turned(flow: Flow) -> Flow:
     return replace(flow, original=flow.reply, reply=flow.original, tags=(flow.tags[1], flow.tags[0]))
 
 
-def concerns(flow: Flow, addresses: Collection[str]) -> bool:
+class Among:
+    """Addresses, and whole prefixes of them, to look others up in. Raises ValueError for what is neither."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._alone = frozenset(texts)
+        self._blocks = [ip_network(text) for text in self._alone if "/" in text]
+
+    def __contains__(self, address: object) -> bool:
+        if address in self._alone or not self._blocks:
+            return address in self._alone
+        one = ip_address(str(address))
+        return any(one in block for block in self._blocks)
+
+
+def concerns(flow: Flow, addresses: Container[str]) -> bool:
     """Whether it has one of these addresses at either end."""
     return flow.original.source in addresses or flow.original.destination in addresses
 

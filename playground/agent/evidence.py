@@ -41,7 +41,7 @@ from playground.questions import (
 from policies.compile.judges import counter_name
 from policies.compile.playground import TABLE, Compiled
 from policies.compile.tables import Ruleset, Table
-from policies.flows import SEEN_REPLY, Flow, concerns, is_sound
+from policies.flows import SEEN_REPLY, Among, Flow, concerns, is_sound
 from policies.kernel.conntrack import Conntrack
 from policies.kernel.nflog import LogSocket
 from policies.kernel.nft import NftError
@@ -287,7 +287,8 @@ class Evidence:
             tracked = tracked_here.get(one.port)
             if tracked is None:
                 continue
-            own = [flow for flow in one.flows if concerns(flow, tracked.addresses) and is_sound(flow)]
+            theirs = Among(tracked.addresses)
+            own = [flow for flow in one.flows if is_sound(flow) and concerns(flow, theirs)]
             if len(own) < len(one.flows):
                 refused, cause = refused + len(one.flows) - len(own), "they are none of their port's"
             wanted += (replace(flow, zone=tracked.zone) for flow in own)

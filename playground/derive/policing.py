@@ -45,8 +45,7 @@ def zones_of(vnis: Iterable[int]) -> dict[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """Where the flows of a port are: the zone of its network here, and the addresses that are the port's, but for whole
-    prefixes that it is allowed."""
+    """Where the flows of a port are: the zone of its network here, and the port's addresses and prefixes."""
 
     zone: int
     addresses: tuple[str, ...]
@@ -145,8 +144,7 @@ class Police:
         for id in section.guards.needs:
             if (known := self._ports.get(id)) is not None:
                 network = section.networks[NetworkId(known.record.network_id)]
-                addresses = tuple(text for text in known.here.addresses if "/" not in text)
-                found[str(id)] = Tracked(zones[network.vni], addresses)
+                found[str(id)] = Tracked(zones[network.vni], known.here.addresses)
         return found
 
     def _read_ports(self, scope: Scope) -> dict[str, list[PortRecord]]:

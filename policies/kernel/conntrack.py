@@ -21,6 +21,7 @@ from policies.flows import (
     TCP,
     WITH_PORTS,
     WITH_TYPES,
+    Among,
     Flow,
     Tuple,
     concerns,
@@ -80,17 +81,17 @@ class Conntrack:
         self._door.close()
 
     def flows(self, zone: int | None = None, addresses: Sequence[str] = ()) -> list[Flow]:
-        """The entries of a zone, or of all; with addresses, those that have one of them at either end.
+        """The entries of a zone, or of all; with addresses, or prefixes, those that have one of them at either end.
 
         An entry that comes or goes meanwhile may be in it or not. The kernel sorts out what it can, by zone from Linux
         6.8 on. Raises NetfilterError, or OSError for what is no address.
         """
-        wanted = frozenset(addresses)
+        wanted = Among(addresses)
         found: dict[tuple[int, Tuple], Flow] = {}  # while the table grows, the kernel tells of some twice
         for question in _questions(zone, addresses):
             for content in self._door.dump(_GET, question):
                 flow = parse_flow(content)
-                if flow is None or zone not in (None, flow.zone) or (wanted and not concerns(flow, wanted)):
+                if flow is None or zone not in (None, flow.zone) or (addresses and not concerns(flow, wanted)):
                     continue
                 found[flow.zone, flow.original] = flow
         return list(found.values())
@@ -144,9 +145,9 @@ class Conntrack:
 
 
 def _questions(zone: int | None, addresses: Sequence[str]) -> list[bytes]:
-    """Lists to ask for: all, or by each address at each end."""
+    """Lists to ask for: all, also where whole prefixes are meant, or by each address at each end."""
     where = b"" if zone is None else u16(_ZONE, zone)
-    if not addresses:
+    if not addresses or any("/" in address for address in addresses):
         return [body(socket.AF_UNSPEC, where)]
     found = []
     for address in addresses:

@@ -158,3 +158,10 @@ def test_a_machine_nested_in_a_workspace_has_its_own_mac_and_address(lab: Site) 
     eventually(lambda: pings(lab, "friend-1", NESTED), what="the nested machine's answer from another host")
     assert pings(lab, "friend-2", NESTED)
     assert is_closed(lab, "stranger", NESTED)
+    try:  # and its connections go along when the workspace moves
+        assert lab.move("nest", "n3")["state"] == "settled"
+        known = lab.on("n3", "conntrack", "-L", "-p", "icmp", dataplane=True).splitlines()
+        assert any(f"dst={NESTED}" in line.split("src=")[1] and "mark=0 " not in line for line in known), known
+        assert pings(lab, "friend-1", NESTED) and is_closed(lab, "stranger", NESTED)
+    finally:
+        lab.move("nest", "n2")

@@ -102,6 +102,8 @@ def test_a_list_is_of_one_zone_and_of_the_addresses_asked_for(tracking: Conntrac
     found = tracking.flows(ZONE, ["10.0.0.1", "fd00::2"])
     assert {flow.original for flow in found} == {mine.original, peers.original, six.original}
     assert {flow.zone for flow in found} == {ZONE}
+    of_prefixes = tracking.flows(ZONE, ["10.0.0.4/31", "fd00::/126"])
+    assert {flow.original for flow in of_prefixes} == {others[0].original, six.original}
 
 
 @pytest.mark.system
