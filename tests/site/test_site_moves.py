@@ -110,10 +110,9 @@ def test_where_a_workspace_goes_its_lease_is_renewed_as_it_was(lab: Site, tmp_pa
     if shutil.which("dhclient") is None:
         pytest.skip("dhclient is not installed")
     address, said = lab.address("lab", "rover.grid"), tmp_path / "said"
-    config = "/tmp/dhclient.conf"
-    wishes = "request subnet-mask, dhcp-lease-time, dhcp-renewal-time, dhcp-rebinding-time;"
-    lab.within("lab", "rover", "sh", "-c", f"echo '{wishes}' >{config}")
-    argv = ["dhclient", "-4", "-d", "-sf", "/bin/true", "-cf", config, "-lf", "/tmp/leases", "-pf", "/tmp/pid", "eth0"]
+    config, leases, pid = (str(tmp_path / name) for name in ("conf", "leases", "pid"))
+    Path(config).write_text("request subnet-mask, dhcp-lease-time, dhcp-renewal-time, dhcp-rebinding-time;\n")
+    argv = ["dhclient", "-4", "-d", "-sf", "/bin/true", "-cf", config, "-lf", leases, "-pf", pid, "eth0"]
     with said.open("wb") as out, subprocess.Popen(lab.enter("lab", "rover", *argv), stdout=out, stderr=out) as client:
         try:
             eventually(lambda: "bound to" in said.read_text(), 10.0, "dhclient is not bound")
