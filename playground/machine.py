@@ -17,9 +17,9 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """type: kvm or qemu; "" is whatever the host offers that is fastest. model: the hypervisor's machine type (pc, q35);
-    cpu: its CPU model. kernel, initrd, cmdline: what is booted, where no disk is. disks in order. extra: XML that is put
-    among the domain's devices as it is."""
+    """type: kvm or qemu; "" is whatever the host offers that is fastest. model: the hypervisor's machine type (pc,
+    q35); cpu: its CPU model. kernel, initrd, cmdline: what is booted, where no disk is. disks in order. extra: XML that
+    is put among the domain's devices as it is."""
 
     type: str = ""
     arch: str = ""

@@ -36,6 +36,7 @@ ABSENT = 127
 TOOLS: Mapping[str, str] = {
     "@stream": "stream.py",
     "@prober": "prober.py",
+    "@echoes": "echoes.py",
     "@knock": "knock.py",
     "@capture": "capture.py",
 }

@@ -27,6 +27,11 @@ BEFORE_S = 0.3
 AFTER_S = 0.4
 METER_MAX_S = 60
 START_S = 10.0
+ECHOES_MAX_S = 900
+"""Of a measurement that lasts as long as a hypervisor copies."""
+
+ANSWERED_S = 3.0
+"""How long the first answer to an echo request is waited for."""
 
 PROBERS = 8
 """Workspaces that probe at the same time."""
@@ -117,12 +122,14 @@ class Probing:
     # measuring a move
 
     async def meter(self, move: MigrationRecord) -> Metering | None:
-        """A 1 kHz UDP stream to the moving workspace from a workspace on a third host (else on any other). None, with
-        the reason logged, when nobody may send it datagrams."""
+        """A 1 kHz UDP stream to the moving workspace from a workspace on a third host (else on any other), of a virtual
+        machine echo requests. None, with the reason logged, when nobody may send it any."""
         grid = self._world.grids[move.playground]
         moving = grid.workspaces[move.workspace]
         site_policies = tuple(self._world.site_policies.values())
         pairs = _peers(grid, moving, move)
+        if moving.driver == "libvirt":
+            return await self._echoes(move, await asyncio.to_thread(trying.echo_pair, grid, site_policies, pairs))
         found = await asyncio.to_thread(trying.open_pair, grid, site_policies, pairs, METER_PORT)
         if moving.driver != "netns" or found is None:
             log.info("move not measured workspace=%s/%s: no peer may send to it", move.playground, move.workspace)
@@ -146,10 +153,40 @@ class Probing:
         await asyncio.sleep(BEFORE_S)
         return _Stream(self._execution, sender, collecting)
 
+    async def _echoes(self, move: MigrationRecord, pair: tuple[PortRecord, PortRecord] | None) -> Metering | None:
+        """Echo requests from one port to the other; None when the first gets no answer."""
+        if pair is None:
+            log.info("move not measured workspace=%s/%s: no peer may ask it", move.playground, move.workspace)
+            return None
+        peer, own = pair
+        sender = await self._execution.start(
+            ["@echoes", own.addresses[0], "--rate", str(METER_RATE), "--seconds", str(ECHOES_MAX_S)],
+            workspace=(move.playground, peer.workspace),
+        )
+        asking = asyncio.Event()
+        collecting = asyncio.create_task(
+            self._execution.finish(sender, b"", ECHOES_MAX_S + 10, on_stderr=lambda _: asking.set())
+        )
+        metering = _Stream(self._execution, sender, collecting, is_one=True)
+        try:
+            async with asyncio.timeout(ANSWERED_S):
+                await asking.wait()
+        except TimeoutError:
+            await metering.finish()
+            log.info("move not measured workspace=%s/%s: it answers no echo", move.playground, move.workspace)
+            return None
+        await asyncio.sleep(BEFORE_S)
+        return metering
+
 
 class _Stream(Metering):
-    def __init__(self, execution: Execution, sender: Channel, collecting: asyncio.Task[Finished]) -> None:
+    """collecting: of the sender itself (is_one), or of a receiver."""
+
+    def __init__(
+        self, execution: Execution, sender: Channel, collecting: asyncio.Task[Finished], *, is_one: bool = False
+    ) -> None:
         self._execution = execution
+        self._is_one = is_one
         self._sender = sender
         self._collecting = collecting
 
@@ -157,7 +194,8 @@ class _Stream(Metering):
         await asyncio.sleep(AFTER_S)
         # a sender that is asked to end tells the receiver how many it sent
         await self._execution.signal(self._sender, "TERM")
-        await self._execution.finish(self._sender, b"", 10)
+        if not self._is_one:
+            await self._execution.finish(self._sender, b"", 10)
         finished = await self._collecting
         result = msgspec.json.decode(finished.stdout, type=dict[str, Any])
         return result["gap_ms"], result["lost"], result["duplicated"]

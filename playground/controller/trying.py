@@ -104,6 +104,14 @@ def open_pair(
     return None
 
 
+def echo_pair(
+    grid: Grid, site_policies: Iterable[PolicyRecord], pairs: Iterable[tuple[PortRecord, PortRecord]]
+) -> tuple[PortRecord, PortRecord] | None:
+    """The first (source, destination) of one network of which the source may send echo requests, None without one."""
+    judging = _Judging(grid, tuple(site_policies))
+    return next((pair for pair in pairs if judging.allowed(*pair).holds(Protocol.ICMP, ECHO)), None)
+
+
 _Alike = tuple[tuple[int, int], ...]
 """What a pair's verdicts depend on: the ends of source and destination on each network that they share."""
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from playground.doctor.check import Check, FixFailed
 
@@ -19,14 +20,18 @@ _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A program, its package, and what it is for. applet: of busybox; it has to be built in."""
+    """A program, its package, and what it is for. applet: of busybox; it has to be built in. file: what there is
+    instead of a program, a pattern below /."""
 
     program: str
     package: str
     purpose: str
     applet: str = ""
+    file: str = ""
 
     def is_there(self) -> bool:
+        if self.file:
+            return any(Path("/").glob(self.file))
         if self.applet and shutil.which(self.applet, path=_PATH):
             return True  # some distributions package the applet by itself
         path = shutil.which(self.program, path=_PATH)
@@ -43,7 +48,26 @@ NEEDED = (
     Tool("nsenter", "util-linux", "commands inside a sandbox"),
 )
 
+HYPERVISOR = (
+    Tool("libvirtd", "libvirt-daemon", "virtual machines"),
+    Tool(
+        "libvirt's QEMU driver",
+        "libvirt-daemon-driver-qemu",
+        "virtual machines",
+        file="usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so",
+    ),
+    Tool("qemu-system-x86_64", "qemu-system-x86", "virtual machines"),
+    Tool("qemu-img", "qemu-utils", "disks of virtual machines"),
+)
+"""What the hosts of an emulated site need for the driver libvirt."""
+
 FOR_TESTS = (
+    *HYPERVISOR,
+    Tool("virsh", "libvirt-clients", "libvirt by another hand"),
+    Tool("cpio", "cpio", "the RAM disk of virtual machines"),
+    Tool("gcc", "gcc", "to build libvirt-python"),
+    Tool("pkg-config", "pkg-config", "to build libvirt-python"),
+    Tool("libvirt's headers", "libvirt-dev", "to build libvirt-python", file="usr/include/libvirt/libvirt.h"),
     Tool("dhclient", "isc-dhcp-client", "a DHCP client to test with"),
     Tool("dhcpcd", "dhcpcd-base", "a DHCP client to test with"),
     Tool("systemd-networkd", "systemd", "a DHCP client to test with"),
@@ -71,6 +95,11 @@ def install_line(tools: list[Tool]) -> str:
         return f"install what this distribution calls {names} on Debian"
     sudo = "" if os.geteuid() == 0 else "sudo "
     return f"run: {sudo}apt-get install --no-install-recommends {names}"
+
+
+def missing_hypervisor() -> list[Tool]:
+    """Tools of `HYPERVISOR` that are not there."""
+    return [tool for tool in HYPERVISOR if not tool.is_there()]
 
 
 def checks(for_tests: bool) -> list[Check]:

@@ -37,14 +37,6 @@ BURIAL_TIMEOUT_S = 1.0
 GIVE_UP_AFTER_DEATHS = 3
 """A controller that died so often while it was waited for will not come."""
 
-HYPERVISOR = {
-    "usr/sbin/libvirtd": "libvirt-daemon",
-    "usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so": "libvirt-daemon-driver-qemu",
-    "usr/bin/qemu-system-x86_64": "qemu-system-x86",
-    "usr/bin/qemu-img": "qemu-utils",
-}
-"""What each emulated host's hypervisor is made of, below /, and the Debian package that has it."""
-
 _LONGEST_SOCKET = 107
 """Bytes of a Unix socket's path; unix(7)."""
 
@@ -116,11 +108,11 @@ def ensure(
 
 def provide_hypervisors(info: SandboxInfo) -> None:
     """A libvirtd on each emulated host, from now on. Raises SandboxError where this machine lacks one."""
-    missing = [package for file, package in HYPERVISOR.items() if not any(Path("/").glob(file))]
-    if missing:
-        raise SandboxError(
-            f"virtual machines need libvirt and QEMU: apt-get install --no-install-recommends {' '.join(missing)}"
-        )
+    from playground.doctor.packages import install_line, missing_hypervisor
+
+    if absent := missing_hypervisor():
+        names = ", ".join(tool.program for tool in absent)
+        raise SandboxError(f"virtual machines need what this machine lacks: {names}; {install_line(absent)}")
     for host in ask(info, "status")["hosts"]:
         program = hypervisor(info.site, info.state_dir, host["name"], host["underlay"])
         ask(info, "add", name=program.name, argv=list(program.argv), host=program.host)

@@ -1,6 +1,8 @@
 """A virtual machine's kernel and initial RAM disk, made of Debian's cloud kernel and busybox: a DHCP client, a web
 server, a shell on the serial line. Made once, in a folder that outlives the run.
 
+Tests have no way to Debian's archive from their namespaces: `python tests/vm/guest_image.py` makes it before them.
+
 Its kernel command line knows `hostname=NAME`, what it asks DHCP for a name with, and `dirty=MIB`, memory that it writes
 again and again.
 """
@@ -10,6 +12,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 PACKAGE = "linux-image-cloud-amd64"
@@ -68,9 +72,12 @@ esac
 """
 
 
+FOLDER = Path(tempfile.gettempdir()) / f"playground-guest-{os.geteuid()}"
+
+
 def why_not() -> str:
     """Why it can't be made here; empty when it can."""
-    for program, package in (("busybox", "busybox-static"), ("cpio", "cpio"), ("dpkg-deb", "dpkg"), ("apt-get", "apt")):
+    for program, package in (("busybox", "busybox"), ("cpio", "cpio"), ("dpkg-deb", "dpkg"), ("apt-get", "apt")):
         if shutil.which(program) is None:
             return f"{program} is missing (Debian package {package})"
     return "" if os.uname().machine == "x86_64" else "the guest's kernel is for x86_64"
@@ -87,7 +94,11 @@ def build(folder: Path) -> tuple[Path, Path]:
     shutil.rmtree(root, ignore_errors=True)
     for directory in ("bin", "dev", "proc", "sys", "www", "modules"):
         (root / directory).mkdir(parents=True)
-    shutil.copy(str(shutil.which("busybox")), root / "bin/busybox")
+    busybox = str(shutil.which("busybox"))
+    shutil.copy(busybox, root / "bin/busybox")
+    for library in _libraries(busybox):
+        (root / library.relative_to("/").parent).mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, root / library.relative_to("/"))
     tree = next((unpacked / "lib/modules").iterdir()) / "kernel"
     for module in MODULES:
         shutil.copy(tree / f"{module}.ko", root / "modules")
@@ -106,6 +117,13 @@ def build(folder: Path) -> tuple[Path, Path]:
     return kernel, initrd
 
 
+def _libraries(program: str) -> list[Path]:
+    """What a program is linked with; none where it is linked statically."""
+    said = subprocess.run(["ldd", program], capture_output=True, text=True)
+    words = (word for line in said.stdout.splitlines() for word in line.split())
+    return [Path(word) for word in words if word.startswith("/")] if said.returncode == 0 else []
+
+
 def _unpacked_kernel(folder: Path) -> Path:
     """The kernel's package, unpacked and not installed."""
     depends = subprocess.run(["apt-cache", "depends", PACKAGE], check=True, capture_output=True, text=True).stdout
@@ -117,3 +135,9 @@ def _unpacked_kernel(folder: Path) -> Path:
     subprocess.run(["dpkg-deb", "-x", archive, unpacked], check=True)
     archive.unlink()
     return unpacked
+
+
+if __name__ == "__main__":
+    if reason := why_not():
+        sys.exit(f"no virtual machines can be tested: {reason}")
+    build(FOLDER)

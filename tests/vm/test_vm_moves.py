@@ -1,0 +1,156 @@
+"""Virtual machines on hosts with libvirt: they boot into their addresses, and move live with them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from vm_lab import Machines
+
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.system, pytest.mark.vm]
+
+PORTS = ["tcp/80", "icmp/echo"]
+ONLY_WEB = {"name": "web-only", "subject": "role=web", "ingress": [{"from": "role=peer", "ports": PORTS}]}
+
+
+@pytest.fixture(scope="module")
+def lab(machines: Machines) -> Iterator[Machines]:
+    """A machine `web` on n1 under restrictive policies, and namespaces beside it."""
+    machines.up(
+        "lab",
+        {
+            "web": machines.machine("web", host="n1", labels={"role": "web"}),
+            "peer": {"networks": ["grid"], "host": "n3", "labels": {"role": "peer"}},
+            "stranger": {"networks": ["grid"], "host": "n2"},
+        },
+        policies=[ONLY_WEB],
+    )
+    yield machines
+    machines.site.down("lab")
+    assert machines.domains("lab", "web") == {} and machines.taps("lab", "web") == {}
+
+
+def get(machines: Machines, workspace: str, address: str) -> str:
+    return machines.site.within(
+        "lab", workspace, "wget", "-q", "-T", "2", "-O", "-", f"http://{address}/", check=False
+    ).strip()
+
+
+def test_a_machine_boots_into_the_address_that_its_port_has(lab: Machines) -> None:
+    address = lab.booted("lab", "web", "n1")
+    assert address == lab.site.address("lab", "web.grid")
+    assert lab.domains("lab", "web") == {"n1": "running"}
+    assert lab.taps("lab", "web") == {"n1": "dataplane"}
+    assert eventually(lambda: get(lab, "peer", address), 20, "its web server") == "here"
+    assert get(lab, "stranger", address) == ""
+
+
+def address_of(machines: Machines) -> str:
+    """Once it can be talked to."""
+    address = machines.site.address("lab", "web.grid")
+    assert eventually(lambda: get(machines, "peer", address), 60, "its web server") == "here"
+    return address
+
+
+def test_a_machine_moves_live_under_policies_and_every_packet_that_waits_arrives(lab: Machines) -> None:
+    address = address_of(lab)
+    for host in ("n2", "n1", "n2", "n1"):
+        with lab.asked("lab", "peer", address) as told:
+            result = lab.site.move("web", host)
+        assert result["state"] == "settled", result
+        assert lab.domains("lab", "web") == {host: "running"}
+        assert lab.taps("lab", "web") == {host: "dataplane"}
+        assert lab.site.host_of("lab", "web") == host
+        assert told["gap_ms"] < 5000 and told["duplicated"] == 0, told
+        assert result["pause_ms"] is not None
+    assert get(lab, "peer", address) == "here" and get(lab, "stranger", address) == ""
+
+
+def test_a_connection_goes_on_where_nobody_may_begin_one(lab: Machines) -> None:
+    address = address_of(lab)
+    lab.up(
+        "lab",
+        {
+            "web": lab.machine("web", labels={"role": "web"}, host="n1"),
+            "peer": {"networks": ["grid"], "host": "n3", "labels": {"role": "peer"}},
+            "stranger": {"networks": ["grid"], "host": "n2"},
+        },
+        policies=[{**ONLY_WEB, "ingress": [{"from": "role=peer", "ports": ["tcp/7", *PORTS]}]}],
+    )
+    talker = subprocess.Popen(
+        lab.site.enter("lab", "peer", "nc", address, "7"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert talker.stdin is not None and talker.stdout is not None
+    try:
+        for number, host in enumerate(("n2", "n1")):
+            talker.stdin.write(f"line {number}\n")
+            talker.stdin.flush()
+            assert talker.stdout.readline() == f"line {number}\n"
+            assert lab.site.move("web", host)["state"] == "settled"
+        talker.stdin.write("over\n")
+        talker.stdin.flush()
+        assert talker.stdout.readline() == "over\n"
+    finally:
+        lab.site.within("lab", "peer", "pkill", "nc", check=False)
+        talker.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("dies", ["agent-n1", "agent-n2", "controller"])
+def test_whoever_dies_while_it_is_copied_the_machine_goes_on_somewhere(lab: Machines, dies: str) -> None:
+    address = address_of(lab)
+    start = lab.site.host_of("lab", "web")
+    target = "n2" if start == "n1" else "n1"
+    with lab.asked("lab", "peer", address) as told:
+        begun = lab.site.begin("web", target)
+        eventually(lambda: lab.site.migration("lab/web")["state"] in ("copying", "landing", "settled"), 30, "copying")
+        lab.site.kill(dies)
+        lab.site.await_hosts()
+        result = lab.site.finish(begun, 90)
+    eventually(lambda: len(lab.domains("lab", "web")) == 1, 30, "one domain")
+    where, state = next(iter(lab.domains("lab", "web").items()))
+    assert state == "running" and lab.site.host_of("lab", "web") == where
+    assert where == (target if result["state"] == "settled" else start)
+    assert told["gap_ms"] < 10000
+    eventually(lambda: get(lab, "peer", address) == "here", 20, "its web server")
+
+
+def test_a_libvirtd_that_dies_takes_no_machine_along(lab: Machines) -> None:
+    host = lab.site.host_of("lab", "web")
+    before = lab.virsh(host, "domid", "web.lab").strip()
+    lab.site.kill(f"libvirtd-{host}")
+    eventually(lambda: lab.domains("lab", "web") == {host: "running"}, 30, "libvirtd again")
+    assert lab.virsh(host, "domid", "web.lab").strip() == before
+    target = "n2" if host == "n1" else "n1"
+    eventually(lambda: lab.site.hosts()[host]["state"] == "up", 20, "host up")
+    assert lab.site.move("web", target)["state"] == "settled"
+
+
+def test_a_machine_whose_hypervisor_is_killed_is_made_anew(lab: Machines) -> None:
+    host = lab.site.host_of("lab", "web")
+    before = lab.virsh(host, "domid", "web.lab").strip()
+    lab.site.on(host, "pkill", "-KILL", "-f", "guest=web.lab")
+    eventually(
+        lambda: lab.virsh(host, "domid", "web.lab", check=False).strip() not in ("", "-", before), 60, "another domain"
+    )
+    lab.site.converged("lab", 90)
+    address = lab.site.address("lab", "web.grid")
+    eventually(lambda: get(lab, "peer", address) == "here", 60, "its web server")
+
+
+def test_stopped_it_is_shut_down_and_started_it_has_its_address_again(lab: Machines) -> None:
+    address = lab.site.address("lab", "web.grid")
+    lab.site.client.post("stop", {"workspace": "lab/web"})
+    eventually(lambda: lab.domains("lab", "web") == {} and lab.taps("lab", "web") == {}, 60, "gone")
+    lab.site.client.post("start", {"workspace": "lab/web"})
+    lab.site.converged("lab", 90)
+    assert lab.site.address("lab", "web.grid") == address
+    eventually(lambda: get(lab, "peer", address) == "here", 60, "its web server")
+
+
+def test_status_and_plan_speak_of_machines(lab: Machines) -> None:
+    shown = json.loads(lab.site.cli("status", "lab", "--json").stdout)
+    assert any(w["name"] == "web" and w["state"] == "running" for w in shown["playgrounds"][0]["workspaces"])
