@@ -68,7 +68,7 @@ class Responder:
         """Answers by what the file holds. heard: the packet socket that hears already."""
         remembered = self._remembered()
         self._service.begin(heard)
-        self._service.remember(remembered.leases)
+        self._service.remember(remembered.leases.values())
         self._service.packets.fence_utc_s = remembered.fence_utc_s
         self._service.apply(Update(seq=0, set=remembered.document, whole=True))
         _log.info("started keys=%d", len(remembered.document))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, assert_never
 
 import msgspec
@@ -112,10 +112,10 @@ class Service:
         """Opens sockets from now on. heard: a packet socket that hears already, and where."""
         self._is_begun, self._heard_before = True, heard
 
-    def remember(self, leases: Mapping[str, Leased]) -> None:
-        """What clients had before, by `lease_key`."""
-        for key, leased in leases.items():
-            self._put(key, leased)
+    def remember(self, leases: Iterable[Leased]) -> None:
+        """What clients had before."""
+        for leased in leases:
+            self._put(lease_key(leased), leased)
 
     def apply(self, update: Update) -> None:
         """In effect when it returns, but for what `problems` names. The same update again changes nothing."""

@@ -39,7 +39,6 @@ from playground.responder.protocol import (
     port_key,
     view_key,
 )
-from playground.responder.service import lease_key
 
 NAME = Name(workspace="head", network="grid", addresses=("10.20.0.2",))
 SCOPE = PortScope(
@@ -249,7 +248,7 @@ def test_what_a_port_s_last_guest_did_is_forgotten_before_it_counts_as_answered_
             heard.client.replace({key: SCOPE})
             await heard.client.settled()
             leases = responder._service.leases
-            responder._service.remember({lease_key(formed): formed})
+            responder._service.remember([formed])
             heard.client.forget([key])
             assert not heard.client.answers(key)
             await heard.client.settled()
