@@ -118,7 +118,7 @@ class Scope6:
 class PortScope:
     """Everything answered at one port. mac: the client's own; server_mac: the source MAC of every answer. pool: for
     clients with other MACs, where the port may have such. formed: addresses that the client formed itself, and that
-    count as its own."""
+    count as its own. allowed: IPv6 prefixes that it may use anyhow, so it forms none in them."""
 
     mac: str
     server_mac: str
@@ -127,3 +127,4 @@ class PortScope:
     pool: Pool4 | None = None
     v6: Scope6 | None = None
     formed: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()

@@ -377,7 +377,7 @@ class PacketServer:
             return None
         prefixes = port.scope.ra.prefixes if port.scope.ra is not None else ()
         address = ra.formed_address(said, (LINK_LOCAL, *(prefix for prefix, autonomous in prefixes if autonomous)))
-        if address is None:
+        if address is None or ra.formed_address(said, port.scope.allowed) is not None:
             return Reason.NOT_FOR_US
         port.questions.pop(address, None)
         self._formed(device, port, port.forming.heard(address, asyncio.get_running_loop().time()))

@@ -144,6 +144,8 @@ def is_formed(text: str, port: PortRecord, network: NetworkRecord) -> bool:
     address = ip_address(text)
     if address.version == 4 or text in (*port.addresses, link_local(port.mac)):
         return False
+    if any(address in ip_network(block) for block in port.allowed_addresses):
+        return False
     if address.is_link_local:
         return True
     return network.ipv6 != "dhcp" and any(address in ip_network(subnet) for subnet in network.subnets)

@@ -154,7 +154,9 @@ def port_scope(
         if prefixes
         else None
     )
-    return PortScope(port.mac, LEG_MAC, v4=v4, ra=ra, v6=v6 if is_leased else None, formed=beside.learned)
+    allowed = tuple(text for text in port.allowed_addresses if ":" in text)
+    told6 = v6 if is_leased else None
+    return PortScope(port.mac, LEG_MAC, v4=v4, ra=ra, v6=told6, formed=beside.learned, allowed=allowed)
 
 
 def _routes(

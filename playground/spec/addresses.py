@@ -22,6 +22,10 @@ _UNUSABLE_6 = {
 }
 _UNUSABLE = [(netaddr.IPNetwork(text), why) for table in (_UNUSABLE_4, _UNUSABLE_6) for text, why in table.items()]
 
+_LINK_LOCAL = netaddr.IPNetwork("fe80::/10")
+_LINK_LOCAL_64 = 0xFE80 << 48
+_LEG = int(netaddr.IPAddress("fe80::1"))
+
 WIDEST_BLOCK = {4: 16, 6: 48}
 """Shortest prefix that a NIC may allow, by version."""
 
@@ -78,10 +82,26 @@ def parse_block(text: str) -> tuple[Version, Span, str]:
         raise ValueError(f"{text} has host bits set; write {network.cidr}")
     if network.prefixlen < WIDEST_BLOCK[version]:
         raise ValueError(f"{text} is too wide; write a /{WIDEST_BLOCK[version]} or longer")
-    for unusable, why in _UNUSABLE:
-        if network.version == unusable.version and network in unusable:
-            raise ValueError(f"{text} can't be used: {unusable} {why}; choose another")
-    return version, Span(int(network.first), int(network.last)), str(network.ip if network.size == 1 else network)
+    span = Span(int(network.first), int(network.last))
+    if version == 6 and network in _LINK_LOCAL:
+        _check_link_local(text, span)
+    else:
+        for unusable, why in _UNUSABLE:
+            if network.version == unusable.version and network in unusable:
+                raise ValueError(f"{text} can't be used: {unusable} {why}; choose another")
+    return version, span, str(network.ip if network.size == 1 else network)
+
+
+def _check_link_local(text: str, span: Span) -> None:
+    """VRRP of IPv6 needs one (RFC 9568 §5.2.9). Raises ValueError."""
+    if span.first != span.last:
+        raise ValueError(f"{text} is more than one link-local address; write each that is needed")
+    if span.first >> 64 != _LINK_LOCAL_64:
+        raise ValueError(f"{text} is not in fe80::/64, where link-local addresses are; choose another")
+    if span.first == _LEG:
+        raise ValueError(f"{text} is the gateways' own; choose another")
+    if made_of_mac(span) is not None:
+        raise ValueError(f"{text} could be made of some NIC's MAC; choose one without ff:fe in its midst")
 
 
 def parse_range(text: str) -> tuple[Version, Span]:

@@ -158,6 +158,14 @@ def test_what_another_nic_allows_is_not_learned() -> None:
     on(work, network(), port("v", "fd00::70/124"))
 
 
+def test_what_the_ports_own_nic_allows_needs_no_learning() -> None:
+    async def work(site: Site) -> None:
+        await site.put(seen("v", "fd00::77", "fe80::77", "fd00::5"))
+        assert site.learned("v") == ("fd00::5",)
+
+    on(work, network(), port("v", "fd00::70/124", "fe80::77"))
+
+
 def test_a_network_whose_addresses_are_given_learns_link_local_ones_alone() -> None:
     async def work(site: Site) -> None:
         await site.put(seen("w", "fd00::5", "fe80::5"))

@@ -11,7 +11,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 
-SHARED4, SHARED6 = "10.30.0.250", "fd00:30::250"
+SHARED4, SHARED6, LOCAL = "10.30.0.250", "fd00:30::250", "fe80::250"
 NESTED = "10.99.0.7"
 LAB = """\
 name: lab
@@ -21,7 +21,7 @@ workspaces:
   near:
     labels: {role: front}
     host: n1
-    networks: [{network: grid, allow: &shared {addresses: [10.30.0.250, "fd00:30::250"]}}]
+    networks: [{network: grid, allow: &shared {addresses: [10.30.0.250, "fd00:30::250", "fe80::250"]}}]
   far: {labels: {role: front}, host: n2, networks: [{network: grid, allow: *shared}]}
   nest:
     labels: {role: nest}
@@ -125,6 +125,20 @@ def test_an_allowed_address_goes_along_when_its_workspace_moves(held: Site) -> N
         assert is_closed(held, "stranger", SHARED4)
     finally:
         held.move("near", "n1")
+
+
+@pytest.mark.parametrize("holder", ["near", "far"])
+def test_an_allowed_link_local_address_is_reached_where_it_is(lab: Site, holder: str) -> None:
+    """With the detection of duplicates that a kernel does: that is no address which the client formed."""
+    lab.within("lab", holder, "ip", "address", "add", f"{LOCAL}/64", "dev", "eth0")
+    try:
+        for friend in ("friend-1", "friend-2"):
+            lab.within("lab", friend, "ip", "neigh", "flush", "dev", "eth0")
+            eventually(lambda friend=friend: pings(lab, friend, f"{LOCAL}%eth0"), what="its answer")
+        assert lab.ports("lab")[f"{holder}.grid"]["learned"] == []
+        assert is_closed(lab, "stranger", f"{LOCAL}%eth0")
+    finally:
+        lab.within("lab", holder, "ip", "address", "del", f"{LOCAL}/64", "dev", "eth0")
 
 
 def test_the_kernels_hold_what_is_meant_of_shared_addresses(held: Site) -> None:

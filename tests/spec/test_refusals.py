@@ -278,14 +278,22 @@ WORKSPACES = {
         "workspaces.head.networks.allow.addresses[2]: 10.0.0.0/20 contains all of 10.0.0.0/24; allow a part of it",
         "workspaces.head.networks.allow.addresses[3]: 10.0.0.9/24 has host bits set; write 10.0.0.0/24",
     ],
-    "{networks: {network: grid, allow: {addresses: [§224.0.0.5, §'fe80::7', §0.0.0.0/0, §20.0.0.0/8, §x]}}}": [
+    "{networks: {network: grid, allow: {addresses: [§224.0.0.5, 'fe80::7', §0.0.0.0/0, §20.0.0.0/8, §x]}}}": [
         "workspaces.head.networks.allow.addresses[0]: 224.0.0.5 can't be used: 224.0.0.0/4 is multicast; "
         "choose another",
-        "workspaces.head.networks.allow.addresses[1]: fe80::7 can't be used: fe80::/10 is link-local; choose another",
         "workspaces.head.networks.allow.addresses[2]: 0.0.0.0/0 is too wide; write a /16 or longer",
         "workspaces.head.networks.allow.addresses[3]: 20.0.0.0/8 is too wide; write a /16 or longer",
         "workspaces.head.networks.allow.addresses[4]: 'x' is no address or prefix; "
         "write it as 10.20.0.250 or 10.99.0.0/16",
+    ],
+    "{networks: {network: grid, allow: {addresses: [§'fe80::/120', §'fe80:1::7', §'fe80::1', §'fe80::ff:fe00:7']}}}": [
+        "workspaces.head.networks.allow.addresses[0]: fe80::/120 is more than one link-local address; "
+        "write each that is needed",
+        "workspaces.head.networks.allow.addresses[1]: fe80:1::7 is not in fe80::/64, where link-local addresses are; "
+        "choose another",
+        "workspaces.head.networks.allow.addresses[2]: fe80::1 is the gateways' own; choose another",
+        "workspaces.head.networks.allow.addresses[3]: fe80::ff:fe00:7 could be made of some NIC's MAC; "
+        "choose one without ff:fe in its midst",
     ],
     "{networks: {network: grid, allow: {addresses: [10.9.0.0/24, §10.9.0.7]}}}": [
         "workspaces.head.networks.allow.addresses[1]: 10.9.0.7 overlaps 10.9.0.0/24 of the same NIC; keep one"
