@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from playground import sandbox
+from playground.cli import policy_live
 from playground.sandbox.commands import CONTROLLER_PORT, programs
 from playground.sandbox.plan import Program, SandboxPlan
 from tests.faults.mortal_lab import a_site
@@ -22,11 +23,16 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 
+WORLD = "203.0.113.1"
 PROXY_PORT = CONTROLLER_PORT + 1
 LAB = """\
 name: lab
 networks:
   grid: {subnets: [10.9.0.0/24]}
+gateways:
+  wan: {kind: nat, networks: [grid], host: n1}
+policies:
+  - {name: nobody-reaches-one, subject: one, ingress: []}
 workspaces:
   one: {networks: [grid], host: n1}
   two: {networks: [grid], host: n2}
@@ -83,6 +89,23 @@ def assert_served(site: Site) -> None:
     site.within("lab", "one", "busybox", "udhcpc", "-n", "-q", "-f", "-i", "eth0", "-s", "/bin/true")
 
 
+def pings(site: Site, source: str, address: str) -> bool:
+    return " 0% packet loss" in site.within("lab", source, "ping", "-c1", "-W1", address, check=False)
+
+
+def anew(site: Site, before: int) -> bool:
+    """Whether the workspace runs by another process."""
+    with contextlib.suppress(FileNotFoundError):  # it is made just now
+        return site.pid("lab", "one") not in (0, before)
+    return False
+
+
+def assert_policed(site: Site) -> None:
+    """The one speaks, and is not spoken to."""
+    eventually(lambda: pings(site, "one", site.address("lab", "two.grid")), 20.0, "one reaches two")
+    assert not pings(site, "two", site.address("lab", "one.grid"))
+
+
 def open_on(site: Site, host: str) -> set[str]:
     links = json.loads(site.on(host, "bridge", "-json", "-d", "link", "show", dataplane=True, check=False) or "[]")
     return {link["ifname"] for link in links if link["ifname"].startswith("pg") and link["bcast_flood"]}
@@ -105,16 +128,13 @@ def test_a_host_that_is_cut_off_goes_on_says_so_and_comes_up_alone(site: Site) -
         assert "what runs goes on, workspaces are started by what it was shown last until" in standing(site)
         assert site.pid("lab", "one") == pid
         reboot(site)
-        eventually(
-            lambda: (
-                " 0% packet loss"
-                in site.within("lab", "two", "ping", "-c1", "-W1", site.address("lab", "one.grid"), check=False)
-            ),
-            20.0,
-            "its workspace is there again",
-        )
-        assert site.pid("lab", "one") != pid
-    site.assert_reachable("lab", 2)
+        eventually(lambda: anew(site, pid), 20.0, "its workspace is there again")
+        assert_policed(site)
+        eventually(lambda: pings(site, "one", WORLD), 20.0, "its gateway is there again")
+        assert open_on(site, "n1") == {site.device("lab", name, "grid") for name in ("one", "@wan")}
+    site.assert_reachable("lab")
+    assert_policed(site)
+    assert policy_live.verified(site.client, "lab") == {"hosts": 2, "differences": [], "unobserved": []}
 
 
 @pytest.mark.long
@@ -131,11 +151,13 @@ def test_in_the_dark_both_ends_find_out_and_nobody_loses_a_packet(site: Site) ->
 def test_a_port_that_moved_away_is_closed_at_a_host_that_reboots_alone(site: Site) -> None:
     assert site.move("one", "n2")["state"] == "settled"
     both = {site.device("lab", name, "grid") for name in ("one", "two")}
+    leg = {site.device("lab", "@wan", "grid")}
     try:
         with cut_off(site, "refuse"):
             reboot(site)
             eventually(lambda: "alone" in standing(site) and site.on("n1", "ip", "netns"), 10.0, "it has converged")
-            assert (open_on(site, "n1"), open_on(site, "n2")) == (set(), both)
-        assert (open_on(site, "n1"), open_on(site, "n2")) == (set(), both)
+            assert (open_on(site, "n1"), open_on(site, "n2")) == (leg, both)
+            assert_policed(site)
+        assert (open_on(site, "n1"), open_on(site, "n2")) == (leg, both)
     finally:
         assert site.move("one", "n1")["state"] == "settled"
