@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from proxy import Proxy
 
+from overlay.state import bridge_device
 from playground import wire
 from playground.agent import link as link_module
 from playground.agent.link import Link
@@ -23,11 +24,14 @@ from playground.api.serving import Serving, tcp_socket
 from playground.controller import sessions as sessions_module
 from playground.controller.controller import Controller
 from playground.controller.hosts import admit_hosts
+from playground.derive import Derivation, Setting
+from playground.derive.rules import POLICY
 from playground.records import Driver, key_of
 from playground.spec import load_site
 from playground.store.memory import MemoryStore
-from playground.view import View
+from playground.view import View, playground_scope
 from playground.workspaces.drivers.memory import Machine
+from policies.compile.playground import policy_table
 from tests.agent.test_agent import Host, running
 from tests.derive.test_derive import UNDERLAY
 
@@ -36,8 +40,11 @@ SITE = load_site("name: lab\nhosts: {n1: {underlay: 192.0.2.11}}\n", "site.yaml"
 
 
 def a_file(members: str) -> str:
+    """Each member is reached by the first alone."""
     lines = [f"  {name}: {{networks: [grid], host: n1}}" for name in members]
-    return "\n".join(["name: atlas", "networks: {grid: {subnets: [10.0.0.0/24]}}", "workspaces:", *lines, ""])
+    rules = [f"  - {{name: of-{name}, subject: {name}, ingress: [{{from: {members[0]}}}]}}" for name in members]
+    head = ["name: atlas", "networks: {grid: {subnets: [10.0.0.0/24]}}", "workspaces:"]
+    return "\n".join([*head, *lines, "policies:", *rules, ""])
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +84,21 @@ class Line:
             and shown(agent._view) == {r.name for g in world.grids.values() for r in g.workspaces.values()}
             and observed == self.reported
             and running == set(members)
+            and self.are_rules_in_force(members)
+        )
+
+    def are_rules_in_force(self, members: str) -> bool:
+        """The kernel holds what a host without a past makes of the policies of this file."""
+        agent = self.host.agent
+        scope = agent._view.scopes.get(playground_scope("atlas"))
+        setting = Setting("n1", UNDERLAY["n1"], "internal", arrived=agent._guests.arrived())
+        policing = Derivation().derive(agent._view, setting).rules.policing
+        wanted = policy_table([one.compiled for one in policing.values()])
+        return (
+            scope is not None
+            and scope.policies.keys() == {f"of-{name}" for name in members}
+            and self.host.rules.in_force[POLICY] == wanted
+            and self.host.rules.policed == {bridge_device(id) for id in agent._derived.state.networks}
         )
 
     async def agreed(self, members: str, seconds: float = 12.0) -> None:
