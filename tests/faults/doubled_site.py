@@ -23,7 +23,9 @@ from doubled_responder import Answering, Responder
 from virtual_time import EPOCH_S, VirtualLoop, run
 
 from dhcp.decide import LeaseKind
+from overlay.gateways import Gateway
 from overlay.kernel.converge import OpError
+from overlay.kernel.gateways import GatewayStatus
 from overlay.kernel.memory import MemoryDataPlane
 from overlay.ops import Op, describe
 from overlay.state import port_device
@@ -33,7 +35,7 @@ from playground.agent import agent as agent_module
 from playground.agent import cache as cache_module
 from playground.agent import guests as guests_module
 from playground.agent.agent import Agent
-from playground.agent.gateways import Gateways
+from playground.agent.gateways import NAT, Gateways
 from playground.controller import changes as changes_module
 from playground.controller import events as events_module
 from playground.controller import moves as moves_module
@@ -53,7 +55,6 @@ from playground.workspaces.migration import ENDED, State
 from policies.compile.tables import Ruleset
 from policies.kernel.enforcement import Outcome
 from policies.kernel.memory import MemoryEnforcement
-from tests.agent.gateway_double import MemoryGateways
 
 T = TypeVar("T")
 
@@ -199,6 +200,20 @@ class Rules:
         return self._effects.take(self._process, "rules", lambda: rules.converge(ruleset, policed))
 
 
+class GatewayDoor:
+    """An agent's hold on the gateways of its host, which outlive it."""
+
+    def __init__(self, host: HostDouble, process: Process, effects: Effects) -> None:
+        self._host = host
+        self._process = process
+        self._effects = effects
+
+    def converge(self, wanted: Mapping[str, Gateway]) -> dict[str, GatewayStatus]:
+        if self._host.gateways != wanted:
+            self._effects.take(self._process, "gateways", lambda: self._host.carry(dict(wanted)))
+        return dict.fromkeys(wanted, GatewayStatus())
+
+
 def _rules() -> MemoryEnforcement:
     made = MemoryEnforcement()
     weakref.finalize(made, os.close, made.fileno())
@@ -298,6 +313,7 @@ class HostDouble:
     domain: str
     kernel: MemoryDataPlane = field(default_factory=MemoryDataPlane)
     rules: MemoryEnforcement = field(default_factory=lambda: _rules())
+    gateways: dict[str, Gateway] = field(default_factory=dict)
     process: Process | None = None
     answering: Answering = field(init=False)
 
@@ -308,6 +324,17 @@ class HostDouble:
         for nic in guest.nics:
             if nic.device not in self.kernel.links:
                 self.kernel.plug(nic.device)
+
+    def carry(self, gateways: dict[str, Gateway]) -> None:
+        """These and no others, each leg with its end in the kernel."""
+        before, after = (
+            {port_device(leg.port) for gateway in some.values() for leg in gateway.legs}
+            for some in (self.gateways, gateways)
+        )
+        self.unplug(before - after)
+        for device in after - self.kernel.links.keys():
+            self.kernel.plug(device)
+        self.gateways = gateways
 
     def plug_as_made(self, guest_id: str) -> None:
         """Ends of a guest that another host has made, by the NICs that it was made with."""
@@ -382,7 +409,7 @@ class Life:
             version="1",
             underlay=HOSTS[host.name],
             underlay_mtu=1500,
-            drivers=[Driver("netns", "same-kernel", host.domain)],
+            drivers=[Driver("netns", "same-kernel", host.domain), NAT],
             cpus=4.0,
             memory_mib=4096,
         )
@@ -491,7 +518,7 @@ class Site:
             dataplane=plane,
             dataplane_name="playground",
             door=Rules(host, process, self.effects),
-            gateways=Gateways(MemoryGateways()),
+            gateways=Gateways(GatewayDoor(host, process, self.effects)),
             drivers={"netns": GuestDriver(host, process, self.effects)},
             responder=responder,  # type: ignore[arg-type]
             link=link,  # type: ignore[arg-type]
@@ -547,6 +574,7 @@ class Site:
             host.answering.process.kill()
         host.kernel = MemoryDataPlane()
         host.rules.in_force, host.rules.policed = {}, frozenset()
+        host.gateways = {}
         for id, guest in list(host.machine.guests.items()):
             guest.ends.discard(name)
             if guest.host == name:

@@ -20,7 +20,7 @@ from overlay.topology import ObservedState
 from playground.controller.moves import Refused
 from playground.records import PlaygroundRecord
 
-SAMPLE, SAMPLE_OF_TWO = 6, 60
+SAMPLE, SAMPLE_OF_TWO = 10, 100
 """Of the boundaries, every so manieth is tried each time, and all in `make test-long`."""
 
 DECISIVE = ("controller: commit claim", "controller: commit network", "controller: commit playground")
@@ -49,9 +49,13 @@ name: lab
 networks:
   grid: {subnets: [10.9.0.0/24, "fd09::/64"]}
   public: {subnets: [10.7.0.0/24]}
+gateways:
+  wan: {kind: nat, networks: [grid], host: n2}
 workspaces:
   a: {networks: [grid]}
   c: {networks: [grid, public], host: n3}
+policies:
+  - {name: c-hears-a, subject: c, ingress: [{from: a}]}
 """
 
 
@@ -197,6 +201,8 @@ def left(site: Site, ids: frozenset[str]) -> list[str]:
     for name, seen in site.kernels().items():
         found += [f"{name}: {device}" for device in seen.links if device[2:] not in ids]
         found += [f"{name}: {space}" for space in seen.services if space != "playground-still"]
+        found += [f"{name}: gateway {id}" for id in site.hosts[name].gateways]
+        found += [f"{name}: {bridge} is policed" for bridge in site.hosts[name].rules.policed]
     return found + [name for name in site.guests() if not name.startswith("still/")]
 
 
