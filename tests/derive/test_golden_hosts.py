@@ -29,7 +29,12 @@ def is_playground(path: Path) -> bool:
 def hosts() -> dict[str, HostRecord]:
     """The hosts of the example site where an example pins to them, else three plain ones."""
     site = load_site((EXAMPLES / "campus.yaml").read_text(), "campus.yaml")
-    drivers = (Driver("netns", "same-kernel", "one"), Driver("external", "live"), Driver(DRIVER, "cold"))
+    drivers = (
+        Driver("netns", "same-kernel", "one"),
+        Driver("libvirt", "live"),
+        Driver("external", "live"),
+        Driver(DRIVER, "cold"),
+    )
     return {
         name: HostRecord(name=name, site=site.name, underlay=host.underlay, labels=dict(host.labels), drivers=drivers)
         for name, host in site.hosts.items()
