@@ -60,7 +60,9 @@ def steps(before: Grid, after: Grid, called: Mapping[str, str] | None = None) ->
         elif old.body != policy.body:
             found.append(Step("change", f"policy {name}", policy_change(old.body, policy.body)))
     for name in before.policies.keys() - after.policies.keys():
-        found.append(Step("remove", f"policy {name}", policy_text(before.policies[name].body)))
+        found.append(
+            Step("remove", f"policy {(called or {}).get(name, name)}", policy_text(before.policies[name].body))
+        )
     for name in before.workspaces.keys() - after.workspaces.keys():
         host = before.workspaces[name].host
         found.append(Step("remove", object_name(name), f"on {host}" if host else "not placed"))

@@ -89,7 +89,7 @@ def remove(known: Known) -> Admission:
     """
     root = replace(known.root, state="removing") if known.root is not None else None
     nothing = Grid({}, {}, {})
-    removed = steps(known.grid, nothing)
+    removed = steps(known.grid, nothing, known.called)
     if root is not None:
         removed = (*removed, Step("remove", f"playground {root.name}", ""))
     return Admission(
@@ -122,7 +122,7 @@ def _difference(
     spec: PlaygroundSpec, known: Known, wanted: Grid, change: str, written: Mapping[str, Policy]
 ) -> Admission:
     needed = claims_of(wanted)
-    found = steps(known.grid, wanted, {name: policy.name for name, policy in written.items()})
+    found = steps(known.grid, wanted, {**known.called, **{name: policy.name for name, policy in written.items()}})
     if known.root is None or known.root.state == "removing":
         found = (Step("create", f"playground {spec.name}", ""), *found)
     return Admission(

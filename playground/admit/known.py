@@ -26,6 +26,7 @@ class Known:
 
     networks, workspaces and policies by name, ports by (workspace, network), claims by key (only this playground's).
     vnis: all that are claimed in the site, this playground's included or not. hosts: all of the site, by name.
+    called: what people call policies, by the names of their records, as far as that is known.
     """
 
     root: PlaygroundRecord | None = None
@@ -36,6 +37,7 @@ class Known:
     claims: Mapping[str, ClaimRecord] = field(default_factory=dict)
     vnis: frozenset[int] = frozenset()
     hosts: Mapping[str, HostRecord] = field(default_factory=dict)
+    called: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> Known:

@@ -139,6 +139,7 @@ class Changes:
             claims=dict(grid.claims) if grid else {},
             vnis=frozenset(self._world.vnis),
             hosts=dict(self._world.hosts),
+            called={record: policy.name for record, policy in self.written.get(name, {}).items()},
         )
 
     # commits

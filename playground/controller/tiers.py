@@ -143,7 +143,7 @@ class Tiers:
 
     async def _told(self, wanted: _Wanted) -> Json:
         world, now = self._world, self.now()
-        changes = _steps(world.site_policies, wanted)
+        changes = _steps(world.site_policies, wanted, self.written)
         roots = [root for name in world.playgrounds() if (root := world.grids[name].root) and root.state == "present"]
         playgrounds = await asyncio.to_thread(_meant, roots, now, wanted.site) if changes else []
         differ = [key for key in ("hosts", "domain", "resolvers") if self._is_left_out(wanted.site, key)]
@@ -211,8 +211,8 @@ def _spec(record: SiteRecord) -> SiteSpec:
     return load_site(unpack_files(record.files)[0], record.file)
 
 
-def _steps(stored: Mapping[str, PolicyRecord], wanted: _Wanted) -> tuple[Step, ...]:
-    called = {name: policy.name for name, policy in wanted.written.items()}
+def _steps(stored: Mapping[str, PolicyRecord], wanted: _Wanted, written: Mapping[str, Policy]) -> tuple[Step, ...]:
+    called = {name: policy.name for name, policy in (*written.items(), *wanted.written.items())}
     return steps(Grid({}, {}, {}, stored), Grid({}, {}, {}, wanted.records), called)
 
 

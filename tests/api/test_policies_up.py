@@ -49,6 +49,8 @@ def test_an_accepted_policy_is_a_record_with_its_place(tmp_path: Path) -> None:
         assert (await ask(made, "PUT", "playgrounds", LAB % ("", nameless)))[0] == 200
         [name] = made.controller.world.grids["lab"].policies
         assert made.controller.called("lab", name) == "lab.yaml:4"
+        gone = (await ask(made, "PUT", "playgrounds", LAB % ("", "")))[1]["changes"]
+        assert [(one["action"], one["object"]) for one in gone] == [("remove", "policy lab.yaml:4")]
 
     within(tmp_path, claim)
 

@@ -1,5 +1,5 @@
-"""Policies on a whole site: what the file says is what packets meet, through changes, moves, deaths and other people's
-edits; and connections that may go on do."""
+"""Policies on a whole site: what the file says is what packets meet, and shows itself, through changes, moves, deaths
+and other people's edits; and connections that may go on do."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ RESTRICTED = (
     + """\
 policies:
   - name: the-head-is-reached-by-workers
+    mode: log
     subject: head
-    ingress: [{from: role=worker, ports: [tcp/7000, icmp]}]
+    ingress: [{from: role=worker, ports: [tcp/7000, udp/5000-5100, icmp/echo]}]
     egress: []
   - name: workers-reach-the-head
     subject: role=worker
@@ -125,6 +126,30 @@ def lab(site: Site) -> Iterator[Site]:
     yield site
 
 
+def told(site: Site, *words: str) -> list[dict[str, Any]]:
+    ran = site.cli("policy", *words, "--json")
+    assert ran.returncode == 0, ran.stderr
+    return list(json.loads(ran.stdout))
+
+
+def test_all_pairs_are_as_modelled_at_every_port_where_a_verdict_turns_and_it_is_counted_and_logged(lab: Site) -> None:
+    answer = lab.probe("lab")
+    assert (answer["pairs"], answer["mismatches"]) == (6, [])
+    assert answer["knocks"] >= 38 and "unobserved" not in answer
+    counted = {(row["policies"][0], row["direction"], row["rule"]): row["packets"] for row in told(lab, "counters")}
+    for judged in (
+        ("the-head-is-reached-by-workers", "ingress", 1),
+        ("the-head-is-reached-by-workers", "ingress", 0),
+        ("workers-reach-the-head", "egress", 0),
+    ):
+        assert counted[judged] > 0, judged
+    words = ("log", "lab", "--denied", "--from", "other", "--to", "head")
+    rows = eventually(lambda: told(lab, *words), what="verdicts")
+    row = next(row for row in rows if row["port"].startswith("tcp/"))
+    assert (row["from"], row["to"], row["verdict"], row["tier"]) == ("other", "head", "deny", "owner")
+    assert (row["policies"], row["host"]) == (["the-head-is-reached-by-workers"], lab.host_of("lab", "head"))
+
+
 def test_a_connection_goes_on_when_policies_that_allow_it_begin(site: Site) -> None:
     site.up(OPEN)
     with spoken_to(site) as result:
@@ -145,13 +170,26 @@ def test_a_change_cuts_what_it_no_longer_allows_and_what_it_allows_again_goes_on
     assert result["whole"] and result["silent_ms"] > 900, result
 
 
-def test_a_connection_under_restrictive_policies_goes_along_with_either_end(lab: Site) -> None:
+MOVES = (
+    ("head", "n3"),
+    ("head", "n1"),
+    ("head", "n3"),
+    ("worker", "n1"),
+    ("worker", "n3"),
+    ("head", "n2"),
+    ("head", "n1"),
+)
+"""Away and back to where it was, by turns; either end; to the other's host, and away from it."""
+
+
+def test_a_connection_under_restrictive_policies_goes_along_with_either_end_and_comes_back(lab: Site) -> None:
     with spoken_to(lab) as result:
-        for workspace, host in (("head", "n3"), ("worker", "n1"), ("worker", "n3"), ("head", "n2"), ("head", "n1")):
+        for workspace, host in MOVES:
             assert lab.move(f"lab/{workspace}", host)["state"] == "settled"
         lab.assert_reachable("lab")
     assert result["whole"] and result["silent_ms"] < 400, result
     assert_verified(lab)
+    assert [event for event in lab.client.get("events", {"after": 0}) if event["kind"] == "flows-left"] == []
 
 
 @pytest.mark.parametrize("program", ["agent-n1", "agent-n2", "controller"])
