@@ -157,7 +157,9 @@ def test_a_changed_policy_changes_its_chain_and_the_mark_and_nothing_else() -> N
     assert before and after
     found = as_text(difference({TABLE: policy_table([before])}, {TABLE: policy_table([after])}))
     flushed = [line.split()[-1] for line in found.splitlines() if line.startswith("flush")]
-    assert sorted(name[0] for name in flushed) == ["i", "p", "r"] and "element" not in found
+    elements = [line.split()[4:-1] for line in found.splitlines() if " element " in line]
+    assert sorted(name[0] for name in flushed) == ["i", "p", "r"]
+    assert elements == [["accepted", "{", str(one.generation)] for one in (before, after)]
 
 
 def test_what_is_kept_is_what_would_be_made_anew() -> None:
