@@ -65,9 +65,17 @@ class History:
         """The same by DHCPv6."""
 
     def note(
-        self, now_utc_s: float, outcome: Act | Reason, mac: bytes, request: Message | None, address: bytes = ZERO
+        self,
+        now_utc_s: float,
+        outcome: Act | Reason,
+        mac: bytes,
+        request: Message | None,
+        address: bytes = ZERO,
+        *,
+        is_own: bool = True,
     ) -> None:
-        """One message came in, of which `outcome` was made. request: None where it could not be read."""
+        """One message came in, of which `outcome` was made. request: None where it could not be read. is_own: it came
+        from the port's own client."""
         self.counts[outcome] += 1
         if request is None:
             self.exchanges.append(Exchange(now_utc_s, "", mac, address, outcome))
@@ -77,7 +85,7 @@ class History:
         if address == ZERO:
             address = said.get(Code.REQUESTED_ADDRESS, request.ciaddr)
         self.exchanges.append(Exchange(now_utc_s, what, mac, address, outcome))
-        if outcome is not Reason.FOREIGN_MAC:
+        if is_own and outcome is not Reason.FOREIGN_MAC:
             self.last = (now_utc_s, request)
 
     def note6(

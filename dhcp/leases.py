@@ -56,6 +56,12 @@ class Lease(NamedTuple):
         """When others may have it."""
         return self.until_s + GRACE_S if self.state is State.LEASED else self.until_s
 
+    @property
+    def age(self) -> tuple[float, float]:
+        """Of two words on an address from two hosts, the one with more of this is the later one: nobody else gets it
+        before it was given up, and who has it is given it for longer."""
+        return self.since_s, self.until_s
+
 
 def client_key(request: Message) -> bytes:
     """What a client is known by: its identifier, else its hardware address (RFC 2131 §4.2). The first byte keeps the
@@ -110,10 +116,10 @@ class Leases:
             self._put(lease)
 
     def take_over(self, leases: Iterable[Lease]) -> None:
-        """What another host gave before its clients came here. What is known to last longer counts."""
+        """What another host gave before its clients came here. The later word of an address counts."""
         for lease in leases:
             known = self._by_address.get(lease.address)
-            if known is None or known.until_s < lease.until_s:
+            if known is None or known.age < lease.age:
                 self._put(lease)
 
     def held(self, port: str, now_s: float) -> int:

@@ -121,6 +121,7 @@ def _network_facts(network: NetworkRecord | None) -> dict[str, str] | None:
         "gateways": " ".join(network.gateways),
         "DHCPv6": {"dhcp": "alone", "both": "beside SLAAC"}.get(network.ipv6, ""),
         "lease": f"{network.lease_s} s",
+        "dynamic": " ".join(network.dynamic),
         "forward": "" if network.forward else "no",
         "transfer": " ".join(network.transfer),
         "records": "; ".join(f"{one.name} {one.type} {one.data}" for one in network.names),
@@ -150,6 +151,8 @@ def _workspace_facts(grid: Grid, name: str) -> dict[str, str] | None:
             facts[f"{port.network} allows"] = " ".join(allowed)
         if port.leads:
             facts[f"{port.network} leads to"] = " ".join(port.leads)
+        if port.dynamic:
+            facts[f"{port.network} machines"] = str(port.dynamic)
         told = _told(port.options, port.options6, port.boot)
         told |= {} if port.lease_s is None else {"lease": f"{port.lease_s} s"}
         facts |= {f"{port.network} {key}": text for key, text in told.items()}

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from dhcp.leases import Lease
 from dhcp.scope import Boot
 from playground.machine import Machine
 from policies.codec import PackedPolicy
@@ -106,7 +107,7 @@ class NetworkRecord(_Record, frozen=True, kw_only=True, tag="network"):
     names. names: records that the file declares. options, options6, boot: what DHCPv4 and DHCPv6 clients are told,
     unless their port says other; codes with values as on the wire. ntp: addresses, in records from before there were
     options.
-    ipv6: slaac, dhcp or both.
+    ipv6: slaac, dhcp or both. dynamic: ranges FIRST-LAST for machines that no one declared.
     """
 
     playground: str
@@ -125,6 +126,7 @@ class NetworkRecord(_Record, frozen=True, kw_only=True, tag="network"):
     boot: Boot | None = None
     options6: tuple[tuple[int, bytes], ...] = ()
     ipv6: str = "slaac"
+    dynamic: tuple[str, ...] = ()
 
 
 class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
@@ -170,6 +172,7 @@ class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
     (`playground.spec.scene.endpoint_labels`); in schema 1 the NIC's own alone. lease_s, options, options6, boot: as
     the network's, before which they count. allowed_addresses, allowed_macs: what it may use beside its own; addresses
     plain, or prefixes of more than one. leads: those that other clients of its network are told to reach by it.
+    dynamic: most machines behind it that get addresses of the network's dynamic ranges.
     """
 
     schema: int = 2
@@ -191,6 +194,7 @@ class PortRecord(_Record, frozen=True, kw_only=True, tag="port"):
     allowed_addresses: tuple[str, ...] = ()
     allowed_macs: tuple[str, ...] = ()
     leads: tuple[str, ...] = ()
+    dynamic: int = 0
 
 
 class PolicyRecord(_Record, frozen=True, kw_only=True, tag="policy"):
@@ -250,6 +254,35 @@ class ClaimRecord(_Record, frozen=True, kw_only=True, tag="claim"):
     playground: str
     change: str
     previous: str = ""
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Addresses that one host gives to machines behind a port, claimed one by one. host: who gives them, while the
+    port's binding is of the generation `stay`; while closing it is to give none any more, and nobody else does until it
+    has said what it gave. longest_s: the longest lease that it gives. silent_utc_s: since when it is closing and not
+    heard, 0.0 while it is."""
+
+    first: str
+    last: str
+    host: str
+    stay: int
+    longest_s: int
+    closing: bool = False
+    silent_utc_s: float = 0.0
+
+
+class DynamicRecord(_Record, frozen=True, kw_only=True, tag="dynamic"):
+    """What machines that no one declared have of a port: addresses and MACs that may be used there, claimed for it.
+
+    leases: what a host gave before in blocks that are another's now, or will be.
+    """
+
+    playground: str
+    network_id: str
+    port: str
+    blocks: tuple[Block, ...] = ()
+    machines: tuple[str, ...] = ()
+    leases: tuple[Lease, ...] = ()
 
 
 class PlaygroundRecord(_Record, frozen=True, kw_only=True, tag="playground"):
@@ -349,6 +382,14 @@ class Copied(msgspec.Struct, frozen=True):
     pause_ms: float | None = None
 
 
+class ObservedLeases(_Record, frozen=True, kw_only=True, tag="observed-leases"):
+    """What a host gave to machines behind a port, or declared unusable; what has ended is left out."""
+
+    port: str
+    host: str
+    leases: tuple[Lease, ...] = ()
+
+
 class ObservedWorkspace(_Record, frozen=True, kw_only=True, tag="observed-workspace"):
     """What a host says of a workspace. state: preparing | prepared | running | stopped | failed | leaving.
 
@@ -367,13 +408,14 @@ class ObservedWorkspace(_Record, frozen=True, kw_only=True, tag="observed-worksp
 
 
 class ObservedHost(_Record, frozen=True, kw_only=True, tag="observed-host"):
-    """What a host says of itself. applied: the store revision that its data plane has converged to. repaired: drift
-    found and mended since the agent started, by kind of object. cannot_police: why it can enforce no policy, "" when it
-    can."""
+    """What a host says of itself. applied: the store revision that its data plane has converged to; served: that by
+    which its responder answers, with all that it gave before said. repaired: drift found and mended since the agent
+    started, by kind of object. cannot_police: why it can enforce no policy, "" when it can."""
 
     host: str
     version: str
     applied: int = 0
+    served: int = 0
     cannot_police: str = ""
     repaired: dict[str, int] = {}
     problems: tuple[str, ...] = ()
@@ -411,11 +453,13 @@ Record = (
     | PoliciesRecord
     | BindingRecord
     | ClaimRecord
+    | DynamicRecord
     | PlaygroundRecord
     | SiteRecord
     | ChangeRecord
     | MigrationRecord
     | ObservedPort
+    | ObservedLeases
     | ObservedWorkspace
     | ObservedHost
     | ProbeRecord
@@ -477,6 +521,8 @@ def key_of(record: Record) -> str:
             return f"policies/{record.playground}"
         case BindingRecord():
             return f"claim/active/{record.port}"
+        case DynamicRecord():
+            return f"dynamic/{record.playground}/{record.port}"
         case PlaygroundRecord():
             return f"playground/{record.name}"
         case SiteRecord():
@@ -487,6 +533,8 @@ def key_of(record: Record) -> str:
             return f"migration/{record.playground}/{record.workspace}"
         case ObservedPort():
             return f"observed/port/{record.port}/{record.host}"
+        case ObservedLeases():
+            return f"observed/leases/{record.port}/{record.host}"
         case ObservedWorkspace():
             return f"observed/workspace/{record.playground}/{record.workspace}/{record.host}"
         case ObservedHost():

@@ -14,10 +14,12 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from playground.blocks import prefixes
 from playground.gateways import gateway_name
 from playground.records import (
     SITE_POLICIES,
     BindingRecord,
+    DynamicRecord,
     HostRecord,
     MigrationRecord,
     NetworkRecord,
@@ -104,15 +106,21 @@ class Log(Generic[K]):
 class Scope:
     """One scope's records by key, indexed as deriving reads them. version counts changes; the logs say of what.
 
-    ports: ids of ports whose record or binding changed. workspaces: (playground, name) of those whose record or move
-    did. policies: by the names of their records, each the same object while its record stays: who reads them tells by
-    that which have changed. networks_version: of the last change of a network.
+    ports: with what machines behind them use, beside what their records say. declared, dynamics, local: what that is
+    made of: the records, what was claimed, and MACs that this host has given addresses to.
+
+    ports_log: ids of ports whose record or binding changed. workspaces_log: (playground, name) of those whose record
+    or move did. policies: by the names of their records, each the same object while its record stays: who reads them
+    tells by that which have changed. networks_version: of the last change of a network.
     """
 
     version: int = 0
     records: dict[str, Viewed] = field(default_factory=dict)
     networks: dict[str, NetworkRecord] = field(default_factory=dict)
     ports: dict[str, PortRecord] = field(default_factory=dict)
+    declared: dict[str, PortRecord] = field(default_factory=dict)
+    dynamics: dict[str, DynamicRecord] = field(default_factory=dict)
+    local: dict[str, frozenset[str]] = field(default_factory=dict)
     bindings: dict[str, BindingRecord] = field(default_factory=dict)
     policies: dict[str, Policy] = field(default_factory=dict)
     ports_log: Log[str] = field(default_factory=Log)
@@ -132,7 +140,11 @@ class Scope:
             case NetworkRecord():
                 self.networks[record.id] = record
             case PortRecord():
-                self.ports[record.id] = record
+                self.declared[record.id] = record
+                self._admit(record.id)
+            case DynamicRecord():
+                self.dynamics[record.port] = record
+                self._admit(record.port)
             case BindingRecord():
                 self.bindings[record.port] = record
             case _:
@@ -148,7 +160,12 @@ class Scope:
             case NetworkRecord():
                 self.networks.pop(record.id, None)
             case PortRecord():
-                self.ports.pop(record.id, None)
+                self.declared.pop(record.id, None)
+                self.local.pop(record.id, None)
+                self._admit(record.id)
+            case DynamicRecord():
+                self.dynamics.pop(record.port, None)
+                self._admit(record.port)
             case PolicyRecord():
                 self.policies.pop(record.name, None)
             case BindingRecord():
@@ -156,9 +173,41 @@ class Scope:
             case _:
                 pass
 
+    def admit(self, port: str, macs: frozenset[str]) -> None:
+        """Which machines this host has given addresses to behind a port, whether or not others know of them yet."""
+        if port in self.declared and self.local.get(port, frozenset()) != macs:
+            self.local[port] = macs
+            self.version += 1
+            self.ports_log.note(port, self.version)
+            self._admit(port)
+
+    def _admit(self, id: str) -> None:
+        declared, dynamic = self.declared.get(id), self.dynamics.get(id)
+        if declared is None:
+            self.ports.pop(id, None)
+            return
+        own, claimed = {declared.mac, *declared.allowed_macs}, dynamic.machines if dynamic is not None else ()
+        fresh = self.local.get(id, frozenset()).difference(own, claimed)
+        if fresh:  # what another port has is not theirs, whatever they say
+            for other in self.ports.values():
+                if other.network_id == declared.network_id and other.id != id:
+                    fresh = fresh.difference((other.mac,), other.allowed_macs)
+        macs = sorted({*claimed, *fresh} - own)
+        blocks = prefixes(dynamic.blocks) if dynamic is not None else ()
+        if macs or blocks:
+            self.ports[id] = msgspec.structs.replace(
+                declared,
+                allowed_addresses=(*declared.allowed_addresses, *blocks),
+                allowed_macs=(*declared.allowed_macs, *macs),
+            )
+        else:
+            self.ports[id] = declared
+
     def _note(self, record: Viewed) -> None:
         self.version += 1
         match record:
+            case DynamicRecord():
+                self.ports_log.note(record.port, self.version)
             case NetworkRecord():
                 self.networks_version = self.version
             case PortRecord():

@@ -15,10 +15,12 @@ from playground.questions import Question
 from playground.records import (
     BindingRecord,
     Driver,
+    DynamicRecord,
     HostRecord,
     MigrationRecord,
     NetworkRecord,
     ObservedHost,
+    ObservedLeases,
     ObservedPort,
     ObservedWorkspace,
     PolicyRecord,
@@ -31,10 +33,19 @@ PROTOCOL = 2
 
 BEAT_S = 1.5
 
-Viewed = HostRecord | NetworkRecord | WorkspaceRecord | PortRecord | PolicyRecord | BindingRecord | MigrationRecord
+Viewed = (
+    HostRecord
+    | NetworkRecord
+    | WorkspaceRecord
+    | PortRecord
+    | PolicyRecord
+    | BindingRecord
+    | DynamicRecord
+    | MigrationRecord
+)
 """The records that an agent may be shown."""
 
-Observation = ObservedPort | ObservedWorkspace | ObservedHost
+Observation = ObservedPort | ObservedLeases | ObservedWorkspace | ObservedHost
 
 
 class _Said(msgspec.Struct, frozen=True, tag_field="say"):

@@ -82,6 +82,15 @@ class Keeping:
         pool, clients = self._pools.get(name), self._clients.get(name, {})
         return iter(()) if pool is None else ((lease, clients.get(lease.address)) for lease in pool.leases)
 
+    def given(self) -> list[Lease]:
+        """All that any pool gave and has not ended, of a former run too; the later word of an address comes later."""
+        if self._written is None and self._journal is not None:
+            self._written = self._journal.read()
+        now_s = self._now_utc_s()
+        found = [lease for pool in self._pools.values() for lease in pool.leases if lease.state is not State.OFFERED]
+        found += [lease for (name, _), lease in (self._written or {}).items() if name not in self._pools]
+        return sorted((lease for lease in found if lease.kept_until_s > now_s), key=lambda lease: lease.age)
+
     def keep(self, waiting: Waiting) -> None:
         """Has a lease written down together with all that come meanwhile."""
         self._waiting.append(waiting)

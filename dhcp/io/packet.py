@@ -147,6 +147,10 @@ class PacketServer:
         found = self._keeping.leases(port.scope.pool.name)
         return ((lease, client) for lease, client in found if lease.port == device)
 
+    def given(self) -> list[Lease]:
+        """All that clients whom nobody declared have, at whichever device they got it."""
+        return self._keeping.given()
+
     def drop(self, device: str) -> None:
         """Is silent at `device`; no error when it was."""
         port = self._ports.pop(device, None)
@@ -246,7 +250,8 @@ class PacketServer:
         if outcome is None:
             return None  # it is noted when its lease is written down
         act, address = (outcome.act, outcome.address) if isinstance(outcome, Reply) else (outcome, message.ZERO)
-        port.history.note(now_utc_s, act, request.chaddr, request, address)
+        is_own = port.bound is None or request.chaddr == port.bound.mac
+        port.history.note(now_utc_s, act, request.chaddr, request, address, is_own=is_own)
         return outcome if isinstance(outcome, Reason) else None
 
     def _answered(
@@ -305,7 +310,8 @@ class PacketServer:
             outcome = Reason.NOT_SENT
         if isinstance(outcome, Reason):
             self.counters[outcome] += 1
-        port.history.note(self._now_utc_s(), outcome, lease.mac, waiting.request, lease.address.to_bytes(4, "big"))
+        given, is_own = lease.address.to_bytes(4, "big"), port.bound is None
+        port.history.note(self._now_utc_s(), outcome, lease.mac, waiting.request, given, is_own=is_own)
         kind = REPORTED.get(outcome)
         if kind is not None:
             address = socket.inet_ntoa(lease.address.to_bytes(4, "big"))

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec.structs import replace
 
 from overlay.mtu import guest_mtu, shortfall
-from overlay.pools import address_hex, parse_address
+from overlay.pools import address_hex, address_text, parse_address
 from playground import records
 from playground.admit.assign import Assigned, Held, Wanted, assign_ports, assign_vni, held_by_network, keeping
 from playground.admit.gateways import check_gateways, router_of, routers_of, with_gateways
-from playground.admit.known import Admission, Known
+from playground.admit.known import Admission, Known, Leased
 from playground.admit.policies import policy_records
 from playground.admit.standing import Standing, rest, standing
 from playground.plan import Grid, Step, steps
@@ -29,6 +29,7 @@ from playground.records import (
     WorkspaceRecord,
 )
 from playground.spec import NetworkSpec, PlaygroundSpec, Problem, SpecErrors, WorkspaceSpec
+from playground.spec.addresses import span_text
 from playground.spec.delivery import DEFAULT_LEASE_S
 from playground.spec.problem import suggestion
 from playground.spec.scene import endpoint_labels
@@ -67,8 +68,12 @@ def _admit(spec: PlaygroundSpec, known: Known, change: str, stands: Standing) ->
     claimed = held_by_network(known.claims)
     members = _members(spec, known)
     for name, network in spec.networks.items():
-        held = claimed.get(networks[name].id, Held())
-        held = keeping(held, stands.macs.get(name, ()), stands.addresses.get(name, ()))
+        id = networks[name].id
+        held, leased = claimed.get(id, Held()), known.leased.get(id, Leased())
+        held = keeping(
+            held, {*stands.macs.get(name, ()), *leased.macs}, stands.addresses.get(name, set()) | leased.addresses
+        )
+        _check_leased(members[name], leased, problems)
         assigned.update(assign_ports(network, members[name], held, problems))
     policies, as_written = policy_records(spec.name, spec.connectivity.policies, spec.connectivity.places, problems)
     _check_size(spec, problems)
@@ -162,6 +167,19 @@ def _accepted(spec: PlaygroundSpec, change: str) -> PlaygroundRecord:
     return PlaygroundRecord(name=spec.name, file=spec.file, files=files, change=change)
 
 
+def _check_leased(ports: Iterable[Wanted], leased: Leased, problems: list[Problem]) -> None:
+    """That nothing is fixed to a port that machines of another may still use."""
+    for port in ports:
+        address, mac = port.nic.address, port.nic.mac
+        for what, is_leased in (
+            (address_text(4, address or 0), address in leased.addresses),
+            (mac, mac in leased.macs),
+        ):
+            if is_leased:
+                message = f"{what} may still be used by a machine that no one declared (`playground leases`)"
+                problems.append(Problem.at(port.nic.place, f"{message}; choose another, or wait until its lease ends"))
+
+
 def _check_size(spec: PlaygroundSpec, problems: list[Problem]) -> None:
     size = len(records.encode(_accepted(spec, "")))
     if size > records.LARGEST:
@@ -229,6 +247,7 @@ def _network(spec: PlaygroundSpec, network: NetworkSpec, known: Known, problems:
         options6=network.delivery.options6,
         boot=network.delivery.boot,
         ipv6=network.ipv6,
+        dynamic=tuple(span_text(4, span) for span in network.dynamic),
     )
 
 
@@ -283,6 +302,7 @@ def _ports(spec: PlaygroundSpec, assigned: Mapping[str, Assigned]) -> Iterable[P
                 allowed_addresses=nic.allowed_addresses,
                 allowed_macs=nic.allowed_macs,
                 leads=nic.leads,
+                dynamic=nic.dynamic,
             )
 
 

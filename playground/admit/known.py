@@ -21,11 +21,20 @@ from policies.model import Policy
 
 
 @dataclass(frozen=True, slots=True)
+class Leased:
+    """What machines that no one declared may use of a network: IPv4 addresses and MACs that no port may have."""
+
+    addresses: frozenset[int] = frozenset()
+    macs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """One playground as it stands, and what it shares with others.
 
     networks, workspaces and policies by name, ports by (workspace, network), claims by key (only this playground's).
-    vnis: all that are claimed in the site, this playground's included or not. hosts: all of the site, by name.
+    leased: by network id; the claims of that are not among `claims`. vnis: all that are claimed in the site, this
+    playground's included or not. hosts: all of the site, by name.
     called: what people call policies, by the names of their records, as far as that is known.
     """
 
@@ -35,6 +44,7 @@ class Known:
     ports: Mapping[tuple[str, str], PortRecord] = field(default_factory=dict)
     policies: Mapping[str, PolicyRecord] = field(default_factory=dict)
     claims: Mapping[str, ClaimRecord] = field(default_factory=dict)
+    leased: Mapping[str, Leased] = field(default_factory=dict)
     vnis: frozenset[int] = frozenset()
     hosts: Mapping[str, HostRecord] = field(default_factory=dict)
     called: Mapping[str, str] = field(default_factory=dict)

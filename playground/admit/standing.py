@@ -158,6 +158,8 @@ def _kept_ports(
         allows = (nic.allowed_addresses, nic.allowed_macs, nic.leads)
         if (port.allowed_addresses, port.allowed_macs, port.leads) != allows:
             break
+        if port.dynamic != nic.dynamic:
+            break
         id, rule, mac, texts = port.id, rules[network], port.mac, port.addresses
         if id != old.ports[index] or id != records.port_id(playground, name, network) or port.network_id != rule.id:
             break

@@ -220,6 +220,7 @@ async def _run(options: argparse.Namespace) -> int:
         on_leased=lambda leased: agent.leased(leased),
         on_problem=lambda problem: agent.problem(problem),
         on_effect=lambda: agent.answering(),
+        on_given=lambda lease: agent.given(lease),
     )
     agent = Agent(
         host=options.name,
@@ -244,6 +245,7 @@ async def _run(options: argparse.Namespace) -> int:
             lambda: responder.version,
             run / "responder.sock",
             run / "responder.json",
+            state / "responder.leases",
             options.dataplane,
             state / "responder.log",
         )

@@ -20,6 +20,7 @@ from typing import Protocol
 import msgspec
 
 from dhcp.decide import LeaseKind
+from dhcp.leases import Lease
 from dhcp.scope import PortScope
 from overlay.kernel.converge import ADOPTED_AT_ONCE, Keeper, Outcome, PortState
 from overlay.kernel.monitor import Heard
@@ -34,6 +35,7 @@ from playground.agent.evidence import Evidence
 from playground.agent.execute import execute
 from playground.agent.focus import differing, guests_in, widen
 from playground.agent.gateways import Gateways
+from playground.agent.given import Given
 from playground.agent.guests import Guests
 from playground.agent.lenience import Lenience
 from playground.agent.link import Link
@@ -143,6 +145,9 @@ class Agent:
         self._cache = Cache(cache)
         self._max_stale_s = max_stale_s
         self._standing = standing or StandingFile()
+        self._given = Given(host, responder.fence)
+        self._followed = self._served = 0
+        """The revisions that were followed last, and by which the responder answers with all it gave before heard."""
         self._view = View()
         self._incoming: list[wire.Enter | wire.Changed | wire.Leave] = []
         self._derivation = Derivation()
@@ -273,6 +278,11 @@ class Agent:
         elif leased.kind is LeaseKind.BOUND:
             self._declined.pop(leased.port, None)
         self._touched.add(PortId(leased.port))
+        self._again()
+
+    def given(self, lease: Lease) -> None:
+        """Notes what the responder gave to a machine behind a port."""
+        self._given.take(lease)
         self._again()
 
     def problem(self, problem: Problem) -> None:
@@ -415,6 +425,10 @@ class Agent:
             arrived=self._guests.arrived(),
         )
         revision = self._view.revision
+        if self._synced:
+            self._vouched_utc_s = time.time()
+        self._given.vouched(self._vouched_utc_s)
+        self._given.admit(self._view, time.time())
         before, derived = self._derived, await self._derive(setting)
         touched, self._touched = self._touched, set()
         self._derived = derived
@@ -426,6 +440,7 @@ class Agent:
             self._responder.replace(derived.services)
         if self._outcome is not None and not self._outcome.errors and not self._enforcing.cause:
             self._applied = revision
+        self._followed = revision
         changed = self._changed_guests(before, derived, ports, is_whole)
         guests = self._guests.step(derived.wants, changed, self._may_open())
         self._note(derived, ports, guests, is_whole)
@@ -580,8 +595,13 @@ class Agent:
 
     def _note(self, derived: Derived, ports: Iterable[PortId], guests: Iterable[str], is_whole: bool) -> None:
         """Takes down what is so now of these ports and guests, and of the host; of a whole pass, that no more is."""
+        if self._responder.has_caught_up:  # then all that it gave before has been heard
+            self._served = self._followed
         carried = list(self._gateways.observed(self._host, self._outcome))
-        found: list[wire.Observation] = [self._observed_host(), *carried]
+        given = self._given.observed(self._view, time.time(), is_whole)
+        for key in self._given.over(given):
+            self._reports.drop(key)
+        found: list[wire.Observation] = [self._observed_host(), *given, *carried]
         for key in self._carried - {key_of(one) for one in carried}:
             self._reports.drop(key)
         self._carried = {key_of(one) for one in carried}
@@ -616,6 +636,7 @@ class Agent:
             host=self._host,
             version=__version__,
             applied=self._applied,
+            served=self._served,
             cannot_police=self._enforcing.cannot_police,
             repaired=dict(self._repaired + self._enforcing.repaired),
             problems=tuple([*filter(None, own), *(str(error) for error in errors), *problems][:20]),

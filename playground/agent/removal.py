@@ -25,9 +25,9 @@ GRACE_S = 5.0
 
 _KILL_S = 5.0
 
-_STATE_FILES = ("view.json", "view.part", "responder.log")
+_STATE_FILES = ("view.json", "view.part", "responder.log", "responder.leases")
 _RUN_FILES = (
-    *("responder.sock", "responder.json", "responder.json.journal", "responder.leases", "responder.sock.lock"),
+    *("responder.sock", "responder.json", "responder.json.journal", "responder.sock.lock"),
     *("agent.json", "agent.draft", "agent.lock"),
 )
 

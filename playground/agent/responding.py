@@ -33,6 +33,7 @@ async def keep_responder(
     version: Callable[[], str],
     socket: Path,
     state: Path,
+    leases: Path,
     dataplane: str,
     log_file: Path,
 ) -> None:
@@ -47,7 +48,8 @@ async def keep_responder(
         is_other = is_connected() and version() not in ("", __version__)
         if is_other or (not is_connected() and not await answers(socket)):
             argv = [sys.executable, "-m", "playground.responder"]
-            argv += ["--socket", str(socket), "--state", str(state), "--netns", dataplane, "--log", str(log_file)]
+            argv += ["--socket", str(socket), "--state", str(state), "--leases", str(leases)]
+            argv += ["--netns", dataplane, "--log", str(log_file)]
             argv += ["--succeed"] if is_other else []
             process = subprocess.Popen(
                 argv,

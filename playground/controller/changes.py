@@ -21,6 +21,8 @@ import msgspec
 
 from overlay.pools import address_hex, parse_address
 from playground.admit import Admission, Known, admit, remove
+from playground.admit.known import Leased
+from playground.blocks import addresses, claims_of
 from playground.controller.batches import BATCH, Work, batches
 from playground.controller.events import EventLog
 from playground.controller.world import Grid, World
@@ -136,7 +138,8 @@ class Changes:
             workspaces=dict(grid.workspaces) if grid else {},
             policies=dict(grid.policies) if grid else {},
             ports={(p.workspace, p.network): p for p in grid.ports.values()} if grid else {},
-            claims=dict(grid.claims) if grid else {},
+            claims=undemanded(grid) if grid else {},
+            leased=leased_of(grid) if grid else {},
             vnis=frozenset(self._world.vnis),
             hosts=dict(self._world.hosts),
             called={record: policy.name for record, policy in self.written.get(name, {}).items()},
@@ -376,18 +379,46 @@ def accepted(root: PlaygroundRecord) -> PlaygroundSpec:
     return load_playground(text, root.file, included)
 
 
+def given(grid: Grid, port: str) -> frozenset[int]:
+    """What may be given to machines behind a port, and is claimed for that."""
+    record = grid.dynamics.get(port)
+    return addresses(record.blocks) if record is not None else frozenset()
+
+
+def leased_of(grid: Grid) -> dict[str, Leased]:
+    """The same of all ports, with the machines' MACs, by network."""
+    found: dict[str, Leased] = {}
+    for record in grid.dynamics.values():
+        known = found.get(record.network_id, Leased())
+        macs = known.macs | {*record.machines}
+        found[record.network_id] = Leased(known.addresses | addresses(record.blocks), macs)
+    return found
+
+
+def undemanded(grid: Grid) -> dict[str, ClaimRecord]:
+    """The claims that admission decides on: all but what machines have, which no file names."""
+    of_machines: set[str] = set()
+    for record in grid.dynamics.values():
+        of_machines.update(claims_of(record))
+    return {key: claim for key, claim in grid.claims.items() if key not in of_machines}
+
+
 def is_needed(grid: Grid, key: str, claim: ClaimRecord) -> bool:
     """Whether a record of the playground has what is claimed."""
     _, kind, *_rest, value = key.split("/")
     port, network = grid.ports.get(claim.owner), grid.networks.get(claim.owner)
     match kind:
+        case "addr" if int(value, 16) in given(grid, claim.owner):
+            return True
         case "addr":
             binding = grid.bindings.get(claim.owner)
             learned = binding.learned if binding is not None else ()
-            addresses = (*port.addresses, *learned) if port else network.gateways if network else ()
-            return any(value == address_hex(*parse_address(text)) for text in addresses)
+            own = (*port.addresses, *learned) if port else network.gateways if network else ()
+            return any(value == address_hex(*parse_address(text)) for text in own)
         case "mac":
-            return port is not None and port.mac.replace(":", "") == value
+            dynamic = grid.dynamics.get(claim.owner)
+            macs = (*((port.mac,) if port else ()), *(dynamic.machines if dynamic else ()))
+            return any(mac.replace(":", "") == value for mac in macs)
         case "vni":
             return network is not None and str(network.vni) == value
         case _:

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from dhcp.leases import State
+from playground.blocks import addresses, spans_of
 from playground.controller import status
 from playground.controller.asking import Asking
-from playground.controller.diagnosis import findings
+from playground.controller.diagnosis import findings, machines
 from playground.controller.execution import NotPossible
 from playground.controller.naming import name_findings
 from playground.controller.world import Grid, World
@@ -71,7 +72,10 @@ class ClientsAsked:
                 said += findings(port, state, cause, None, {}, now_utc_s)[: 0 if state == "forwarding" else 1]
             else:
                 said = findings(port, state, cause, known, hinders, now_utc_s)
-                said += [] if known is None else name_findings(known, _networks(grid))
+            if known is not None and port.dynamic:
+                said += machines(port, known, _free(grid, port), now_utc_s)
+            if not isinstance(hinders, NotPossible) and known is not None:
+                said += name_findings(known, _networks(grid))
             found.append(
                 {
                     "playground": port.playground,
@@ -100,7 +104,7 @@ class ClientsAsked:
             (grid, port)
             for _, grid in sorted(self._world.grids.items())
             for port in grid.ports.values()
-            if wanted in port.addresses and gateway_name(port.workspace) is None
+            if (wanted in port.addresses or _is_given(grid, port, wanted)) and gateway_name(port.workspace) is None
         ]
 
     async def _told(self, hosts: dict[str, str]) -> tuple[dict[str, PortTold], dict[str, dict[str, str] | NotPossible]]:
@@ -138,6 +142,20 @@ def _lease_of(told: PortTold | None, address: str) -> Leased | None:
     if ":" not in address:
         return told.lease
     return next((lease for lease in told.leases6 if lease.address == address), None)
+
+
+def _free(grid: Grid, port: PortRecord) -> int:
+    """Addresses of a network's dynamic range that no port has."""
+    network = grid.networks.get(port.network_id)
+    ranges = spans_of(network.dynamic) if network is not None else ()
+    given = {one for record in grid.dynamics.values() for one in addresses(record.blocks)}
+    return sum(span.size - sum(one in span for one in given) for span in ranges)
+
+
+def _is_given(grid: Grid, port: PortRecord, address: str) -> bool:
+    """Whether machines behind a port may get an address."""
+    record = grid.dynamics.get(port.id)
+    return record is not None and ":" not in address and int(ipaddress.IPv4Address(address)) in addresses(record.blocks)
 
 
 def _columns(told: PortTold | None, lease: Leased | None, address: str) -> Json:

@@ -15,6 +15,7 @@ from playground.controller.asking import Asking
 from playground.controller.carrying import Carrying
 from playground.controller.changes import Changes, accepted
 from playground.controller.clients import ClientsAsked
+from playground.controller.dynamic import Dynamic
 from playground.controller.events import EventLog
 from playground.controller.evidence import Evidence
 from playground.controller.execution import Execution
@@ -100,6 +101,7 @@ class Controller:
         self.changes = Changes(store, self.world, self.events)
         self.progress = Progress(self.world, self.changes.is_written)
         self._placing = Placing(store, self.world, self.moves)
+        self._dynamic = Dynamic(store, self.world)
         self._handovers = Handovers(store, self.world, self.events, self._placing.views)
 
     async def run(self) -> None:
@@ -117,6 +119,7 @@ class Controller:
                     self._handovers.run,
                     self.moves.run,
                     self.changes.run,
+                    self._dynamic.run,
                 ):
                     group.create_task(_again(loop))
         except* Unreadable as group_error:

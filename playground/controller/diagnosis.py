@@ -6,11 +6,13 @@ The most telling comes first. Knows no host and asks nobody.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address
 from typing import Final
 
 from dhcp import ra
 from dhcp.decide import Act, LeaseKind
 from dhcp.decide6 import Act as Act6
+from dhcp.leases import State
 from dhcp.reason import Reason
 from playground.records import PortRecord
 from playground.responder.protocol import Exchange, Leased, PortTold, port_key
@@ -171,6 +173,25 @@ def _refused(port: PortRecord, counts: Mapping[str, int], exchanges: Sequence[Ex
     for reason in (Reason.TOO_LARGE, Reason.NOT_SENT, Reason.POOL_EMPTY, Reason.NOT_KEPT):
         if number := counts.get(reason.name):
             yield f"{_times(number)} it was not answered: {reason.value}"
+
+
+def machines(port: PortRecord, told: PortTold, free: int, now_utc_s: float) -> Iterator[str]:
+    """What is to be said of machines behind a port that no one declared. free: addresses of the network's dynamic range
+    that no port has."""
+    living = [one.lease for one in told.pool if one.lease.state is State.LEASED and one.lease.until_s > now_utc_s]
+    for lease in living:
+        address, left = IPv4Address(lease.address), _span(lease.until_s - now_utc_s)
+        yield f"a machine behind it, {lease.mac.hex(':')}, has {address} for {left} more"
+    if number := told.counts.get(Reason.POOL_EMPTY.name):
+        cause = "those that its host has are taken; it gets more as soon as the controller is heard"
+        if len(living) >= port.dynamic:
+            cause = f"{port.dynamic} have one, and its NIC allows no more"
+        elif not free:
+            cause = f"dhcp.dynamic of {port.network} is used up: widen it"
+        yield f"{_times(number)} a machine behind it got no address: {cause}"
+    for reason in (Reason.TOO_MANY, Reason.CUT_OFF):
+        if number := told.counts.get(reason.name):
+            yield f"{_times(number)} a machine behind it was not answered: {reason.value}"
 
 
 def _times(number: int) -> str:

@@ -19,11 +19,12 @@ from typing import assert_never
 from playground import wire
 from playground.controller.events import EventLog
 from playground.controller.shown import Shown, Touched
-from playground.controller.world import Grid, World
+from playground.controller.world import Grid, World, givers
 from playground.records import (
     AliveRecord,
     HostRecord,
     ObservedHost,
+    ObservedLeases,
     ObservedPort,
     ObservedWorkspace,
     Record,
@@ -319,6 +320,8 @@ class Sessions:
             held = self._world.items.get(key)
             if held is None or held[0] != observed:
                 changes.append(Put(key, encode(observed)))
+        # what a host has converged to is said once all that it has to say by then is known
+        changes.sort(key=lambda change: change.key.startswith("observed/host/"))
         said = {key_of(observed) for observed in report.observed}
         gone = set(report.gone) - said
         if report.whole:
@@ -350,7 +353,7 @@ class Sessions:
         match observed:
             case ObservedHost():
                 return True
-            case ObservedPort():
+            case ObservedPort() | ObservedLeases():
                 return observed.port in self._world.homes
             case ObservedWorkspace():
                 return self._world.workspace(observed.playground, observed.workspace) is not None
@@ -370,6 +373,8 @@ class Sessions:
         match observed:
             case ObservedHost():
                 return True
+            case ObservedLeases():
+                return any(host in givers(one.dynamics.get(observed.port)) for one in self._world.grids.values())
             case ObservedPort():
                 if not all(_is_address(text) for text in observed.leased):
                     return False
@@ -404,7 +409,7 @@ def _is_same_address(one: str, other: str) -> bool:
 
 _PORT = re.compile("[0-9a-f]{12}")
 _NAME = re.compile("[^/]{1,63}")
-_SAID = (ObservedHost, ObservedPort, ObservedWorkspace)
+_SAID = (ObservedHost, ObservedLeases, ObservedPort, ObservedWorkspace)
 
 
 def _is_address(text: str) -> bool:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from playground.controller.ties import ends
-from playground.controller.world import World
+from playground.controller.world import World, givers
 from playground.records import (
     SITE_POLICIES,
     BindingRecord,
+    DynamicRecord,
     HostRecord,
     MigrationRecord,
     NetworkRecord,
@@ -49,7 +50,7 @@ def records_in(world: World, host: str, scope: str) -> list[Viewed]:
             return []
         withheld = world.withheld.get(scope.removeprefix("playground/"))
         shown = withheld.records.values() if withheld else (*grid.policies.values(), *grid.ports.values())
-        return [*grid.networks.values(), *shown, *grid.bindings.values()]
+        return [*grid.networks.values(), *shown, *grid.bindings.values(), *grid.dynamics.values()]
     found: list[Viewed] = []
     for playground, names in world.ties.concerned.get(host, {}).items():
         grid = world.grids[playground]
@@ -87,6 +88,9 @@ class Touched:
                 for binding in (before, after):
                     if isinstance(binding, BindingRecord):
                         self.tied.update((host, record.playground) for host in ends(binding))
+            case DynamicRecord() as record:
+                self.keys.setdefault(playground_scope(record.playground), set()).add(key)
+                self.tied.update((host, record.playground) for host in givers(before) | givers(after))
             case WorkspaceRecord() as record:
                 self.workspaces.add((record.playground, record.name))
             case MigrationRecord() as record:
@@ -186,7 +190,7 @@ class Shown:
             case MigrationRecord() as record:
                 concerns = world.ties.does_concern(self.host, record.playground, record.workspace)
                 return record if concerns and self.host in (record.source, record.target) else None
-            case NetworkRecord() | BindingRecord() as record:
+            case NetworkRecord() | BindingRecord() | DynamicRecord() as record:
                 return record
             case PortRecord() | PolicyRecord() as record:
                 return None if record.playground in world.withheld else record

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from overlay.state import PortId, port_device
-from playground.controller.world import Grid, World
+from playground.controller.world import Grid, World, givers
 from playground.gateways import gateway_name, object_name
 from playground.records import (
     BindingRecord,
@@ -224,7 +224,11 @@ def lingering(world: World, name: str) -> list[Json]:
     """What is left of a playground whose records are gone: on hosts that are up, and claims that no host holds."""
     found = []
     grid = world.grids.get(name)
-    if grid is not None and any(not world.is_held(claim.owner, key) for key, claim in grid.claims.items()):
+    dynamics = grid.dynamics if grid is not None else {}
+    for host in sorted(world.alive.keys() & {host for record in dynamics.values() for host in givers(record)}):
+        found.append({"object": f"playground {name}", "cause": f"host {host} is ending its machines' leases"})
+    claims = grid.claims.items() if grid is not None else ()
+    if any(claim.owner not in dynamics and not world.is_held(claim.owner, key) for key, claim in claims):
         found.append({"object": f"playground {name}", "cause": "its addresses are being freed"})
     for (playground, workspace), seen in sorted(world.observed_workspaces.items()):
         if playground == name:

@@ -20,7 +20,8 @@ def ends(binding: BindingRecord) -> set[str]:
 class Ties:
     """A host takes part in a playground by ports bound to it and by workspaces that concern it.
 
-    bound: playground → host → number of bindings that name it. concerned: host → playground → names of workspaces.
+    bound: playground → host → number of bindings, and of records of machines' addresses, that name it. concerned: host
+    → playground → names of workspaces.
     """
 
     bound: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -47,17 +48,20 @@ class Ties:
         """Takes a binding's change; returns the hosts that may have come or gone by it."""
         gone = ends(before) if before else set()
         come = ends(after) if after else set()
-        for binding, hosts, number in ((before, gone - come, -1), (after, come - gone, 1)):
-            if binding is None:
-                continue
-            counts = self.bound[binding.playground]
+        if (either := after or before) is not None:
+            self.hold(either.playground, gone, come)
+        return gone ^ come
+
+    def hold(self, playground: str, before: set[str], after: set[str]) -> None:
+        """Takes a change of the hosts that one record of a playground names."""
+        counts = self.bound[playground]
+        for hosts, number in ((before - after, -1), (after - before, 1)):
             for host in hosts:
                 counts[host] += number
                 if not counts[host]:
                     del counts[host]
-            if not counts:
-                del self.bound[binding.playground]
-        return gone ^ come
+        if not counts:
+            del self.bound[playground]
 
     def concern(self, playground: str, workspace: str, hosts: frozenset[str]) -> frozenset[str]:
         """Says which hosts a workspace concerns now; returns those for which that is new or over."""

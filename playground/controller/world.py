@@ -26,11 +26,13 @@ from playground.records import (
     BindingRecord,
     ChangeRecord,
     ClaimRecord,
+    DynamicRecord,
     EventRecord,
     HostRecord,
     MigrationRecord,
     NetworkRecord,
     ObservedHost,
+    ObservedLeases,
     ObservedPort,
     ObservedWorkspace,
     PlaygroundRecord,
@@ -62,7 +64,8 @@ class Withheld:
 
 @dataclass(slots=True)
 class Grid:
-    """One playground's records. ports and networks by id, workspaces and policies by name, claims by key."""
+    """One playground's records. ports and networks by id, dynamics by their port's, workspaces and policies by name,
+    claims by key."""
 
     root: PlaygroundRecord | None = None
     networks: dict[str, NetworkRecord] = field(default_factory=dict)
@@ -71,13 +74,14 @@ class Grid:
     policies: dict[str, PolicyRecord] = field(default_factory=dict)
     bindings: dict[str, BindingRecord] = field(default_factory=dict)
     migrations: dict[str, MigrationRecord] = field(default_factory=dict)
+    dynamics: dict[str, DynamicRecord] = field(default_factory=dict)
     claims: dict[str, ClaimRecord] = field(default_factory=dict)
     claimed: dict[str, set[str]] = field(default_factory=dict)
     """Keys of the claims of each owner."""
 
     def is_empty(self) -> bool:
         """Nothing of the playground is left in the store."""
-        records = (self.networks, self.workspaces, self.ports, self.policies, self.bindings, self.claims)
+        records = (self.networks, self.workspaces, self.ports, self.policies, self.bindings, self.dynamics, self.claims)
         return not (self.root or any(records))
 
 
@@ -100,6 +104,7 @@ class World:
         self.changes: dict[str, ChangeRecord] = {}
         self.vnis: dict[int, ClaimRecord] = {}
         self.observed_ports: dict[str, dict[str, ObservedPort]] = defaultdict(dict)
+        self.observed_leases: dict[str, dict[str, ObservedLeases]] = defaultdict(dict)
         self.observed_workspaces: dict[tuple[str, str], dict[str, ObservedWorkspace]] = defaultdict(dict)
         self.observed_hosts: dict[str, ObservedHost] = {}
         self.probes: dict[str, ProbeRecord] = {}
@@ -273,6 +278,10 @@ class World:
                 _set(self.observed_ports[record.port], record.host, after)
                 if not self.observed_ports[record.port]:
                     del self.observed_ports[record.port]
+            case ObservedLeases():
+                _set(self.observed_leases[record.port], record.host, after)
+                if not self.observed_leases[record.port]:
+                    del self.observed_leases[record.port]
             case ObservedWorkspace():
                 name = (record.playground, record.workspace)
                 _set(self.observed_workspaces[name], record.host, after)
@@ -304,6 +313,10 @@ class World:
             case BindingRecord():
                 _set(self.grids[record.playground].bindings, record.port, after)
                 self.ties.bind(_binding(before), _binding(after))
+                self._forget(record.playground)
+            case DynamicRecord():
+                _set(self.grids[record.playground].dynamics, record.port, after)
+                self.ties.hold(record.playground, givers(before), givers(after))
                 self._forget(record.playground)
             case MigrationRecord():
                 _set(self.grids[record.playground].migrations, record.workspace, after)
@@ -364,6 +377,11 @@ def _read(key: str, value: bytes) -> Record:
 
 def _binding(record: Record | None) -> BindingRecord | None:
     return record if isinstance(record, BindingRecord) else None
+
+
+def givers(record: Record | None) -> set[str]:
+    """The hosts that give addresses to machines behind a port, or have not yet said what they gave."""
+    return {block.host for block in record.blocks} if isinstance(record, DynamicRecord) else set()
 
 
 def _claim(record: Record | None) -> ClaimRecord | None:

@@ -9,7 +9,7 @@ from overlay.state import Network, NetworkId, PortId
 from playground.derive.gateways import router_of
 from playground.derive.guarding import Bound, Guards, guards_of
 from playground.derive.networks import Entry, Members, Place, entry_of, members_of
-from playground.derive.services import Beside, Service, records_of, services_of, view_of
+from playground.derive.services import Beside, Giving, Service, records_of, services_of, view_of
 from playground.gateways import gateway_name
 from playground.records import BindingRecord, PortRecord
 from playground.responder.protocol import name_key, port_key, records_key, view_key
@@ -162,7 +162,9 @@ def _services(
     if port is None or gateway_name(port.workspace) is not None:
         return {}
     record = scope.networks[port.network_id] if _is_here(networks, scope, id) else None
-    binding = scope.bindings.get(id)
+    giving, binding, host = None, scope.bindings.get(id), surroundings.place.host
+    if binding is not None and binding.active == host:  # only there: nobody else gives from its blocks
+        giving = Giving(scope.dynamics.get(id), binding.generation, host)
     learned = binding.learned if binding is not None else ()
     ways = [
         (prefix, next(address for address in leg.addresses if "." in address))
@@ -170,5 +172,5 @@ def _services(
         for prefix in leg.leads
         if leg.network_id == port.network_id and leg.id != id
     ]
-    beside = Beside(router_of(scope, port), learned, tuple(sorted(ways)))
+    beside = Beside(router_of(scope, port), learned, tuple(sorted(ways)), giving)
     return services_of(port, record, surroundings.playground, surroundings.domain, beside)

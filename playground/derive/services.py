@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dhcp.scope import PortScope, Scope4, Scope6, ScopeRa
+from dhcp.scope import Pool4, PortScope, Scope4, Scope6, ScopeRa
 from overlay.mac import link_local, slaac_address
 from overlay.state import LEG_LINK_LOCAL, LEG_MAC, Network, NetworkId, PortId
+from playground.blocks import spans_of, within
 from playground.derive.gateways import Router
-from playground.records import NetworkRecord, PortRecord
+from playground.records import DynamicRecord, NetworkRecord, PortRecord
 from playground.responder.protocol import Name, Records, Value, View, name_key, port_key
 
 Service = Value
 
 
 @dataclass(frozen=True, slots=True)
+class Giving:
+    """By what machines behind a port get addresses here. record: None where nothing is claimed for them yet. stay:
+    tells this stay of the port on this host from others; what was given in another is known by the record."""
+
+    record: DynamicRecord | None
+    stay: int
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class Beside:
     """What a port's client is told, or counts for it, that its own record does not say. router: who leads it to the
-    world. learned: addresses that it formed itself. ways: (prefix, address of who leads there) on its network."""
+    world. learned: addresses that it formed itself. ways: (prefix, address of who leads there) on its network.
+    giving: where machines behind it may have addresses, too."""
 
     router: Router | None = None
     learned: tuple[str, ...] = ()
     ways: tuple[tuple[str, str], ...] = ()
+    giving: Giving | None = None
 
 
 NOTHING_BESIDE = Beside()
@@ -33,6 +46,10 @@ NAME_TTL_S = 5
 
 ROUTER_LIFETIME_S = 1800
 """Three times the longest time between two advertisements (RFC 4861 §6.2.1)."""
+
+
+MESSAGES_PER_S = 64
+"""Of the machines behind one port: half a percent of what a responder answers, and a whole port's boot in 8 s."""
 
 
 def origin_of(playground: str, domain: str) -> str:
@@ -110,20 +127,11 @@ def port_scope(
             continue
         address = next((a for a in port.addresses if "." in a and ipaddress.ip_address(a) in prefix), None)
         if address is not None and v4 is None:
-            hop = next((a for a in router.addresses if "." in a), None) if router is not None else None
-            v4 = Scope4(
+            v4 = replace(
+                _told(network, prefix, gateway, origin, beside),
                 address=address,
-                prefix_len=prefix.prefixlen,
-                server=gateway,
                 lease_s=network.lease_s if port.lease_s is None else port.lease_s,
-                mtu=network.mtu,
-                router=hop,
-                routes=_routes(prefix, hop, beside.ways),
-                dns=(gateway,),
                 hostname=port.workspace,
-                domain=domain,
-                search=(domain, origin),
-                ntp=network.ntp,
                 options=tuple(sorted((dict(network.options) | dict(port.options)).items())),
                 boot=port.boot or network.boot,
             )
@@ -155,8 +163,9 @@ def port_scope(
         else None
     )
     allowed = tuple(text for text in port.allowed_addresses if ":" in text)
-    told6 = v6 if is_leased else None
-    return PortScope(port.mac, LEG_MAC, v4=v4, ra=ra, v6=told6, formed=beside.learned, allowed=allowed)
+    told6, giving = v6 if is_leased else None, beside.giving
+    pool = None if giving is None or not port.dynamic else _pool(port, network, origin, beside, giving)
+    return PortScope(port.mac, LEG_MAC, v4=v4, ra=ra, pool=pool, v6=told6, formed=beside.learned, allowed=allowed)
 
 
 def _routes(
@@ -167,6 +176,49 @@ def _routes(
     hops = dict.fromkeys(([router] if router else []) + [hop for _, hop in ways])
     strange = [hop for hop in hops if ipaddress.ip_address(hop) not in prefix]
     return (*((f"{hop}/32", "0.0.0.0") for hop in strange), *ways)
+
+
+def _told(network: NetworkRecord, prefix: ipaddress.IPv4Network, gateway: str, origin: str, beside: Beside) -> Scope4:
+    """What every client of an IPv4 subnet is told."""
+    router = beside.router
+    hop = next((a for a in router.addresses if "." in a), None) if router is not None else None
+    domain = f"{network.name}.{origin}"
+    return Scope4(
+        address=gateway,
+        prefix_len=prefix.prefixlen,
+        server=gateway,
+        lease_s=network.lease_s,
+        mtu=network.mtu,
+        router=hop,
+        routes=_routes(prefix, hop, beside.ways),
+        dns=(gateway,),
+        domain=domain,
+        search=(domain, origin),
+        ntp=network.ntp,
+        options=network.options,
+        boot=network.boot,
+    )
+
+
+def _pool(port: PortRecord, network: NetworkRecord, origin: str, beside: Beside, giving: Giving) -> Pool4 | None:
+    """What machines behind a port get: each stay on a host has a pool of its own, as another host gave meanwhile."""
+    ranges = spans_of(network.dynamic)
+    for subnet, gateway in zip(network.subnets, network.gateways, strict=True):
+        prefix = ipaddress.ip_network(subnet)
+        if prefix.version == 4 and ranges and ipaddress.IPv4Address(ranges[0].first) in prefix:
+            blocks = giving.record.blocks if giving.record is not None else ()
+            here = (giving.host, giving.stay, False)
+            ours = (block for block in blocks if (block.host, block.stay, block.closing) == here)
+            return Pool4(
+                name=f"{port.id}.{giving.stay}",
+                told=_told(network, prefix, gateway, origin, beside),
+                ours=within(ours, ranges),
+                whole=within(blocks, ranges),
+                limit=port.dynamic,
+                known=giving.record.leases if giving.record is not None else (),
+                per_s=MESSAGES_PER_S,
+            )
+    return None
 
 
 def _leased6(port: PortRecord, prefixes: Iterable[str]) -> tuple[str, ...]:

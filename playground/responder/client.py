@@ -76,9 +76,10 @@ class Client:
 
     def replace(self, document: Mapping[str, Value]) -> None:
         """The whole map from now on."""
-        self._wanted = dict(document)
-        self._is_given = True
-        self._changed.set()
+        if not self._is_given or self._wanted != document:
+            self._wanted = dict(document)
+            self._is_given = True
+            self._changed.set()
 
     def set(self, document: Mapping[str, Value]) -> None:
         """These keys from now on, beside the others."""
@@ -129,7 +130,7 @@ class Client:
     @property
     def has_caught_up(self) -> bool:
         """Whether the responder answers by all that is wanted now, and has told of all that it did before."""
-        return self.is_connected and self._told == self._wanted and self._acked == self._seq > 0
+        return self.is_connected and not self._changed.is_set() and self._acked == self._seq > 0
 
     def answers(self, key: str) -> bool:
         """Whether the responder answers by the key's present value."""

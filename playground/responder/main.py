@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,8 @@ TAKEOVER_S: Final = 3.0
 UNREAD_S: Final = 0.02
 """How long an agent may take to read what was said to it before the end: answers rest meanwhile."""
 _UNREAD_LIMIT: Final = 8 << 20
+_HAS_POOL: Final = b'"pool":{'
+"""What the encoded scope of a port has that gives addresses to clients that nobody declared."""
 
 _log = logging.getLogger("playground.responder")
 
@@ -44,13 +46,16 @@ _log = logging.getLogger("playground.responder")
 class Responder:
     """Ties the service to the agent's socket and to the file."""
 
-    def __init__(self, data_plane: str, file: Path) -> None:
+    def __init__(self, data_plane: str, file: Path, leases: Path | None = None) -> None:
+        """leases: where those from pools are kept; beside the file, where nothing else is said."""
         self._file = file
         self._notes = memory.Notes(file)
         self._agents: set[asyncio.StreamWriter] = set()
         self._conversations: set[asyncio.Task[None]] = set()
         self._save_timer: asyncio.TimerHandle | None = None
-        self._service = Service(data_plane, self._report, time.time, Journal(file.with_name(file.stem + ".leases")))
+        self._service = Service(
+            data_plane, self._report, time.time, Journal(leases or file.with_name(file.stem + ".leases"))
+        )
 
     @property
     def document(self) -> Mapping[str, bytes]:
@@ -61,7 +66,7 @@ class Responder:
         """Renders what the file holds while another one still answers by it: then `start` has only what changed since.
         What has leases from a pool waits for that, as they change meanwhile."""
         ports = {key: raw for key, raw in self._remembered().document.items() if key.startswith("port/")}
-        bound = {key: raw for key, raw in ports.items() if b'"pool":{' not in bytes(raw)}
+        bound = {key: raw for key, raw in ports.items() if _HAS_POOL not in bytes(raw)}
         self._service.apply(Update(seq=0, set=bound))
 
     def start(self, heard: Hearing | None = None) -> None:
@@ -117,7 +122,7 @@ class Responder:
             self._tell(writer, Report(version=__version__))
             for leased in self._service.leases.values():
                 self._tell(writer, Report(leased=leased))
-            for lease in self._service.given():
+            for lease in self._service.packets.given():
                 self._tell(writer, Report(given=lease))
             for key, cause in self._service.problems.items():
                 self._tell(writer, Report(problem=Problem(key=key, cause=cause)))
@@ -133,7 +138,10 @@ class Responder:
                 if not updates:  # whoever only looks whether somebody serves says nothing, and is no event
                     _log.info("agent connected keys=%d", len(update.set))
                 updates += 1
+                pools = self._pools(self.document if update.whole else (*update.set, *update.delete))
                 self._service.apply(update)
+                if any(self.document.get(key) != raw for key, raw in pools.items()):
+                    self._save()  # what was taken back is not given again, whatever happens now
                 self._save_soon()
                 self._tell(writer, Report(ack=update.seq))
                 await writer.drain()
@@ -166,6 +174,10 @@ class Responder:
     def _save_soon(self) -> None:
         if self._save_timer is None:
             self._save_timer = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self._save)
+
+    def _pools(self, keys: Iterable[str]) -> dict[str, bytes]:
+        found = ((key, self.document.get(key, b"")) for key in keys)
+        return {key: raw for key, raw in found if _HAS_POOL in raw}
 
     def _memory(self, document: dict[str, msgspec.Raw]) -> memory.Memory:
         fence_utc_s = self._service.packets.fence_utc_s
@@ -211,9 +223,11 @@ def succeed(lock_path: Path, data_plane: str) -> Hearing | None:
     return heard
 
 
-async def run(socket_path: Path, file: Path, data_plane: str, lock_path: Path, succeeds: bool) -> int:
+async def run(
+    socket_path: Path, file: Path, data_plane: str, lock_path: Path, succeeds: bool, leases: Path | None = None
+) -> int:
     """Serves until SIGTERM or SIGINT, once it has the lock; the exit code. succeeds: whoever has it is to end."""
-    responder, heard = Responder(data_plane, file), None
+    responder, heard = Responder(data_plane, file, leases), None
     if succeeds:
         responder.prepare()
         heard = succeed(lock_path, data_plane)
@@ -261,6 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--socket", type=Path, required=True, help="where the agent connects")
     parser.add_argument("--state", type=Path, required=True, help="file that remembers what the agent told")
+    parser.add_argument("--leases", type=Path, help="file that leases from pools are kept in (default: beside --state)")
     parser.add_argument("--netns", default="playground", help="data plane namespace: a name in /run/netns, or a path")
     parser.add_argument("--log", type=Path, help="log file (default: standard error)")
     parser.add_argument("--succeed", action="store_true", help="take the place of the one that serves the socket now")
@@ -271,4 +286,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     lock_path = given.socket.with_name(given.socket.name + ".lock")
-    return asyncio.run(run(given.socket, given.state, given.netns, lock_path, given.succeed))
+    return asyncio.run(run(given.socket, given.state, given.netns, lock_path, given.succeed, given.leases))

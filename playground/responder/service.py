@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final, assert_never
 
 import msgspec
@@ -19,7 +19,7 @@ from dhcp.decide import LeaseKind
 from dhcp.io.journal import Journal
 from dhcp.io.packet import Heard, PacketServer
 from dhcp.io.sockets import open_socket
-from dhcp.leases import Lease, State
+from dhcp.leases import Lease
 from dhcp.scope import PortScope
 from overlay.state import PortId, port_device
 from playground.responder import netns
@@ -187,13 +187,6 @@ class Service:
         self._opened_in = identity
         self._problem(DATA_PLANE_KEY, "")
         _log.info("packet socket opened netns=%s", self._data_plane)
-
-    def given(self) -> Iterator[Lease]:
-        """All that clients whom nobody declared have or had, at the ports that there are."""
-        for port in self._ports:
-            for lease, _ in self.packets.leases(port_device(PortId(port))):
-                if lease.state is not State.OFFERED:
-                    yield lease
 
     def told(self, ask: Ask) -> Told:
         """What happened at ports, for whoever asks why."""

@@ -108,6 +108,17 @@ class Allowances:
             self.problems.append(Problem.at(place, message))
         return () if message else tuple(one.text for one in found)
 
+    def dynamic(self, shape: AllowShape, network: NetworkSpec, path: Path) -> int:
+        """How many machines behind one NIC get addresses of the network's dynamic ranges."""
+        if (
+            shape.dynamic
+            and not network.dynamic
+            and "dynamic" not in self.document.keys(("networks", network.name, "dhcp"))
+        ):
+            message = f"{network.name} has no addresses for them; give its dhcp a range, as dynamic: FIRST-LAST"
+            self.problems.append(Problem.at(self.document.place((*path, "dynamic")), message))
+        return shape.dynamic
+
     def check(self, fixed: Mapping[At, Place], macs: Mapping[tuple[str, str], Place]) -> None:
         """That nobody allows what is another's. fixed: addresses that the file gives to NICs; macs: the same."""
         self.problems.extend(self._clashes(fixed))
@@ -129,6 +140,8 @@ class Allowances:
                     )
                 if not inside:
                     return f"{block.text} contains all of {subnet.text}; allow a part of it"
+                if block.version == 4 and any(span.overlaps(block.span) for span in network.dynamic):
+                    return f"{block.text} reaches into dhcp.dynamic of {network.name}; allow others"
                 if (clash := _reserved(subnet, block)) is not None:
                     address, what = clash
                     if address == block.text:

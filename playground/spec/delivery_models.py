@@ -56,7 +56,9 @@ class DhcpShape(Shape):
 class NetworkDhcpShape(DhcpShape):
     """`dhcp` of a network."""
 
-    not_yet = frozenset({"dynamic"})
+    dynamic: Listed = Field(
+        default=[], description="ranges FIRST-LAST for machines behind NICs that allow such, which no one declared"
+    )
 
 
 class BootShape(Shape):

@@ -124,6 +124,9 @@ class AllowShape(Shape):
     route: bool = Field(
         default=False, description="whether clients on its network are told that its IPv4 prefixes lie behind this NIC"
     )
+    dynamic: int = Field(
+        default=0, ge=0, le=256, description="most machines behind it that get addresses of dhcp.dynamic at a time"
+    )
 
 
 class NicShape(Shape):

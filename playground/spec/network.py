@@ -57,16 +57,49 @@ class _Reader:
 
     def network(self) -> NetworkSpec:
         subnets = self._with_gateways(list(self._subnets()))
-        ranges = list(self._ranges("exclude", self.shape.exclude, subnets))
-        exclude = tuple(span for _, span, _ in ranges)
+        ranges = list(self._ranges(("exclude",), self.shape.exclude, subnets))
+        with_pools = tuple(self._with_pools(subnets))
+        dynamic = tuple(self._dynamic(with_pools))
         return NetworkSpec(
             name=self.name,
-            subnets=tuple(self._with_pools(subnets)),
-            exclude=exclude,
+            subnets=with_pools,
+            exclude=(*(span for _, span, _ in ranges), *dynamic),
+            dynamic=dynamic,
             delivery=self._delivery(),
             ipv6=self._ipv6(subnets),
             place=self.document.key_place(("networks", self.name)),
         )
+
+    def _dynamic(self, subnets: Sequence[SubnetSpec]) -> Iterator[Span]:
+        """The ranges for machines that no one declared. Ports get no address of them: default pools do without."""
+        found: list[tuple[Span, Place]] = []
+        first: int | None = None
+        for at, span, place in self._ranges(("dhcp", "dynamic"), self.shape.dhcp.dynamic, subnets):
+            if subnets[at].version == 6:
+                self._refuse(
+                    place, f"{span_text(6, span)}: machines that no one declared get IPv4 addresses; leave it out"
+                )
+                continue
+            if first is not None and at != first:
+                message = (
+                    f"{span_text(4, span)} lies in {subnets[at].text}, and the first range in {subnets[first].text}"
+                )
+                self._refuse(place, f"{message}; dynamic ranges in several subnets are not built yet: keep to one")
+                continue
+            first = at
+            if (clash := _reserved_in(subnets[at], span)) is not None:
+                address, what = clash
+                text = f"{span_text(4, span)} contains {_text(subnets[at], address)}, {what} of {subnets[at].text}"
+                self._refuse(place, f"{text}; leave it out, as {_without(4, span, address)}")
+                continue
+            others = [(pool.span, pool.place) for pool in subnets[at].pools if pool.place != subnets[at].place]
+            twin = next((one for one in (*others, *found) if one[0].overlaps(span)), None)
+            if twin is not None:
+                message = f"{span_text(4, span)} overlaps {twin[1].path} {span_text(4, twin[0])}; keep them apart"
+                self._refuse(place, message)
+                continue
+            found.append((span, place))
+            yield span
 
     def _ipv6(self, subnets: Sequence[SubnetSpec]) -> str:
         if "ipv6" in self.document.keys(("networks", self.name)) and all(one.version == 4 for one in subnets):
@@ -125,7 +158,7 @@ class _Reader:
 
     def _with_pools(self, subnets: list[SubnetSpec]) -> Iterator[SubnetSpec]:
         named: dict[int, list[PoolSpec]] = {}
-        for at, span, place in self._ranges("pools", self.shape.pools, subnets):
+        for at, span, place in self._ranges(("pools",), self.shape.pools, subnets):
             subnet = subnets[at]
             written = span_text(subnet.version, span)
             if subnet.version == 6 and (misfit := self._misfit6(subnet, span, written)) is not None:
@@ -167,10 +200,12 @@ class _Reader:
             )
         return None
 
-    def _ranges(self, key: str, texts: Sequence[str], subnets: list[SubnetSpec]) -> Iterator[tuple[int, Span, Place]]:
+    def _ranges(
+        self, key: tuple[str, ...], texts: Sequence[str], subnets: Sequence[SubnetSpec]
+    ) -> Iterator[tuple[int, Span, Place]]:
         """(index of its subnet, span, place) of every range that lies in one subnet."""
         for index, text in enumerate(texts):
-            place = self._place(key, index)
+            place = self._place(*key, index)
             try:
                 version, span = parse_range(text)
             except ValueError as error:

@@ -83,7 +83,8 @@ class DnsSpec:
 class NetworkSpec:
     """One L2 overlay. subnets in the file's order. exclude: addresses that no port gets unless fixed to it.
 
-    withheld6, withheld_macs: IPv6 addresses and MACs that a NIC allows, so that no port has them for its own.
+    dynamic: those, excluded too, that machines get which no one declared; all in one subnet. withheld6, withheld_macs:
+    IPv6 addresses and MACs that a NIC allows, so that no port has them for its own.
     """
 
     name: str
@@ -93,6 +94,7 @@ class NetworkSpec:
     dns: DnsSpec = DnsSpec()
     delivery: Delivery = NOTHING
     ipv6: str = "slaac"
+    dynamic: tuple[Span, ...] = ()
     withheld6: tuple[Span, ...] = ()
     withheld_macs: frozenset[str] = frozenset()
 
@@ -116,6 +118,7 @@ class NicSpec:
     aliases: names beside the workspace's own, relative to the playground: those declared, and its groups'.
     delivery: what the NIC and its workspace say; the rest is their network's. allowed, allowed_macs: what it may use
     beside its own. leads: allowed IPv4 prefixes that others on the network are told to reach by it.
+    dynamic: most machines behind it that get addresses of the network's dynamic ranges.
     """
 
     network: str
@@ -130,6 +133,7 @@ class NicSpec:
     allowed_macs: tuple[str, ...] = ()
     addresses6: tuple[int, ...] = ()
     leads: tuple[str, ...] = ()
+    dynamic: int = 0
 
     @property
     def allowed_addresses(self) -> tuple[str, ...]:

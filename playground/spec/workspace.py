@@ -177,6 +177,7 @@ class _Reader:
             allowed_macs=self.allowances.macs(nic.allow, network, allowing, is_scaled=is_scaled),
             addresses6=addresses6,
             leads=self.allowances.leads(nic.allow, allowed, network, allowing, is_scaled=is_scaled),
+            dynamic=self.allowances.dynamic(nic.allow, network, allowing),
         )
 
     def _addresses(
@@ -228,6 +229,8 @@ class _Reader:
         if subnet is None:
             subnets = ", ".join(one.text for one in network.subnets) or "it has none"
             return f"{text} lies in no subnet of {network.name}: {subnets}"
+        if any(address in span for span in network.dynamic):
+            return f"{text} lies in dhcp.dynamic of {network.name}, for machines that no one declared; choose another"
         if (what := reserved(subnet, address)) is not None:
             free = subnet.span.first + 1 + (subnet.gateway == subnet.span.first + 1)
             return f"{text} is {what} of {subnet.text}; choose another, as {address_text(subnet.version, free)}"

@@ -180,6 +180,7 @@ _CHAINS: Final = {
     # What goes out by a port, but for what its own chain has passed already.
     "towards": (
         f"{GROUP} accept",
+        f"@ll,48,48 {_SERVICE} @ll,96,16 0x0800 @nh,72,8 17 @th,0,16 67 accept",  # of DHCP, to whom nobody declared
         f"{DESTINATION} != @{MACS} {drop(Reason.OTHER_MAC)}",
         f"@ll,48,48 {_SERVICE} accept",  # answers of DHCP go to addresses that the client has not yet
         *(rule for version, destined in DESTINED.items() for rule in _known(destined, version, "accept")),

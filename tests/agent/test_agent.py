@@ -79,6 +79,13 @@ class FakeResponder:
     def forget(self, keys: Iterable[str]) -> None:
         self.forgotten += keys
 
+    def fence(self, utc_s: float) -> None:
+        self.fence_utc_s = utc_s
+
+    @property
+    def has_caught_up(self) -> bool:
+        return not self.deaf
+
     def answers(self, key: str) -> bool:
         return not self.deaf and key in self.document
 

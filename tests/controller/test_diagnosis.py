@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from dhcp.decide import LeaseKind
-from playground.controller.diagnosis import findings
+from dhcp.leases import Lease, State
+from playground.controller.diagnosis import findings, machines
 from playground.records import PortRecord
-from playground.responder.protocol import Exchange, Leased, PortTold
+from playground.responder.protocol import Exchange, Leased, PoolClient, PortTold
 
 NOW = 10_000.0
 PORT = PortRecord(
@@ -149,3 +150,29 @@ def test_what_is_missing_is_said_before_what_is_there() -> None:
     known = msgspec.structs.replace(told6({"ADVERTISE": 1}), counts={"ACK": 1})
     said = findings(port, "forwarding", "", msgspec.structs.replace(known, lease=a_lease(LeaseKind.BOUND)), {}, NOW)
     assert [line[:18] for line in said] == ["it was offered fd0", "it has 10.0.0.5: t"]
+
+
+def a_machine(number: int, until_s: float = NOW + 90) -> PoolClient:
+    lease = Lease(0x0A0000C8 + number, "pg", b"c", bytes((2, 0, 0, 0, 9, number)), State.LEASED, NOW, until_s)
+    return PoolClient(lease=lease)
+
+
+@pytest.mark.parametrize(
+    ("limit", "free", "said"),
+    [
+        (1, 9, "3 times a machine behind it got no address: 1 have one, and its NIC allows no more"),
+        (4, 0, "3 times a machine behind it got no address: dhcp.dynamic of grid is used up: widen it"),
+        (4, 9, "3 times a machine behind it got no address: those that its host has are taken; it gets more as soon as "
+               "the controller is heard"),
+    ],
+)  # fmt: skip
+def test_machines_that_no_one_declared_are_told_of(limit: int, free: int, said: str) -> None:
+    port = msgspec.structs.replace(PORT, dynamic=limit)
+    known = msgspec.structs.replace(told({"POOL_EMPTY": 3}), pool=(a_machine(0), a_machine(1, NOW - 1)))
+    first = "a machine behind it, 02:00:00:00:09:00, has 10.0.0.200 for 90 seconds more"
+    assert list(machines(port, known, free, NOW)) == [first, said]
+
+
+def test_a_host_without_a_controller_for_too_long_is_told_of() -> None:
+    (said,) = machines(PORT, told({"CUT_OFF": 1}), 9, NOW)
+    assert said.startswith("once a machine behind it was not answered: the host has been without a controller")

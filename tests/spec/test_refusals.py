@@ -183,8 +183,28 @@ NETWORKS = {
     "{subnets: 10.0.0.0/24, dhcp: {options: {§ntp-server: x}}}": [
         "networks.grid.dhcp.options.ntp-server: unknown option 'ntp-server'; did you mean ntp-servers?"
     ],
-    "{subnets: 10.0.0.0/24, dhcp: {§dynamic: {}}}": [
-        "networks.grid.dhcp.dynamic: dynamic is not built yet; leave it out (built: lease_time, options, options6)"
+    "{subnets: 10.0.0.0/24, dhcp: {dynamic: §{}}}": ["networks.grid.dhcp.dynamic: read a mapping; allowed: a text"],
+    "{subnets: 10.0.0.0/24, dhcp: {dynamic: §10.0.0.1-10.0.0.9}}": [
+        "networks.grid.dhcp.dynamic: 10.0.0.1-10.0.0.9 contains 10.0.0.1, the gateway of 10.0.0.0/24; leave it out, "
+        "as 10.0.0.2-10.0.0.9"
+    ],
+    "{subnets: 10.0.0.0/24, pools: [10.0.0.50-10.0.0.99], dhcp: {dynamic: §10.0.0.90-10.0.0.120}}": [
+        "networks.grid.dhcp.dynamic: 10.0.0.90-10.0.0.120 overlaps networks.grid.pools[0] 10.0.0.50-10.0.0.99; keep "
+        "them apart"
+    ],
+    "{subnets: 10.0.0.0/24, dhcp: {dynamic: [10.0.0.9, §10.0.0.8/30]}}": [
+        "networks.grid.dhcp.dynamic[1]: 10.0.0.8-10.0.0.11 overlaps networks.grid.dhcp.dynamic[0] 10.0.0.9; keep them "
+        "apart"
+    ],
+    "{subnets: [10.0.0.0/24, 10.0.1.0/24], dhcp: {dynamic: [10.0.0.9, §10.0.1.9]}}": [
+        "networks.grid.dhcp.dynamic[1]: 10.0.1.9 lies in 10.0.1.0/24, and the first range in 10.0.0.0/24; dynamic "
+        "ranges in several subnets are not built yet: keep to one"
+    ],
+    "{subnets: [10.0.0.0/24, 'fd00::/64'], dhcp: {dynamic: §'fd00::9'}}": [
+        "networks.grid.dhcp.dynamic: fd00::9: machines that no one declared get IPv4 addresses; leave it out"
+    ],
+    "{subnets: 10.0.0.0/24, dhcp: {dynamic: §10.0.9.9}}": [
+        "networks.grid.dhcp.dynamic: 10.0.9.9 lies in no subnet of grid: 10.0.0.0/24"
     ],
     "§grid: {§subnet: 10.0.0.0/24}": [
         "networks.grid: subnets is missing; it is needed here",
