@@ -31,6 +31,8 @@ class Situation(Enum):
     """What a client is doing: its message (RFC 2131 table 4) and, between the last two of DHCPREQUEST, whether it
     was sent to us alone."""
 
+    __hash__ = object.__hash__  # Enum hashes its name, in Python; this is done for each frame
+
     DISCOVERING = "DISCOVER"
     DISCOVERING_RAPIDLY = "DISCOVER with rapid commit"
     SELECTING = "REQUEST of our offer"
@@ -46,6 +48,8 @@ class Situation(Enum):
 class Standing(Enum):
     """How the address stands that the client names; for a DISCOVER, how the one stands that it would be offered."""
 
+    __hash__ = object.__hash__  # Enum hashes its name, in Python; this is done for each frame
+
     OWN = "it is the client's: its port's, or offered or leased to it"
     FREE = "it is nobody's, and ours to give"
     FOREIGN = "it can't be the client's: another has it, or it belongs to no range here"
@@ -56,6 +60,8 @@ class Standing(Enum):
 
 class Act(Enum):
     """What is sent."""
+
+    __hash__ = object.__hash__  # Enum hashes its name, in Python; this is done for each frame
 
     OFFER = "offer"
     ACK = "ack"
