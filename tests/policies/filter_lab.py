@@ -21,7 +21,7 @@ class Namespace:
 
     def __init__(self) -> None:
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["unshare", "--net", "sleep", "3600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         self.path = Path(f"/proc/{self._holder.pid}/ns/net")
         own = Path("/proc/self/ns/net").readlink()

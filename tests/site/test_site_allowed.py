@@ -1,8 +1,11 @@
-"""Addresses that a NIC may use beside its own: who has announced one last is reached there, under its policies."""
+"""Addresses that a NIC may use beside its own: those that it is allowed, reached where they were announced last, and
+those that its client forms itself. Policies judge them as the NIC's own; nobody forms another's."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from site_lab import CLIENT_PYTHON, Site
@@ -32,7 +35,7 @@ workspaces:
   stranger: {host: n2, networks: [grid]}
 policies:
   - {name: fronts, subject: role=front, ingress: [{from: role=friend, ports: icmp/echo}]}
-  - {name: nested, subject: role=nest, ingress: [{from: role=friend, ports: icmp/echo}]}
+  - {name: nested, subject: role=nest, ingress: [{from: role=friend, ports: icmp/echo}], on_deny: reject}
 """
 
 ANNOUNCE = """
@@ -146,6 +149,25 @@ def test_the_kernels_hold_what_is_meant_of_shared_addresses(held: Site) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+REFUSED = """
+import socket, sys
+made = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+made.settimeout(3)
+made.connect((sys.argv[1], 9))
+try:
+    made.send(b"?"), made.recv(1)
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("by", ["friend-1", "stranger"], ids=["from another host", "here"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_who_is_refused_is_told_so(lab: Site, by: str, version: int) -> None:
+    address = lab.address("lab", "nest.grid", version)
+    assert "ConnectionRefusedError" in lab.within("lab", by, *CLIENT_PYTHON, "-c", REFUSED, address)
+
+
 def test_an_address_that_nobody_allows_is_dropped(held: Site) -> None:
     for address in ("10.30.0.251/32", "fd00:30::251/128"):
         held.within("lab", "friend-2", "ip", "address", "add", address, "dev", "eth0", *("nodad",) * (":" in address))
@@ -179,3 +201,135 @@ def test_a_machine_nested_in_a_workspace_has_its_own_mac_and_address(lab: Site) 
         assert pings(lab, "friend-1", NESTED) and is_closed(lab, "stranger", NESTED)
     finally:
         lab.move("nest", "n2")
+
+
+PREFIX = "fd00:31::"
+HOME = """\
+name: home
+networks:
+  grid: {subnets: ["fd00:31::/64"]}
+workspaces:
+  shy: {labels: {role: shy}, host: n1, networks: [grid]}
+  near: {labels: {role: friend}, host: n1, networks: [grid]}
+  far: {labels: {role: friend}, host: n2, networks: [grid]}
+  stranger: {host: n2, networks: [grid]}
+policies:
+  - {name: shy-hears-friends, subject: role=shy, ingress: [{from: role=friend}]}
+  - {name: friends-hear-the-shy, subject: role=friend, ingress: [{from: role=shy}, {from: role=friend}]}
+"""
+SHY = """
+cd /proc/sys/net/ipv6/conf/eth0
+echo 2 > use_tempaddr
+echo 2001:db8::42 > stable_secret
+ip link set eth0 down; ip link set eth0 up
+"""
+"""Privacy as desktops have it: RFC 7217 and RFC 8981. `stable_secret` makes opaque identifiers, and no more of the
+MAC's."""
+
+
+def addresses(site: Site, workspace: str) -> list[dict[str, Any]]:
+    said = site.within("home", workspace, "ip", "-j", "-6", "address", "show", "dev", "eth0")
+    return [one for link in json.loads(said) for one in link["addr_info"] if not one.get("tentative")]
+
+
+def formed(site: Site) -> tuple[str, str, str]:
+    """shy's stable, temporary and link-local address, once it has them."""
+
+    def found() -> tuple[str, str, str] | None:
+        held = addresses(site, "shy")
+        stable = [one["local"] for one in held if one["scope"] == "global" and one.get("stable-privacy")]
+        temporary = [one["local"] for one in held if one.get("temporary")]
+        local = [one["local"] for one in held if one["scope"] == "link"]
+        return (stable[-1], temporary[-1], local[-1]) if stable and temporary and local else None
+
+    return eventually(found, what="addresses of all three kinds")
+
+
+def echoes(site: Site, workspace: str, address: str, by: str = "", seconds: str = "2") -> bool:
+    source = ("-I", by) if by else ()
+    said = site.within("home", workspace, "ping", "-6", "-c1", f"-W{seconds}", *source, address, check=False)
+    return ", 0% packet loss" in said
+
+
+def learned(site: Site, workspace: str) -> list[str]:
+    return list(site.ports("home")[f"{workspace}.grid"]["learned"])
+
+
+@pytest.fixture(scope="module")
+def home(site: Site) -> Iterator[Site]:
+    site.up(HOME)
+    site.within("home", "shy", "sh", "-c", SHY)
+    yield site
+
+
+def test_a_client_that_hides_its_mac_is_reached_and_judged_by_the_addresses_that_it_forms(home: Site) -> None:
+    stable, temporary, local = formed(home)
+    assert ":ff:fe" not in stable + temporary + local
+    eventually(lambda: {stable, temporary, local} <= {*learned(home, "shy")}, what="all that it formed")
+    for friend in ("near", "far"):
+        target = home.address("home", f"{friend}.grid", 6)
+        for address in (stable, temporary):
+            assert eventually(lambda address=address, t=target: echoes(home, "shy", t, by=address), what="an answer")
+            assert echoes(home, friend, address)
+        assert eventually(lambda friend=friend: echoes(home, friend, f"{local}%eth0"), what="a link-local answer")
+    assert not any(echoes(home, "stranger", address, seconds="0.3") for address in (stable, temporary))
+
+
+def test_they_go_along_when_their_workspace_moves_and_stay_through_restarts(home: Site) -> None:
+    stable, temporary, local = formed(home)
+    eventually(lambda: {stable, temporary, local} <= {*learned(home, "shy")}, what="all that it formed")
+    assert home.move("shy", "n3")["state"] == "settled"
+    try:
+        for friend in ("near", "far"):
+            assert echoes(home, friend, temporary) and echoes(home, friend, f"{local}%eth0")
+        home.kill("agent-n3")
+        assert echoes(home, "far", temporary)
+        eventually(lambda: home.cli("policy", "verify").returncode == 0, what="an agent that finds all as it should be")
+        assert {stable, temporary, local} <= {*learned(home, "shy")}
+        assert echoes(home, "far", temporary)
+    finally:
+        home.move("shy", "n1")
+
+
+DETECT = """
+import socket, struct, sys
+mac, targets = bytes.fromhex(sys.argv[1].replace(":", "")), sys.argv[2:]
+out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+out.bind(("eth0", 0))
+for text in targets:
+    target = socket.inet_pton(socket.AF_INET6, text)
+    group = socket.inet_pton(socket.AF_INET6, "ff02::1:ff00:0")[:13] + target[13:]
+    asked = struct.pack("!BBHI", 135, 0, 0, 0) + target
+    summed = bytes(16) + group + struct.pack("!II", len(asked), 58) + asked
+    total = sum(struct.unpack(f"!{len(summed) // 2}H", summed))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    asked = asked[:2] + struct.pack("!H", ~total & 0xFFFF) + asked[4:]
+    header = struct.pack("!IHBB", 6 << 28, 24, 58, 255) + bytes(16) + group
+    out.send(b"\\x33\\x33" + group[12:] + mac + b"\\x86\\xdd" + header + asked)
+"""
+"""Duplicate address detection for whatever addresses."""
+
+
+def detect(site: Site, workspace: str, *targets: str) -> None:
+    mac = site.ports("home")[f"{workspace}.grid"]["mac"]
+    site.within("home", workspace, *CLIENT_PYTHON, "-c", DETECT, mac, *targets)
+
+
+def test_nobody_forms_what_another_has_however_often_it_says_so(home: Site) -> None:
+    stable, temporary, local = formed(home)
+    near = home.ports("home")["near.grid"]
+    near_local = next(one["local"] for one in addresses(home, "near") if one["scope"] == "link")
+    taken = (stable, temporary, local, near["addresses"][0], near_local, f"{PREFIX}1", "fe80::1")
+    detect(home, "stranger", *taken)
+    eventually(lambda: "address-refused" in home.cli("events", "--json").stdout, what="that it was refused")
+    detect(home, "stranger", f"{PREFIX}bad:1")
+    eventually(lambda: learned(home, "stranger") == [f"{PREFIX}bad:1"], what="the one that is nobody's")
+    assert echoes(home, "near", temporary) and echoes(home, "far", near["addresses"][0])
+
+
+def test_a_flood_of_addresses_makes_few_of_them_the_ports(home: Site) -> None:
+    detect(home, "stranger", *(f"{PREFIX}f:{number:x}" for number in range(1, 400)))
+    eventually(lambda: len(learned(home, "stranger")) >= 2, what="some of them")
+    assert len(learned(home, "stranger")) <= 9
+    assert echoes(home, "near", home.address("home", "far.grid", 6))
