@@ -27,7 +27,15 @@ import measure
 from bench_wire import flow
 from measure import Json
 
-from policies.compile.playground import PlaygroundCompiler, PolicedEnd, PolicedNetwork, policy_table
+from policies.compile.playground import (
+    TABLE,
+    Compiled,
+    PlaygroundCompiler,
+    PolicedEnd,
+    PolicedNetwork,
+    policy_table,
+    policy_table_after,
+)
 from policies.compile.tables import Ruleset, whole
 from policies.guard import parts as guard
 from policies.guard.station import GuardedPort, Station
@@ -89,6 +97,8 @@ class Rules:
             PolicedEnd(f"w-{number}", NETWORK, (address(number),), is_local=True) for number in range(WORKSPACES)
         )
         self._resolver, self._compiler = Resolver(), PlaygroundCompiler(PLAYGROUND, ID)
+        self._compiled: dict[str, Compiled] = {}
+        self._table = policy_table([])
         ports = [GuardedPort(device(number), Station(mac(number), (address(number),))) for number in (0, 1)]
         self._guard = {key: guard.judged(part) for key, part in guard.parts(ports, []).items()}
 
@@ -98,7 +108,10 @@ class Rules:
         made = self._compiler.compile(ir, (PolicedNetwork(NETWORK, BRIDGE, 7),), self._ends)
         if made is None:
             raise RuntimeError("nothing is policed")
-        return {guard.TABLE: self._guard, ("inet", "playground_policy"): policy_table([made])}
+        after = {ID: made}
+        self._table = policy_table_after(self._table, self._compiled, after)
+        self._compiled = after
+        return {guard.TABLE: self._guard, TABLE: self._table}
 
 
 @contextlib.contextmanager

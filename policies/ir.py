@@ -100,11 +100,13 @@ class IR:
 
     def chain(self, direction: Direction, end: int, is_staged: bool = False) -> Chain:
         """The chain that judges an identity, given as an end."""
-        if is_staged:
-            table = self.staged_egress if direction is Direction.EGRESS else self.staged_ingress
-        else:
-            table = self.egress if direction is Direction.EGRESS else self.ingress
-        return self.chains[table[end - FIRST_IDENTITY]]
+        return self.chains[self.tables(direction)[is_staged][end - FIRST_IDENTITY]]
+
+    def tables(self, direction: Direction) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of one direction: as enforced, and with what is staged."""
+        if direction is Direction.EGRESS:
+            return self.egress, self.staged_egress
+        return self.ingress, self.staged_ingress
 
     def identity(self, end: int) -> Identity:
         """The identity that an end is."""

@@ -10,21 +10,20 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from overlay.state import PortId, port_device
 from playground.agent.evidence import InForce
+from playground.agent.tables import GuardTable, JudgementsOf, PolicyTable
 from playground.derive.guarding import shut_device
 from playground.derive.policing import Tracked
 from playground.derive.rules import GUARD, NO_RULES, POLICY, Rules
 from playground.questions import Mended
-from policies.compile.playground import policy_table
-from policies.compile.tables import Part, Ruleset, Table
+from policies.compile.tables import Part, Parts, Ruleset, Table
 from policies.guard import answers
-from policies.guard.parts import judged
 from policies.kernel.enforcement import Outcome
 from policies.prove import Claim
-from policies.verdicts import Judgement
 
 KEPT = 50
 """Of what somebody else had changed."""
@@ -65,6 +64,7 @@ class Enforcing:
         self.in_force = InForce()
         self._door = door
         self._rules = NO_RULES
+        self._guards, self._policies = GuardTable(), PolicyTable()
         self._devices: dict[str, int] = {}
         """Indexes by name, as they were found last."""
         self._bridges: dict[str, int] = {}
@@ -187,31 +187,40 @@ class Enforcing:
     def _ruleset(self) -> tuple[Ruleset, frozenset[str]]:
         """What is wanted of devices that there are; and the bridges whose frames the rules of playgrounds have to
         meet."""
-        guard: dict[Hashable, Part] = dict(self._rules.shared)
+        groups: dict[Hashable, Parts] = {"": self._rules.shared}
         judging = self._judging()
         for device in self._devices:
-            parts = self._closing.get(device) or self._rules.guards.get(device) or {device: shut_device(device)}
+            parts = self._closing.get(device) or self._rules.guards.get(device) or _shut(device)
             playground, bridge = self._rules.owners.get(device, ("", ""))
             if playground in judging:
                 index = self._answering.get(bridge)
-                parts = {**parts, device: judged(parts[device], index)}
-                if index is not None:
-                    guard["answers", index] = answers.part_of(index)
-            guard.update(parts)
+                parts = self._guards.judged(device, parts, index)
+                if index is not None and ("answers", index) not in groups:
+                    groups["answers", index] = _answers(index)
+            groups[device] = parts
+        guard = self._guards.of(groups)
         if self.cannot_police or not self._rules.policing:
             return {GUARD: guard}, frozenset()
-        compiled = [policing.compiled for policing in self._rules.policing.values()]
-        bridges = frozenset(bridge for one in compiled for bridge in one.bridges)
-        return {GUARD: guard, POLICY: policy_table(compiled)}, bridges
+        compiled = {id: policing.compiled for id, policing in self._rules.policing.items()}
+        bridges = frozenset(bridge for one in compiled.values() for bridge in one.bridges)
+        return {GUARD: guard, POLICY: self._policies.of(compiled)}, bridges
 
     def _shown(self, ruleset: Ruleset, bridges: frozenset[str]) -> InForce:
-        judgements: dict[str, Judgement] = {}
         tracked: dict[str, Tracked] = {}
         for policing in self._rules.policing.values():
-            judgements.update(policing.compiled.judgements)
             tracked.update(policing.tracked)
-        compiled = tuple(policing.compiled for policing in self._rules.policing.values() if POLICY in ruleset)
-        return InForce(ruleset, bridges, judgements, tracked, compiled)
+        judging = tuple(policing.compiled for policing in self._rules.policing.values())
+        return InForce(ruleset, bridges, JudgementsOf(judging), tracked, judging if POLICY in ruleset else ())
+
+
+@lru_cache(maxsize=4096)
+def _shut(device: str) -> Parts:
+    return {device: shut_device(device)}
+
+
+@lru_cache(maxsize=4096)
+def _answers(bridge: int) -> Parts:
+    return {("answers", bridge): answers.part_of(bridge)}
 
 
 def _is_shut(parts: Mapping[Hashable, Part]) -> bool:

@@ -6,13 +6,14 @@ used. What they cost to find follows what has changed: parts that are the same o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from itertools import chain as chained
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar, assert_never
 
 from policies.compile.tables import (
     Chain,
+    KeptParts,
     Part,
     Parts,
     Ruleset,
@@ -172,7 +173,7 @@ def _text(command: Command) -> str:
 
 
 def _changed(table: Table, before: Parts, after: Parts) -> Iterator[Command]:
-    subjects = [key for key in before.keys() | after.keys() if before.get(key) is not after.get(key)]
+    subjects = _differing(before, after)
     if not subjects:
         return
     olds = [before.get(key, _NO_PART) for key in subjects]
@@ -220,15 +221,16 @@ def _changed(table: Table, before: Parts, after: Parts) -> Iterator[Command]:
             yield AddElements(table, name, shape, found)
 
 
+def _differing(before: Parts, after: Parts) -> list[Hashable]:
+    if isinstance(before, KeptParts) and isinstance(after, KeptParts):
+        return after.differing(before)
+    return [key for key in before.keys() | after.keys() if before.get(key) is not after.get(key)]
+
+
 def _shapes(names: Iterable[str], parts: Parts) -> dict[str, SetShape]:
-    """The shapes of some sets, in the order of their names; the parts that declare sets are among the first."""
-    missing = dict.fromkeys(names)
-    found: dict[str, SetShape] = {}
-    for part in parts.values():
-        if missing.keys() <= found.keys():
-            break
-        found.update((name, shape) for name, shape in part.sets.items() if name in missing)
-    return {name: found.get(name, _UNKNOWN) for name in missing}
+    """The shapes of some sets."""
+    known = parts.sets if isinstance(parts, KeptParts) else _merged(part.sets for part in parts.values() if part.sets)
+    return {name: known.get(name, _UNKNOWN) for name in names}
 
 
 def _changed_elements(

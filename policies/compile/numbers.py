@@ -36,6 +36,11 @@ class EndNumbers:
     cells: dict[int, Cell]
 
     @cached_property
+    def identities(self) -> tuple[int, ...]:
+        """Those that members are."""
+        return tuple(sorted(set(self.members.values())))
+
+    @cached_property
     def ends(self) -> int:
         """All of them, as a set: who can be at the other end."""
         return bits(self.numbers) | bits(self.cells)

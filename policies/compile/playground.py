@@ -6,11 +6,13 @@ packets pass by one comparison. So a change judges every flow anew, and a restar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import NamedTuple
 
 from policies.compile.judges import (
     ACCEPTED,
@@ -25,14 +27,16 @@ from policies.compile.judges import (
 from policies.compile.marks import REFUSED, TURNED
 from policies.compile.numbers import NO_END, SERVICES_NUMBER, EndNumbers, number_ends
 from policies.compile.tables import Chain as KernelChain
-from policies.compile.tables import Part, SetShape, fingerprint
-from policies.ir import IR, SERVICES, Chain
+from policies.compile.tables import KeptParts, Part, SetShape, fingerprint
+from policies.ir import FIRST_IDENTITY, IR, SERVICES, Chain
 from policies.model import BlockPeer, Direction
 from policies.prove import Claim, ProvedNetwork
 from policies.verdicts import Judgement, judgement_text
 from policies.world import Span, spans_of
 
 TABLE = ("inet", "playground_policy")
+NO_PARTS = KeptParts({})
+_NO_PART = Part()
 
 MOST_CONNECTIONS, MOST_NEW_PER_SECOND = 16384, 2000
 """Of one source address: connections at a time, and new ones a second, after a burst of two seconds' worth. A few
@@ -123,11 +127,16 @@ class Compiled:
     """What one playground needs. bridges: whose packets have to meet the table. generation: the mark of flows that were
     accepted by just this."""
 
-    parts: Mapping[Hashable, Part]
+    parts: KeptParts
     bridges: frozenset[str]
-    judgements: Mapping[str, Judgement]
     generation: int
+    judges: tuple[Judges, ...] = field(compare=False, repr=False)
     read: _Read = field(compare=False, repr=False)
+
+    @cached_property
+    def judgements(self) -> Mapping[str, Judgement]:
+        """What counters and logs mean, by id."""
+        return {id: one for judges in self.judges for id, one in judges.judgements.items()}
 
     @cached_property
     def claim(self) -> Claim:
@@ -245,12 +254,24 @@ STATIC = _static()
 """What all playgrounds share."""
 
 
-def policy_table(compiled: Iterable[Compiled]) -> Mapping[Hashable, Part]:
+def policy_table(compiled: Iterable[Compiled]) -> KeptParts:
     """All of a host's playgrounds as the parts of TABLE; none if none is policed."""
     found: dict[Hashable, Part] = {}
     for one in compiled:
         found.update(one.parts)
-    return {"static": STATIC, **found} if found else {}
+    return KeptParts({"static": STATIC, **found} if found else {})
+
+
+def policy_table_after(table: KeptParts, before: Mapping[str, Compiled], after: Mapping[str, Compiled]) -> KeptParts:
+    """The same, made of the table of others; by playground's id. It costs what differs."""
+    changed: dict[Hashable, Part | None] = {}
+    for id in before.keys() | after.keys():
+        old = before[id].parts if id in before else NO_PARTS
+        new = after[id].parts if id in after else NO_PARTS
+        changed.update((key, new.get(key)) for key in new.differing(old))
+    if bool(before) != bool(after):
+        changed["static"] = STATIC if after else None
+    return table.patched(changed)
 
 
 def compile_playground(
@@ -274,6 +295,34 @@ def compile_playground(
     return PlaygroundCompiler(playground, id).compile(ir, networks, ends, gateways, is_lenient=is_lenient)
 
 
+_JudgesKey = tuple[int, int, int, int, bool]
+
+
+class _Judged(NamedTuple):
+    """Judges, and what they were made of; while they are kept, nothing else has the identity of these objects."""
+
+    chain: Chain
+    staged: Chain
+    numbers: EndNumbers
+    judges: Judges
+
+
+class _Place(NamedTuple):
+    """What follows from who is there alone. local: the ends that are judged here."""
+
+    where: tuple[EndNumbers, tuple[PolicedNetwork, ...], tuple[PolicedEnd, ...], tuple[PolicedGateway, ...]]
+    local: frozenset[int]
+    elements: dict[str, dict[str, str]]
+
+
+class _Led(NamedTuple):
+    """What follows from which judges each end is led to. by: entry, backwards and is_closed of those."""
+
+    by: dict[tuple[Direction, int], tuple[str, str, bool]]
+    elements: dict[str, dict[str, str]]
+    blocks: _Blocks
+
+
 class PlaygroundCompiler:
     """Compiles a playground again and again. What a chain became is kept as long as the very same chain object comes
     again, and while identities, gateways and cells stay: one changed policy costs the chains that hold it."""
@@ -281,9 +330,12 @@ class PlaygroundCompiler:
     def __init__(self, playground: str, id: str) -> None:
         self._playground, self._id = playground, id
         self._numbered: tuple[object, EndNumbers] | None = None
-        self._judges: dict[tuple[int, int, str], tuple[Chain, Chain, Judges]] = {}
-        self._elements: dict[str, dict[str, str]] = {}
-        self._known_where: tuple[EndNumbers, object, dict[str, dict[str, str]]] | None = None
+        self._judges: dict[_JudgesKey, _Judged] = {}
+        self._users: Counter[tuple[str, ...]] = Counter()
+        """How many judges have a part."""
+        self._parts = NO_PARTS
+        self._place: _Place | None = None
+        self._led: _Led | None = None
         self._digests: dict[str, tuple[Mapping[str, str], str]] = {}
         self._is_lenient = False
 
@@ -298,20 +350,25 @@ class PlaygroundCompiler:
     ) -> Compiled | None:
         """The same as `compile_playground`, for less."""
         numbers = self._numbers(ir)
-        if is_lenient != self._is_lenient:
-            self._is_lenient, self._judges = is_lenient, {}
-        entries = self._entries(ir, numbers, ends)
-        if entries is None:
-            return None
+        where = numbers, networks, ends, gateways
         bridges = {network.name: network for network in networks}
-        where = networks, ends, gateways
-        if self._known_where is None or self._known_where[0] is not numbers or self._known_where[1] != where:
-            self._known_where = numbers, where, self._host_elements(numbers, bridges, ends, gateways)
-        elements = self._kept({**self._known_where[2], **self._jumps(bridges, ends, numbers, entries)})
-        used = {id(one): one for one in entries.values()}.values()
-        blocks = _Blocks(bridges, ends, numbers, entries)
-        generation = self._generation(elements, blocks, used)
-        parts: dict[Hashable, Part] = {(self._id, "elements"): Part({}, {}, elements)}
+        place = self._place
+        if place is None or place.where != where:
+            local = frozenset(numbers.members[end.workspace, end.network] for end in ends if end.is_local)
+            place = _Place(where, local, self._host_elements(numbers, bridges, ends, gateways))
+        is_any, judged, entries = self._entries(ir, numbers, place.local, is_lenient)
+        if not is_any:
+            return None
+        by = {key: (one.entry, one.backwards, one.is_closed) for key, one in entries.items()}
+        led = self._led
+        if led is None or led.by != by or place is not self._place:
+            led = _Led(by, self._jumps(bridges, ends, numbers, entries), _Blocks(bridges, ends, numbers, entries))
+        self._place, self._led = place, led
+        blocks = led.blocks
+        before = self._parts.get((self._id, "elements"), _NO_PART).elements
+        elements = {name: _kept(before.get(name), found) for name, found in {**place.elements, **led.elements}.items()}
+        judges = tuple([one.judges for one in judged.values()])
+        generation = self._generation(elements, blocks, judges)
         stateless = f"m_{self._id}" if blocks.silent else _STATELESS
         known = _known(generation, stateless)
         chains = {f"p_{self._id}": KernelChain((*known, *_judging(generation, blocks)))}
@@ -319,54 +376,74 @@ class PlaygroundCompiler:
             chains = _lenient_chains(self._id, generation, blocks, known)
         if blocks.silent:
             chains[stateless] = KernelChain((f"jump {_NEIGHBOURS}", *blocks.silent, f"goto {_STATELESS}"))
-        parts[self._id, "playground"] = Part(chains, {}, {"accepted": {str(generation): ""}})
-        judgements: dict[str, Judgement] = {}
-        for one in used:
-            for key, part in one.parts.items():
-                parts[(self._id, *key)] = part
-            judgements.update(one.judgements)
+        own: dict[Hashable, Part] = {
+            (self._id, "elements"): Part({}, {}, elements),
+            (self._id, "playground"): Part(chains, {}, {"accepted": {str(generation): ""}}),
+        }
+        self._parts = self._parts.patched({**self._changed(judged), **_differing(self._parts, own)})
         read = _Read(ir, numbers, networks, ends, gateways)
-        return Compiled(parts, frozenset(network.bridge for network in networks), judgements, generation, read)
+        return Compiled(self._parts, frozenset(network.bridge for network in networks), generation, judges, read)
 
     def _numbers(self, ir: IR) -> EndNumbers:
         known = (ir.identities, ir.gateways, ir.cells, ir.world(self._playground))
         if self._numbered is None or self._numbered[0] != known:
             self._numbered = known, number_ends(ir, self._playground)
-            self._judges = {}
         return self._numbered[1]
 
     def _entries(
-        self, ir: IR, numbers: EndNumbers, ends: tuple[PolicedEnd, ...]
-    ) -> dict[tuple[Direction, int], Judges] | None:
-        """What judges each local end, by direction and end; None if nothing judges anybody of the playground."""
-        local = {numbers.members[end.workspace, end.network] for end in ends if end.is_local}
+        self, ir: IR, numbers: EndNumbers, local: frozenset[int], is_lenient: bool
+    ) -> tuple[bool, dict[_JudgesKey, _Judged], dict[tuple[Direction, int], Judges]]:
+        """Whether anything judges anybody of the playground; all judges that are needed here; and, by direction and
+        end, what judges each local end."""
         found: dict[tuple[Direction, int], Judges] = {}
-        kept = {}
+        judged: dict[_JudgesKey, _Judged] = {}
         is_any = False
         for direction in Direction:
+            enforced, staged = ir.tables(direction)
             subjects: dict[tuple[int, int], list[int]] = {}
-            pairs: dict[tuple[int, int], tuple[Chain, Chain]] = {}
-            for end in set(numbers.members.values()):
-                chain, staged = ir.chain(direction, end), ir.chain(direction, end, is_staged=True)
-                if has_nothing_to_say(chain) and has_nothing_to_say(staged):
+            for end in numbers.identities:
+                pair = enforced[end - FIRST_IDENTITY], staged[end - FIRST_IDENTITY]
+                if pair in subjects:
+                    subjects[pair].append(end)
+                else:
+                    subjects[pair] = [end]
+            for (one, other), alike in subjects.items():
+                chain, rehearsed = ir.chains[one], ir.chains[other]
+                if has_nothing_to_say(chain) and has_nothing_to_say(rehearsed):
                     continue
                 is_any = True
-                subjects.setdefault((id(chain), id(staged)), []).append(end)
-                pairs[id(chain), id(staged)] = chain, staged
-            for pair, alike in subjects.items():
                 mine = [end for end in alike if end in local]
                 if not mine:
                     continue
-                name = f"{_DIRECTIONS[direction][0]}_{self._id}_{min(numbers.numbers[end] for end in alike):x}"
-                key = (*pair, name)
-                kept[key] = known = self._judges.get(key) or (
-                    *pairs[pair],
-                    compile_judges(*pairs[pair], numbers, self._id, name, self._is_lenient),
-                )
+                number = min([numbers.numbers[end] for end in alike])
+                key = id(chain), id(rehearsed), id(numbers), number, is_lenient
+                known = self._judges.get(key)
+                if known is None:
+                    name = f"{_DIRECTIONS[direction][0]}_{self._id}_{number:x}"
+                    judges = compile_judges(chain, rehearsed, numbers, self._id, name, is_lenient)
+                    known = _Judged(chain, rehearsed, numbers, judges)
+                judged[key] = known
                 for end in mine:
-                    found[direction, end] = known[2]
-        self._judges = kept
-        return found if is_any else None
+                    found[direction, end] = known.judges
+        return is_any, judged, found
+
+    def _changed(self, judged: dict[_JudgesKey, _Judged]) -> dict[Hashable, Part | None]:
+        """Parts of judges that come or go with these; one that several have goes with the last."""
+        before, self._judges = self._judges, judged
+        changed: dict[Hashable, Part | None] = {}
+        for key in before.keys() - judged.keys():
+            for name in before[key].judges.parts:
+                self._users[name] -= 1
+                if not self._users[name]:
+                    del self._users[name]
+                    changed[(self._id, *name)] = None
+        for key in judged.keys() - before.keys():
+            for name, part in judged[key].judges.parts.items():
+                self._users[name] += 1
+                if self._users[name] == 1:
+                    known = self._parts.get((self._id, *name))
+                    changed[(self._id, *name)] = known if known == part else part
+        return changed
 
     def _host_elements(
         self,
@@ -423,13 +500,6 @@ class PlaygroundCompiler:
                         _put(elements, "silent", bridges[one.network], address, "")
         return elements
 
-    def _kept(self, elements: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-        """The same, with what is as it was as the very same objects."""
-        self._elements = {
-            name: known if (known := self._elements.get(name)) == found else found for name, found in elements.items()
-        }
-        return self._elements
-
     def _generation(self, elements: Mapping[str, Mapping[str, str]], blocks: _Blocks, judges: Iterable[Judges]) -> int:
         """30 bits that tell all of it, and the highest, so it is never nought."""
         digest = blake2b(self._id.encode(), digest_size=4)
@@ -442,6 +512,16 @@ class PlaygroundCompiler:
             digest.update(f"{name} {known[1]} ".encode())
         digest.update(repr((blocks.marks, blocks.jumps, sorted(one.digest for one in judges))).encode())
         return int.from_bytes(digest.digest(), "big") & ~REVERSED | ACCEPTED
+
+
+def _differing(parts: KeptParts, wanted: Mapping[Hashable, Part]) -> dict[Hashable, Part | None]:
+    """Those that are not equal yet: what is as it was stays the very same object."""
+    return {key: part for key, part in wanted.items() if parts.get(key) != part}
+
+
+def _kept(known: Mapping[str, str] | None, found: Mapping[str, str]) -> Mapping[str, str]:
+    """What is as it was, as the very same object."""
+    return known if known is not None and (known is found or known == found) else found
 
 
 def _put(

@@ -7,7 +7,7 @@ has a comment with the fingerprint of its text.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain as chained
@@ -56,6 +56,66 @@ Parts = Mapping[Hashable, Part]
 
 Ruleset = Mapping[Table, Parts]
 """All that is ours. A part that has not changed is the same object as before: comparing it costs nothing."""
+
+_BUCKETS = 512
+
+
+class KeptParts(Parts):
+    """Parts that never change. What is made of them by `patched` shares what it does not change, so neither to make it
+    nor to tell what differs costs the size of the table. sets: the shapes of all that parts declare."""
+
+    __slots__ = ("_buckets", "sets")
+
+    def __init__(self, parts: Parts) -> None:
+        buckets: list[dict[Hashable, Part]] = [{} for _ in range(_BUCKETS)]
+        for key, part in parts.items():
+            buckets[hash(key) % _BUCKETS][key] = part
+        self._buckets = tuple(buckets)
+        self.sets: Mapping[str, SetShape] = {
+            name: shape for part in parts.values() for name, shape in part.sets.items()
+        }
+
+    def patched(self, changed: Mapping[Hashable, Part | None]) -> KeptParts:
+        """With these instead, or without those that are None."""
+        if not changed:
+            return self
+        buckets, own = list(self._buckets), set()
+        gone: list[Part] = []
+        for key, part in changed.items():
+            place = hash(key) % _BUCKETS
+            if place not in own:
+                own.add(place)
+                buckets[place] = buckets[place].copy()
+            if (old := buckets[place].pop(key, None)) is not None:
+                gone.append(old)
+            if part is not None:
+                buckets[place][key] = part
+        made = KeptParts.__new__(KeptParts)
+        made._buckets = tuple(buckets)
+        made.sets = self.sets
+        come = [part for part in changed.values() if part is not None]
+        if any(part.sets for part in (*gone, *come)):
+            left = {name: shape for name, shape in self.sets.items() if not any(name in part.sets for part in gone)}
+            made.sets = left | {name: shape for part in come for name, shape in part.sets.items()}
+        return made
+
+    def differing(self, other: KeptParts) -> list[Hashable]:
+        """Keys whose parts are not the same object, or that only one of them has."""
+        found: list[Hashable] = []
+        for ours, theirs in zip(self._buckets, other._buckets, strict=True):
+            if ours is not theirs:
+                found += [key for key, part in ours.items() if theirs.get(key) is not part]
+                found += [key for key in theirs if key not in ours]
+        return found
+
+    def __getitem__(self, key: Hashable) -> Part:
+        return self._buckets[hash(key) % _BUCKETS][key]
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return chained.from_iterable(self._buckets)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._buckets))
 
 
 class Clash(ValueError):
@@ -109,7 +169,10 @@ def declared(table: Table, parts: Parts) -> str:
         lines += ["}"]
     for name, chain in part.chains.items():
         lines += [f"chain {name} {{ {chain.hook}", *map(rule_text, chain.rules), "}"]
-    return "\n".join([*lines, "}", ""])
+    lines += ["}"]
+    for name in sorted(part.elements.keys() - part.sets.keys()):  # nowhere: that is the kernel's to refuse
+        lines += [f"add element {table[0]} {table[1]} {name} {{ {elements_text(part.elements[name])} }}"]
+    return "\n".join([*lines, ""])
 
 
 def shape_text(shape: SetShape) -> str:

@@ -58,13 +58,13 @@ def _element(keys: _Keys, key: str, value: str, is_deleted: bool) -> bytes:
 
 @lru_cache(maxsize=64)
 def _keys(shape: SetShape) -> _Keys:
-    statements = [one.strip() for one in shape.text.split(";") if one.strip()]
-    typed, _, value = statements[0].partition(" : ")
+    first, *others = [one.strip() for one in shape.text.split(";")]
+    typed, _, value = first.partition(" : ")
     word, _, names = typed.partition(" ")
     if word != "typeof" or (shape.kind == "map") != bool(value) or value not in ("", "verdict", "meta mark", "ct zone"):
         raise Unspoken(shape.text)
     fields = tuple(field_named(name) for name in names.split(" . "))
-    flags = [one for one in statements[1:] if not one.startswith("size ")]
+    flags = [one for one in others if one and not one.startswith("size ")]
     is_interval = flags == ["flags interval"]
     if (flags and not is_interval) or (is_interval and len(fields) < 2) or any(field.mask for field in fields):
         raise Unspoken(shape.text)

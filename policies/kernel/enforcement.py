@@ -323,14 +323,25 @@ class _Door:
             now = before
         else:
             return wanted
-        for table, key in changed_parts(before, wanted):
-            after = {**now, table: {**now.get(table, {}), key: wanted.get(table, {}).get(key, _NO_PART)}}
-            try:
-                self._load(difference(now, after))
-            except NftError as error:
-                refused[table, key] = str(error)
-            else:
-                now = after
+        missing: Ruleset = {table: {} for table in wanted if table not in now}
+        if missing:
+            self._load(difference(now, {**now, **missing}))
+            now = {**now, **missing}
+        waiting = changed_parts(before, wanted)
+        while waiting:  # again, as long as any goes in: parts may need each other, in whatever order they come
+            said: dict[tuple[Table, Hashable], str] = {}
+            for table, key in waiting:
+                after = {**now, table: {**now.get(table, {}), key: wanted.get(table, {}).get(key, _NO_PART)}}
+                try:
+                    self._load(difference(now, after))
+                except NftError as error:
+                    said[table, key] = str(error)
+                else:
+                    now = after
+            if len(said) == len(waiting):
+                refused |= said
+                break
+            waiting = list(said)
         return now
 
     def _load(self, commands: Sequence[Command]) -> None:
@@ -355,7 +366,7 @@ class _Door:
 
 
 def changed_parts(before: Ruleset, wanted: Ruleset) -> list[tuple[Table, Hashable]]:
-    """First those that go, then those that come or change, in order."""
+    """First those that go, then those that come or change."""
     gone = [(table, key) for table, parts in before.items() for key in parts if key not in wanted.get(table, {})]
     return gone + [
         (table, key)

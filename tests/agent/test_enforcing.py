@@ -11,7 +11,7 @@ from playground.derive.guarding import Needs, shut, shut_device
 from playground.derive.policing import Policing
 from playground.derive.rules import GUARD, Rules
 from policies.compile.playground import TABLE, Compiled
-from policies.compile.tables import Chain, Part
+from policies.compile.tables import Chain, KeptParts, Part
 from policies.guard.parts import judged, of_port, of_tunnel
 from policies.guard.station import GuardedPort, Station
 from policies.kernel.memory import MemoryEnforcement
@@ -30,8 +30,8 @@ def rules(port: Part | None = OPEN, policing: Mapping[str, Policing] | None = No
 
 
 def a_policing(number: int = 1) -> dict[str, Policing]:
-    part = Part({"p_lab": Chain((f"ct mark {number} accept",))})
-    return {"lab": Policing(Compiled({("lab", "playground"): part}, frozenset({BRIDGE}), {}, number, ()), {})}
+    parts = KeptParts({("lab", "playground"): Part({"p_lab": Chain((f"ct mark {number} accept",))})})
+    return {"lab": Policing(Compiled(parts, frozenset({BRIDGE}), number, (), ()), {})}
 
 
 def made() -> tuple[Enforcing, MemoryEnforcement]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.ports import Ports, Protocol
@@ -25,6 +25,7 @@ def members(ports: Ports) -> Numbers:
 
 
 @given(NUMBERS, NUMBERS)
+@settings(deadline=None)
 def test_sets_of_ports_are_sets_of_numbers(one: Numbers, other: Numbers) -> None:
     ours, theirs = a_set(one), a_set(other)
     assert members(ours) == one

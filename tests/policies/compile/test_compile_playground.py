@@ -7,6 +7,9 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scenes import scenes
 
 from policies.compile.changes import as_text, difference
 from policies.compile.playground import (
@@ -18,6 +21,7 @@ from policies.compile.playground import (
     PolicedNetwork,
     compile_playground,
     policy_table,
+    policy_table_after,
 )
 from policies.compile.tables import whole
 from policies.model import Endpoint, EndpointPeer, Mode, Origin, Policy, Rule, Scene, Subnet
@@ -208,3 +212,54 @@ def test_the_kernel_takes_the_lenient_form_and_its_generation_is_the_same() -> N
     lenient = compile_playground(resolve(scene), "p", ID, (NETWORK,), ends_of(scene), is_lenient=True)
     assert strict and lenient and strict.generation == lenient.generation
     load(text(lenient) + f"delete table {' '.join(TABLE)}\n")
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[tuple[Scene, frozenset[str], bool]]:
+    """Scenes with those that are judged here, and whether they are lenient: mostly with policies as they were."""
+    history: list[tuple[Scene, frozenset[str], bool]] = []
+    scene, local, is_lenient = draw(scenes()), frozenset({"w0", "w1", "w2"}), False
+    for _ in range(draw(st.integers(2, 5))):
+        match draw(st.integers(0, 4)):
+            case 0:
+                local = draw(st.frozensets(st.sampled_from(["w0", "w1", "w2"])))
+            case 1:
+                is_lenient = not is_lenient
+            case 2:
+                scene = draw(scenes())
+            case _:
+                other = draw(scenes()).policies
+                kept = tuple(one for one in scene.policies if draw(st.booleans()))
+                scene = replace(scene, policies=kept + other[:1])
+        history.append((scene, local, is_lenient))
+    return history
+
+
+@given(histories())
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_over_any_history_what_is_kept_is_what_would_be_made_anew(
+    history: list[tuple[Scene, frozenset[str], bool]],
+) -> None:
+    resolver, compilers = Resolver(), {name: PlaygroundCompiler(name, f"{name:0>12}") for name in ("p", "q")}
+    before: dict[str, Compiled] = {}
+    table = policy_table([])
+    for scene, local, is_lenient in history:
+        ir = resolver.resolve(scene)
+        after: dict[str, Compiled] = {}
+        for playground, compiler in compilers.items():
+            mine = {(one.workspace, one.network) for one in scene.endpoints if one.playground == playground}
+            networks = tuple(PolicedNetwork(name, f"br-{name}", 7) for name in sorted({name for _, name in mine}))
+            ends = tuple(
+                PolicedEnd(name, network, (f"10.0.{name[1:]}.{network[1:]}", "10.9.0.0/16"), name in local)
+                for name, network in sorted(mine)
+            )
+            kept = compiler.compile(ir, networks, ends, is_lenient=is_lenient)
+            anew = PlaygroundCompiler(playground, f"{playground:0>12}")
+            fresh = anew.compile(resolve(scene), networks, ends, is_lenient=is_lenient)
+            assert kept == fresh
+            if kept and fresh:
+                assert kept.judgements == fresh.judgements
+                after[playground] = kept
+        table = policy_table_after(table, before, after)
+        assert table == policy_table(after.values())
+        before = after

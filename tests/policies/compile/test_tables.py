@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from kernel_rulesets import POLICY, listed, load, rulesets
 
 from policies.compile.changes import as_text, difference
-from policies.compile.tables import Chain, Clash, Part, Ruleset, SetShape, fingerprint, whole
+from policies.compile.tables import Chain, Clash, KeptParts, Part, Ruleset, SetShape, fingerprint, whole
 
 JUMPS = SetShape("map", "typeof iifname . ip saddr : verdict;")
 
@@ -75,3 +76,31 @@ def test_a_difference_leads_where_the_whole_leads(one: Ruleset, other: Ruleset, 
     load("flush ruleset\n" + whole(third))
     assert by_differences == listed()
     load("flush ruleset")
+
+
+SUBJECTS = st.dictionaries(st.integers(0, 2000), st.sampled_from(["drop", "accept", "set"]), max_size=12)
+
+
+def a_part(subject: int, what: str) -> Part:
+    return Part(sets={f"s{subject}": JUMPS}) if what == "set" else Part({f"c{subject}": Chain((what,))})
+
+
+@given(SUBJECTS, st.lists(SUBJECTS, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_patched_parts_are_those_made_from_nothing(first: dict[int, str], histories: list[dict[int, str]]) -> None:
+    made = {subject: a_part(subject, what) for subject, what in first.items()}
+    kept = KeptParts(made)
+    for wanted in histories:
+        before, old = kept, dict(made)
+        parts = {
+            key: old[key] if key in old and old[key] == a_part(key, what) else a_part(key, what)
+            for key, what in wanted.items()
+        }
+        changed = {key: parts.get(key) for key in old.keys() | parts.keys() if old.get(key) is not parts.get(key)}
+        made, kept = parts, kept.patched(changed)
+        fresh = KeptParts(made)
+        assert dict(kept) == made == dict(fresh) and kept.sets == fresh.sets and len(kept) == len(made)
+        assert sorted(kept.differing(before)) == sorted(changed) and dict(before) == old
+        named = {("inet", "t"): before}, {("inet", "t"): kept}
+        plain = {("inet", "t"): old}, {("inet", "t"): made}
+        assert sorted(as_text(difference(*named)).splitlines()) == sorted(as_text(difference(*plain)).splitlines())

@@ -130,6 +130,24 @@ def test_a_part_that_is_refused_is_named_and_the_others_go_in(case: Case) -> Non
     assert not case.enforcement.converge(a_ruleset("a", "b", "c"), is_doubted=True).repaired
 
 
+@pytest.mark.system
+def test_beside_a_part_that_is_refused_the_others_go_in_in_whatever_order_they_come(
+    kernel: tuple[Enforcement, Namespace],
+) -> None:
+    enforcement, namespace = kernel
+    parts = a_ruleset("a", "b", "c")[TABLE]
+    broken = replace(parts["b"], chains={"b": Chain(("jump nowhere",))})
+    jumping = Part({"d": Chain(("jump a",))})
+    outcome = enforcement.converge(
+        {TABLE: {"d": jumping, "b": broken, "c": parts["c"], "a": parts["a"], "static": parts["static"]}}
+    )
+    assert list(outcome.refused) == [(TABLE, "b")]
+    listed = namespace.run("nft list ruleset")
+    assert "jump a" in listed
+    assert "10.0.0.3 : jump c" in listed
+    assert "jump b" not in listed
+
+
 def test_a_bridge_that_is_not_there_is_not_policed_until_it_is(case: Case) -> None:
     assert case.enforcement.converge({}, frozenset({"br1"})).unpoliced == {"br1"}
     case.bridge("br1")

@@ -146,7 +146,7 @@ def guarded(draw: st.DrawFn) -> Ruleset:
             f"02:00:00:00:00:{number:02x}",
             (f"10.0.0.{number}", f"fd00::{number:x}"),
             allowed_addresses=draw(st.sampled_from([(), ("10.9.0.0/16", "10.0.0.100/32", "fd09::/64")])),
-            allowed_macs=draw(st.sampled_from([(), ("00:00:5e:00:01:07",)])),
+            allowed_macs=draw(st.sampled_from([(), (f"00:00:5e:00:01:{number:02x}",)])),
             owned=draw(st.sampled_from([None, None, ("10.0.0.0/16", "fd00::/48")])),
         )
 
