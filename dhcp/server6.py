@@ -11,6 +11,7 @@ wait a second for one (§18.2.1).
 from __future__ import annotations
 
 import ipaddress
+import struct
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
@@ -29,6 +30,7 @@ _SUCCESS: Final = v6.status(Status.SUCCESS, "")
 _NOT_ON_LINK: Final = v6.status(Status.NOT_ON_LINK, "not an address of this port")
 _USE_MULTICAST: Final = v6.status(Status.USE_MULTICAST, "ask ff02::1:2")
 _IA_NA, _IA_PD = int(Code.IA_NA), int(Code.IA_PD)
+_MOST_WISHES: Final = 8
 _LEAST_MTU: Final = 1280
 """Bytes of a packet that any link carries (RFC 8200 §5)."""
 _HEADERS: Final = 48
@@ -53,9 +55,11 @@ class Bound:
         "_boot",
         "_boot_parameters",
         "_fqdn",
-        "_lease_s",
+        "_leased",
         "_most",
+        "_times",
         "_values",
+        "_wished",
         "addresses",
         "mac",
         "server",
@@ -75,8 +79,14 @@ class Bound:
         self.server: Final = v6.duid_ll(self.server_mac)
         self.source: Final = ipaddress.IPv6Address(told.source).packed
         self.addresses: Final = tuple(ipaddress.IPv6Address(text).packed for text in told.addresses)
-        self._lease_s: Final = told.lease_s
+        # When to renew and to rebind (§21.4); what is given for ever is never renewed.
+        parts = [told.lease_s if told.lease_s == v6.FOREVER else told.lease_s * n // of for n, of in ((1, 2), (4, 5))]
+        self._times: Final = struct.pack("!II", *parts)
         self._most: Final = ((scope.ra.mtu if scope.ra is not None else None) or _LEAST_MTU) - _HEADERS
+        leased = (v6.leased(address, told.lease_s, told.lease_s) for address in self.addresses)
+        self._leased: Final = dict(zip(self.addresses, map(v6.encode_options, zip(leased)), strict=True))
+        self._wished: dict[bytes, list[Option]] = {}
+        """What is told to whoever asks so; clients of one kind ask alike."""
         self._fqdn: Final = encode_name(f"{told.hostname}.{told.domain}") if told.hostname and told.domain else b""
         self._boot: Final = told.boot
         parameters = () if told.boot is None else told.boot.parameters
@@ -151,29 +161,30 @@ class Bound:
 
     def _associated(self, doing: Situation, asked: Association, is_chosen: bool, fates: dict[bytes, Fate]) -> Option:
         given = [address for address in self.addresses if fates[address] is Fate.GIVEN] if is_chosen else []
-        parts = [v6.leased(address, self._lease_s, self._lease_s) for address in given]
-        parts += [v6.leased(address, 0, 0) for address in asked.addresses if fates[address] is Fate.ENDED]
+        ended = [v6.leased(address, 0, 0) for address in asked.addresses if fates[address] is Fate.ENDED]
         if given:
-            return v6.association(asked, self._part(1, 2), self._part(4, 5), parts)
+            parts = b"".join([self._leased[address] for address in given])
+            return asked.code, asked.iaid + self._times + parts + v6.encode_options(ended)
         if doing not in _FIRST:
-            return v6.association(asked, 0, 0, [*parts, _NO_BINDING])
+            return v6.association(asked, 0, 0, [*ended, _NO_BINDING])
         return v6.association(asked, 0, 0, [_NO_PREFIX if asked.code == Code.IA_PD else _NO_ADDRESSES])
-
-    def _part(self, times: int, of: int) -> int:
-        """Of the lifetime: when to renew and to rebind (§21.4); what is given for ever is never renewed."""
-        return self._lease_s if self._lease_s == v6.FOREVER else self._lease_s * times // of
 
     def _parameters(self, request: Message) -> list[Option]:
         """What the client asks for, in its order (§21.7), and its name if it said one."""
-        wishes = dict.fromkeys(v6.wished(request))
-        values = self._values
-        if Code.BOOT_URL in wishes and self._boot is not None and (url := _url(self._boot, request)):
-            values = {int(Code.BOOT_URL): url} | self._boot_parameters | values
-        found = [(code, values[code]) for code in wishes if code in values]
+        asked = request.first(Code.OPTION_REQUEST) or b""
+        found = self._wished.get(asked)
+        if found is None:
+            wishes, values = dict.fromkeys(v6.wished(request)), self._values
+            is_booting = Code.BOOT_URL in wishes and self._boot is not None
+            if is_booting and self._boot is not None and (url := _url(self._boot, request)):
+                values = {int(Code.BOOT_URL): url} | self._boot_parameters | values
+            found = [(code, values[code]) for code in wishes if code in values]
+            if not is_booting and len(self._wished) < _MOST_WISHES:
+                self._wished[asked] = found
         said = request.first(Code.CLIENT_FQDN)
         if said and self._fqdn:
             # the name is the port's, and ours to put into the DNS (RFC 4704 §6)
-            found.append((int(Code.CLIENT_FQDN), bytes((1 if said[0] & 1 else 3,)) + self._fqdn))
+            return [*found, (int(Code.CLIENT_FQDN), bytes((1 if said[0] & 1 else 3,)) + self._fqdn)]
         return found
 
     def _reply(
