@@ -7,6 +7,7 @@ they are not installed.
   bridge.
 - leases: exchanges of four messages with clients that nobody declared, offered at rising rates until 1 % go lost;
   leases on disk, ours synced before the ACK.
+- bound: the same with the client of a bound port, as a host's responder answers it, beside Kea's leases.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from dhcp.scope import PortScope, Scope4
 from dhcp.server import Bound
 
 PORTS = 1000
-RATES = (300, 600, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000)
+RATES = (300, 600, 1000, 2000, 3000, 4000, 5000, 6000, 8000, 10000, 12000, 14000)
 MAC, SERVER_MAC = "02:00:00:00:00:05", "02:70:67:00:00:01"
 BOUND = Bound(
     PortScope(
@@ -94,23 +95,29 @@ def measure_storm() -> Figures:
     return {"ports": PORTS, **medians, "ratio": measure.ratio(medians["ours"]["seconds"], peer and peer["seconds"])}
 
 
-def measure_leases() -> Figures:
+def measure_leases() -> dict[str, Figures]:
     """For each server the highest rate of which less than 1 % went lost; all servers at one rate, then at the next. Two
     rates in a row are too much for a server, or nothing at all is known of it."""
     best: Figures = {}
-    failed = dict.fromkeys(dhcp_servers.RANGED, 0)
+    failed = dict.fromkeys((*dhcp_servers.RANGED, "bound"), 0)
     for rate in RATES:
         for which in [which for which, times in failed.items() if times < 2]:
             with tempfile.TemporaryDirectory(prefix="pgbd-") as folder:
-                figures = dhcp_servers.ranged(which, rate, Path(folder))
+                figures = dhcp_servers.loaded(which, rate, Path(folder))
             if figures is None or figures["dropped"] >= 0.01:
                 failed[which] += 1
             else:
                 best[which], failed[which] = figures, 0
-    if "ours" not in best:
+    bound = best.pop("bound", None)
+    return {"leases": _beside_kea(best.pop("ours", None), best), "bound": _beside_kea(bound, best)}
+
+
+def _beside_kea(ours: Figures | None, peers: Figures) -> Figures:
+    if ours is None:
         return {"ratio": measure.NO_PEER}
-    kea = best.get("kea")
-    return {**best, "ratio": measure.ratio(best["ours"]["per_s"], kea and kea["per_s"])}
+    kea = peers.get("kea")
+    cpu = measure.ratio(ours["cpu_us"], kea and kea["cpu_us"])
+    return {"ours": ours, **peers, "ratio": measure.ratio(ours["per_s"], kea and kea["per_s"]), "cpu_ratio": cpu}
 
 
 def main() -> None:
@@ -121,7 +128,7 @@ def main() -> None:
     figures = {
         "dhcp": {**dhcp, "ratio": measure.ratio(dhcp["scapy"]["cpu_us"], dhcp["ours"]["cpu_us"])},
         "storm": measure_storm(),
-        "leases": measure_leases(),
+        **measure_leases(),
     }
     measure.publish("dhcp", figures, began, asked.results)
 

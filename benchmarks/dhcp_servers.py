@@ -30,6 +30,8 @@ from overlay.kernel import namespaces
 
 ROOT = Path(__file__).parents[1]
 SERVER, SERVER_MAC = "10.200.0.1", "02:70:67:00:00:01"
+CLIENT = "00:0c:01:02:03:04"
+"""The first MAC that perfdhcp makes clients of, and its own."""
 RETRY_S = 1.0
 Figures = dict[str, Any]
 
@@ -143,25 +145,28 @@ def serving(space: Space, argv: Sequence[str], port: str = ":0043 ", table: str 
             process.kill()
 
 
-def ranged(which: str, rate: int, folder: Path, seconds: int = 3) -> Figures | None:
-    """Exchanges of four messages by perfdhcp, a relay with a new client each time; None where a tool is not there."""
+def loaded(which: str, rate: int, folder: Path, seconds: int = 3) -> Figures | None:
+    """Exchanges of four messages by perfdhcp, a relay with a new client each time, and to a bound port with the port's
+    own; None where a tool is not there."""
     if any(shutil.which(tool) is None for tool in ("perfdhcp", PROGRAM.get(which, "ip"))):
         return None
     server, client = Space(), Space()
+    device, clients = ("pg000000000000", 1) if which == "bound" else ("v0", 50000)
     try:
         server.ip(
-            f"link add v0 type veth peer name v1 netns {client.path}",
-            f"address add {SERVER}/16 dev v0",
-            "link set v0 up",
+            f"link add {device} type veth peer name v1 address {CLIENT} netns {client.path}",
+            f"address add {SERVER}/16 dev {device}",
+            f"link set {device} up",
             "link set lo up",
         )
         client.ip("address add 10.200.255.254/16 dev v1", "link set v1 up", "link set lo up")
-        for space, device in ((server, "v0"), (client, "v1")):
+        for space, end in ((server, device), (client, "v1")):
             quiet = {"check": True, "capture_output": True}
-            subprocess.run(space.argv("ethtool", "-K", device, "tx", "off", "rx", "off"), **quiet)  # type: ignore[call-overload]
-        with serving(server, RANGED[which](folder)) as pid:
+            subprocess.run(space.argv("ethtool", "-K", end, "tx", "off", "rx", "off"), **quiet)  # type: ignore[call-overload]
+        bound = _responding(server, folder, [_scope(CLIENT, 0)])
+        with bound if which == "bound" else serving(server, RANGED[which](folder)) as pid:
             before = cpu_s(pid)
-            argv = f"perfdhcp -4 -l v1 -r {rate} -p {seconds} -R 50000 -d 0.5 -b mac=00:0c:01:02:03:04".split()
+            argv = f"perfdhcp -4 -l v1 -r {rate} -p {seconds} -R {clients} -d 0.5 -b mac={CLIENT}".split()
             said = subprocess.run(client.argv(*argv), capture_output=True, text=True, timeout=60).stdout
             used = cpu_s(pid) - before
         received = [int(number) for number in re.findall(r"received packets: (\d+)", said)]
@@ -213,12 +218,21 @@ def mac(number: int) -> str:
     return f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
 
 
-@contextlib.contextmanager
-def _host_serving(which: str, host: Space, count: int, folder: Path) -> Iterator[int]:
+def _host_serving(which: str, host: Space, count: int, folder: Path) -> contextlib.AbstractContextManager[int]:
     if which != "ours":
-        with serving(host, _dnsmasq(folder, "br0")) as pid:
-            yield pid
-        return
+        return serving(host, _dnsmasq(folder, "br0"))
+    return _responding(host, folder, [_scope(mac(n), n) for n in range(count)])
+
+
+def _scope(mac: str, number: int) -> PortScope:
+    address = f"10.200.{1 + (number >> 8)}.{number & 255}"
+    told = Scope4(address, 16, SERVER, mtu=1400, dns=(SERVER,), hostname=f"w{number}", domain="g.x")
+    return PortScope(mac, SERVER_MAC, told)
+
+
+@contextlib.contextmanager
+def _responding(host: Space, folder: Path, scopes: Sequence[PortScope]) -> Iterator[int]:
+    """The responder of a host's ports pg000000000000, …."""
     path = folder / "r.sock"
     argv = [sys.executable, "-m", "playground.responder", "--socket", str(path), "--state", str(folder / "r.json")]
     argv += ["--netns", host.path, "--log", str(folder / "r.log")]
@@ -228,23 +242,8 @@ def _host_serving(which: str, host: Space, count: int, folder: Path) -> Iterator
             while told.connect_ex(str(path)) != 0:
                 assert time.monotonic() < end, "the responder does not serve"
                 time.sleep(0.02)
-            scopes = {
-                f"port/{n:012x}": PortScope(
-                    mac(n),
-                    SERVER_MAC,
-                    Scope4(
-                        f"10.200.{1 + (n >> 8)}.{n & 255}",
-                        16,
-                        SERVER,
-                        mtu=1400,
-                        dns=(SERVER,),
-                        hostname=f"w{n}",
-                        domain="g.x",
-                    ),
-                )
-                for n in range(count)
-            }
-            told.sendall(msgspec.json.encode({"set": scopes, "whole": True, "seq": 1}) + b"\n")
+            document = {f"port/{n:012x}": scope for n, scope in enumerate(scopes)}
+            told.sendall(msgspec.json.encode({"set": document, "whole": True, "seq": 1}) + b"\n")
             with told.makefile("rb") as lines:
                 while b'"ack"' not in lines.readline():
                     pass
