@@ -120,6 +120,16 @@ def test_anything_is_refused(ask: Ask) -> None:
     assert "REFUSED" in ask("atlas.internal", "ANY")
 
 
+def tries_of(client: socket.socket, query: bytes) -> int:
+    """How often a question has to be asked, as resolvers do, until it is answered; 4: in vain."""
+    for number in range(1, 4):
+        client.send(query)
+        with contextlib.suppress(TimeoutError):
+            assert client.recv(4096)[:2] == query[:2]
+            return number
+    return 4
+
+
 def test_one_that_floods_does_not_keep_others_from_their_answers(server: Address) -> None:
     flood = bytes.fromhex("000101000001000000000000") + b"\4many\5atlas\x08internal\0\0\1\0\1"
     wanted = bytes.fromhex("123401000001000000000000") + b"\4head\5atlas\x08internal\0\0\1\0\1"
@@ -137,16 +147,10 @@ def test_one_that_floods_does_not_keep_others_from_their_answers(server: Address
     flooding.start()
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(1.0)
+            client.settimeout(0.5)
             client.connect(server)
-            answered = 0
-            for _ in range(20):
-                client.send(wanted)
-                try:
-                    answered += client.recv(4096)[:2] == b"\x12\x34"
-                except TimeoutError:
-                    continue
+            tries = [tries_of(client, wanted) for _ in range(20)]
     finally:
         flooding.kill()
         flooding.join()
-    assert answered >= 18
+    assert max(tries) <= 3, tries

@@ -238,7 +238,7 @@ class Networkd(Client):
 class Pyroute2(Client):
     """pyroute2's, from its own command. It renews by a packet socket, which no rule about packets holds up."""
 
-    name, program, remembers = "pyroute2", sys.executable, True
+    name, program = "pyroute2", sys.executable
 
     def argv(self) -> list[str]:
         hooks = "--hook pyroute2.dhcp.hooks.configure_ip --hook pyroute2.dhcp.hooks.remove_ip"

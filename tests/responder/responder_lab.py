@@ -57,6 +57,14 @@ def until(claim: Callable[[], Any], seconds: float = 5.0, what: str = "") -> Any
     return found
 
 
+def waits_for(pid: int, lock: Path) -> bool:
+    """Whether a process has come as far as to try the lock."""
+    try:
+        return any(path.readlink() == lock for path in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
 class Namespace:
     """A network namespace without a name."""
 

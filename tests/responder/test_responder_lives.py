@@ -4,6 +4,7 @@ rebinding, another address, a crash of their own. They live all at once, as the 
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 from clients4 import CLIENTS, Client, Transcript
-from responder_lab import SERVER, Agent, Guest, Host, Responder, needs
+from responder_lab import SERVER, Agent, Guest, Host, Responder, needs, until, waits_for
 
 from dhcp.options import Code
 from dhcp.scope import PortScope
@@ -101,14 +102,19 @@ class Site:
         agent.close()
 
     def restart(self) -> None:
-        """As it crashed: it goes on by its file, and no agent says a word."""
-        self.responder.kill()
-        self.responder.start()
+        """As it crashed: the next one, which waits already, goes on by its file, and no agent says a word."""
+        crashing = self.responder.process
+        following = self.responder.process = subprocess.Popen(self.responder.argv)
+        until(lambda: waits_for(following.pid, self.responder.folder / "r.sock.lock"), 20.0)
+        crashing.kill()
+        crashing.wait()
+        until(self.responder.serves)
 
     def move(self) -> None:
         """Another one answers, which remembers nothing: as on the host where a workspace comes to."""
+        there = Responder(self._other, self._plane)
         self.responder.kill()
-        self.responder = Responder(self._other, self._plane)
+        self.responder = there
         self.tell()
 
     def all_do(self, stage: str) -> None:

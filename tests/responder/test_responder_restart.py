@@ -9,10 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-from responder_lab import SERVER, VIEW, Agent, Host, Responder, until
+from responder_lab import SERVER, VIEW, Agent, Host, Responder, until, waits_for
 
 from playground.responder import netns
 from playground.responder.protocol import Name, name_key
@@ -50,14 +49,6 @@ def asking(host: Host) -> Iterator[list[float]]:
         ended.set()
         thread.join()
         opened.close()
-
-
-def waits_for(pid: int, lock: Path) -> bool:
-    """Whether a process has come as far as to try the lock."""
-    try:
-        return any(path.readlink() == lock for path in Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:
-        return False
 
 
 def pause_s(responder: Responder, host: Host) -> float:
