@@ -163,11 +163,21 @@ async def _run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
+    peer = options.libvirt_peer or peer_uri("tls", options.underlay or "")
+    hypervisor = LibvirtDriver(
+        Path("/run/netns") / options.dataplane,
+        options.libvirt,
+        peer,
+        accelerator(),
+        state / "libvirt",
+        lambda guest: agent.changed(guest),
+    )
     if options.remove:
-        removed = await remove(options.name, options.dataplane, state, run, workspaces)
+        removed = await remove(options.name, options.dataplane, state, run, workspaces, hypervisor)
         tidy(options.site)
         print(f"{options.name}: {', '.join(removed) or 'nothing was left here'}")
         return 0
+    agent: Agent
     token = options.token_file.read_text().strip()
     underlay = Underlay(options.underlay)
     underlay.look()
@@ -179,10 +189,6 @@ async def _run(options: argparse.Namespace) -> int:
         "netns": NetnsDriver(options.name, options.dataplane, folder=workspaces, hidden=hidden),
         "external": ExternalDriver(options.dataplane),
     }
-    peer = options.libvirt_peer or peer_uri("tls", options.underlay)
-    hypervisor = LibvirtDriver(
-        dataplane.path, options.libvirt, peer, accelerator(), state / "libvirt", lambda guest: agent.changed(guest)
-    )
     drivers["libvirt"] = hypervisor
     is_offered = False
 
@@ -205,7 +211,6 @@ async def _run(options: argparse.Namespace) -> int:
             instance=instance,
         )
 
-    agent: Agent
     link = Link(
         options.controller,
         options.name,

@@ -17,7 +17,7 @@ from pathlib import Path
 from overlay.kernel.apply import DataPlane
 from overlay.kernel.gateways import GatewayPlane
 from playground import paths
-from playground.workspaces.drivers.api import DriverError, GuestState
+from playground.workspaces.drivers.api import Driver, DriverError, GuestState, Hypervisor
 from playground.workspaces.drivers.netns import NetnsDriver
 
 GRACE_S = 5.0
@@ -32,13 +32,18 @@ _RUN_FILES = (
 )
 
 
-async def remove(host: str, dataplane: str, state: Path, run: Path, workspaces: Path) -> list[str]:
+async def remove(
+    host: str, dataplane: str, state: Path, run: Path, workspaces: Path, hypervisor: Hypervisor | None = None
+) -> list[str]:
     """Makes this machine what it was before it was `host`; what was done, in words. Raises OSError.
 
     Guests that other hosts of this kernel carry go on; devices that somebody else brought are given back.
     """
     done = []
-    if ended := await _end_guests(host, dataplane, workspaces):
+    drivers: list[Driver] = [NetnsDriver(host, dataplane, folder=workspaces)]
+    if hypervisor is not None:
+        drivers.append(hypervisor)
+    if ended := sum([await _end_guests(driver) for driver in drivers]):
         done.append(f"{ended} workspace{'' if ended == 1 else 's'} ended")
     if await asyncio.to_thread(_end_responder, run / "responder.sock.lock"):
         done.append("responder ended")
@@ -49,6 +54,9 @@ async def remove(host: str, dataplane: str, state: Path, run: Path, workspaces: 
         done.append("files removed")
     for path in (*kept, run / "agent.lock"):
         path.unlink(missing_ok=True)
+    if hypervisor is not None:
+        for folder in (*(state / "libvirt").glob("*"), state / "libvirt"):
+            _remove_empty(folder)
     for folder in (state, run):
         _remove_empty(folder)
     return done
@@ -69,13 +77,13 @@ def tidy(site: str) -> None:
             _remove_empty(folder.parent)
 
 
-async def _end_guests(host: str, dataplane: str, workspaces: Path) -> int:
-    driver = NetnsDriver(host, dataplane, folder=workspaces)
-    found = await driver.observe()
+async def _end_guests(driver: Driver) -> int:
+    end = driver.remove if isinstance(driver, Hypervisor) else driver.stop
     try:
+        found = await driver.observe()
         await asyncio.gather(
             *(
-                driver.depart(guest) if seen.state is GuestState.ELSEWHERE else driver.stop(guest, GRACE_S)
+                driver.depart(guest) if seen.state is GuestState.ELSEWHERE else end(guest, GRACE_S)
                 for guest, seen in found.items()
             )
         )

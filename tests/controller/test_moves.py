@@ -17,6 +17,7 @@ from playground.placement import may_be_on
 from playground.records import (
     AliveRecord,
     BindingRecord,
+    Copied,
     Driver,
     HostRecord,
     MigrationRecord,
@@ -437,5 +438,121 @@ def test_a_measured_move_copies_only_once_its_meter_runs_and_reports_what_it_saw
                 while site.move.finished_utc_s is None:
                     await site.world.moved(site.world.revision)
             assert (site.move.gap_ms, site.move.lost, site.move.duplicated) == (2.5, 1, 0)
+
+    run(work())
+
+
+def of_hypervisors() -> list[Record]:
+    """A workspace that n1's hypervisor can copy to n2's, over `records`."""
+    found: list[Record] = [
+        msgspec.structs.replace(r, driver="libvirt") for r in records() if isinstance(r, WorkspaceRecord)
+    ]
+    for name in ("n1", "n2"):
+        driver = Driver("libvirt", "live", "", f"qemu+tcp://{name}/system")
+        found.append(HostRecord(name=name, site="lab", underlay="192.0.2.1", drivers=(driver,)))
+    return found
+
+
+def copied(site: Site, state: str, **fields: object) -> ObservedWorkspace:
+    """What the source says of its copying."""
+    return said("n1", 1, "running", copied=Copied(site.move.generation, state, **fields))  # type: ignore[arg-type]
+
+
+async def to_copying(site: Site) -> None:
+    await site.say(*of_hypervisors())
+    move = await site.moves.request(site.workspace, "n2", measure=False)
+    assert move.to == "qemu+tcp://n2/system"
+    await site.say(said("n2", move.generation, "prepared"))
+    await site.until("copying")
+    assert site.binding.copied and site.binding.active == "n1"
+
+
+def test_what_a_hypervisor_copies_lands_and_the_result_has_its_pause() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await to_copying(site)
+            await site.say(copied(site, "paused"))
+            await site.until("landing")
+            assert (site.binding.phase, site.binding.active) == ("landing", "n1")
+            await site.say(said("n2", site.move.generation, "running"))
+            await site.until("activated")
+            assert (site.binding.active, site.workspace.host) == ("n2", "n2")
+            await site.converge("n1", "n2", "far")
+            await site.say(copied(site, "done", pause_ms=41.0))
+            await site.until("settled")
+            assert site.move.pause_ms == 41.0 and not site.binding.copied
+
+    run(work())
+
+
+@pytest.mark.parametrize("state", ["copying", "landing"])
+def test_hosts_that_are_silent_decide_nothing_while_a_hypervisor_copies(state: str) -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await to_copying(site)
+            if state == "landing":
+                await site.say(copied(site, "paused"))
+                await site.until("landing")
+            await site.gone("n1")
+            await site.gone("n2")
+            await asyncio.sleep(0.3)
+            assert site.move.state == state
+            await site.say(copied(site, "done"))
+            await site.until("activated")
+
+    run(work())
+
+
+@pytest.mark.parametrize("state", ["copying", "landing"])
+def test_a_copy_that_fails_gives_the_ports_back_with_its_cause(state: str) -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await to_copying(site)
+            if state == "landing":
+                await site.say(copied(site, "paused"))
+                await site.until("landing")
+            await site.say(copied(site, "failed", cause="the other QEMU died"))
+            await site.until("aborted")
+            assert (site.binding.active, site.binding.target, site.binding.phase) == ("n1", None, "bound")
+            assert site.move.cause == "the other QEMU died" and site.workspace.host == "n1"
+
+    run(work())
+
+
+@pytest.mark.parametrize(("word", "state"), [("failed", "aborted"), ("done", "activated")])
+def test_only_the_hypervisor_says_whether_a_copy_could_still_be_called_off(word: str, state: str) -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await to_copying(site)
+            after = await site.moves.abort(site.workspace)
+            assert (after.state, after.called_off) == ("copying", True)
+            await site.say(copied(site, word, cause="operation aborted"))
+            await site.until(state)
+            assert site.move.cause == ("aborted on request" if word == "failed" else "")
+
+    run(work())
+
+
+def test_a_copy_that_takes_too_long_is_called_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moves_module, "COPY_DEADLINE_S", 0.2)
+    monkeypatch.setattr(moves_module, "CALL_OFF_S", 0.2)
+
+    async def work() -> None:
+        async with a_site() as site:
+            await to_copying(site)
+            await site.until("aborted")  # nobody answered
+            assert site.move.called_off and "not done within" in site.move.cause
+
+    run(work())
+
+
+def test_an_older_copys_word_is_no_word_of_this_one() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await to_copying(site)
+            old = Copied(site.move.generation - 1, "failed", "of before")
+            await site.say(said("n1", 1, "running", copied=old))
+            await asyncio.sleep(0.3)
+            assert site.move.state == "copying"
 
     run(work())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import random
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from overlay.mac import link_local
-from overlay.state import Gate, NetworkId, PortId, port_device, vxlan_device
+from overlay.state import Gate, Network, NetworkId, PortId, port_device, vxlan_device
 from overlay.topology import ANNOUNCING, OPEN, lay_out
 from playground import view as view_module
 from playground.derive import Derivation, Role, Setting, derive_whole
@@ -176,6 +177,38 @@ def test_the_target_opens_before_the_records_say_so() -> None:
     assert network.ports[PortId(P0.id)].gate is Gate.OPEN
     assert not network.chase
     assert P0.mac not in network.remotes
+
+
+def copied(phase: str) -> BindingRecord:
+    return msgspec.structs.replace(in_move(P0, "n1", "n2", phase), copied=True)
+
+
+def ends(binding: BindingRecord, running: str) -> dict[str, Network]:
+    """What both hosts derive of a move that a hypervisor makes. running: where the guest runs, by their own look."""
+    guest, found = workspace_id("atlas", P0.workspace), {}
+    for host in ("n1", "n2"):
+        here = [a_workspace(P0, "n1", driver="libvirt"), a_move(P0, "n1", "n2", binding.phase)]
+        setting = a_setting(host, arrived=frozenset({guest} if host == running else ()))
+        found[host] = derive_whole(a_view(host, [GRID, P0, binding], here), setting).state.networks[GRID.id]  # type: ignore[index]
+    return found
+
+
+def test_what_stands_still_waits_for_its_frames_at_the_target() -> None:
+    found = ends(copied("landing"), running="")
+    assert found["n2"].ports[PortId(P0.id)].gate is Gate.OPEN and not found["n2"].chase
+    assert found["n1"].ports[PortId(P0.id)].gate is Gate.CLOSED
+    assert found["n1"].chase == {P0.mac: UNDERLAY["n2"]} and found["n1"].remotes[P0.mac].vtep == UNDERLAY["n2"]
+
+
+def test_what_goes_on_at_the_source_is_open_there_whatever_records_say() -> None:
+    assert ends(copied("landing"), running="n1")["n1"].ports[PortId(P0.id)].gate is Gate.OPEN
+
+
+def test_while_it_is_copied_no_frame_can_go_in_circles() -> None:
+    for phases in itertools.product(("copying", "landing"), repeat=2):
+        source = ends(copied(phases[0]), running="n1" if phases[0] == "copying" else "")["n1"]
+        target = ends(copied(phases[1]), running="")["n2"]
+        assert not (source.chase and target.chase), phases
 
 
 def test_once_arrived_the_source_closes_and_chases_to_the_target() -> None:

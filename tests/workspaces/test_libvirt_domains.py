@@ -1,0 +1,122 @@
+"""A guest as a libvirt domain, and what notes and domains mean together; without any libvirt."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from xml.etree import ElementTree as Tree
+
+import pytest
+
+from playground.machine import Disk, Machine
+from playground.workspaces.drivers.api import Guest, GuestState, Nic
+from playground.workspaces.drivers.libvirt.door import Domain, State
+from playground.workspaces.drivers.libvirt.driver import _state, peer_uri
+from playground.workspaces.drivers.libvirt.notes import Note, Notes, Part
+from playground.workspaces.drivers.libvirt.xml import (
+    NAMESPACE,
+    Mark,
+    Setting,
+    domain_name,
+    domain_uuid,
+    domain_xml,
+    read_mark,
+    write_mark,
+)
+
+MACHINE = Machine(
+    model="q35",
+    cpu="qemu64",
+    kernel="/boot/vmlinuz",
+    cmdline='console=ttyS0 note="<&>"',
+    disks=(Disk(base="/srv/a.qcow2"), Disk(path="/srv/b.raw")),
+    extra="<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>",
+)
+NICS = tuple(Nic(f"{n:012x}", f"pg{n:012x}", f"02:00:00:00:00:0{n}", 1400 + n, n) for n in range(2))
+GUEST = Guest("7a010e8d8fc8", "atlas", "w-0", "w-0", NICS, 2, 512, MACHINE)
+
+
+def domain() -> Tree.Element:
+    return Tree.fromstring(domain_xml(GUEST, Setting("qemu", ("/var/a.qcow2", "/srv/b.raw"), log="/var/log/w")))
+
+
+def test_nics_are_taps_that_are_there_and_stay_as_they_are() -> None:
+    found = domain().findall("devices/interface")
+    assert [nic.get("type") for nic in found] == ["ethernet", "ethernet"]
+    for nic, want in zip(found, NICS, strict=True):
+        target, mac, mtu = nic.find("target"), nic.find("mac"), nic.find("mtu")
+        assert target is not None and mac is not None and mtu is not None
+        assert (target.get("dev"), target.get("managed")) == (want.device, "no")
+        assert (mac.get("address"), mtu.get("size")) == (want.mac, str(want.mtu))
+
+
+def test_a_domain_is_what_the_file_says() -> None:
+    found = domain()
+    assert found.get("type") == "qemu" and found.findtext("name") == "w-0.atlas"
+    assert (found.findtext("memory"), found.findtext("vcpu")) == ("512", "2")
+    assert found.findtext("os/kernel") == "/boot/vmlinuz" and found.findtext("os/cmdline") == MACHINE.cmdline
+    assert found.findtext("cpu/model") == "qemu64"
+    disks = found.findall("devices/disk")
+    sources = [one.find("source") for one in disks]
+    drivers = [one.find("driver") for one in disks]
+    assert [one.get("file") for one in sources if one is not None] == ["/var/a.qcow2", "/srv/b.raw"]
+    assert [one.get("type") for one in drivers if one is not None] == ["qcow2", "raw"]
+    assert found.findtext("devices/rng/backend") == "/dev/urandom"
+
+
+def test_a_domain_is_known_by_its_mark_through_any_spelling_of_it() -> None:
+    marked = domain().find(f"metadata/{{{NAMESPACE}}}guest")
+    assert marked is not None
+    assert read_mark(Tree.tostring(marked, encoding="unicode")) == Mark(GUEST)
+    assert read_mark(write_mark(Mark(GUEST, started=True))) == Mark(GUEST, started=True)
+
+
+@pytest.mark.parametrize("text", ["", "<guest/>", "<guest>{}</guest>", "<guest>[1]</guest>", "no XML"])
+def test_what_is_no_mark_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        read_mark(text)
+
+
+def test_names_tell_apart_what_hyphens_would_not() -> None:
+    some = [Guest("0" * 12, p, w, w, ()) for p, w in (("a-b", "c"), ("a", "b-c"))]
+    assert len({domain_name(one) for one in some}) == 2
+    assert domain_uuid("7a010e8d8fc8") == domain_uuid("7a010e8d8fc8") != domain_uuid("7a010e8d8fc9")
+
+
+def test_ipv6_addresses_are_bracketed_in_uris() -> None:
+    assert peer_uri("tls", "192.0.2.11") == "qemu+tls://192.0.2.11/system"
+    assert peer_uri("tcp", "2001:db8::11") == "qemu+tcp://[2001:db8::11]/system"
+
+
+def test_notes_outlive_their_writer_and_a_torn_one_is_no_note(tmp_path: Path) -> None:
+    notes = Notes(tmp_path / "guests")
+    assert notes.all() == {}
+    notes.put(Note(GUEST, Part.ARRIVING, 7))
+    assert Notes(tmp_path / "guests").all() == {GUEST.id: Note(GUEST, Part.ARRIVING, 7)}
+    (tmp_path / "guests" / "0.json").write_text('{"guest": {')
+    assert set(notes.all()) == {GUEST.id}
+    notes.drop(GUEST.id)
+    notes.drop(GUEST.id)
+    assert notes.all() == {}
+
+
+NOTES = (None, *(Note(GUEST, part) for part in Part))
+DOMAINS = (None, *(Domain("u", state, Mark(GUEST, s)) for state in State for s in (False, True)))
+
+
+@pytest.mark.parametrize(("note", "found"), list(itertools.product(NOTES, DOMAINS)))
+def test_what_a_note_and_a_domain_mean(note: Note | None, found: Domain | None) -> None:
+    state, cause = _state(note, found)
+    kind = found.state if found is not None else State.OFF
+    part = note.part if note is not None else None
+    if kind is State.RUNNING:
+        want = GuestState.RUNNING
+    elif kind is State.LEFT or (kind is State.PAUSED and part is Part.ARRIVING):
+        want = GuestState.ELSEWHERE
+    elif kind is State.PAUSED:
+        want = GuestState.RUNNING if found is not None and found.mark.started else GuestState.PREPARED
+    elif part is None:
+        want = GuestState.ABSENT
+    else:
+        want = GuestState.FAILED if part is Part.OWN else GuestState.ELSEWHERE
+    assert state is want and bool(cause) == (state is GuestState.FAILED)
