@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from overlay.state import PortId, port_device
-from playground.agent.evidence import InForce
+from playground.agent.evidence import InForce, named
 from playground.agent.tables import GuardTable, JudgementsOf, PolicyTable
 from playground.derive.guarding import shut_device
 from playground.derive.policing import Tracked
@@ -168,7 +168,7 @@ class Enforcing:
         self.in_force = self._shown(ruleset, bridges)
         outcome = self._door.converge(ruleset, bridges, is_doubted=is_doubted)
         self.repaired.update(outcome.repaired)
-        self.mended += (Mended(time.time(), text) for text in outcome.mended)
+        self.mended += (Mended(time.time(), named(text, self.in_force.compiled)) for text in outcome.mended)
         self._unpoliced = outcome.unpoliced
         self._bridges = {name: i for name, i in self._bridges.items() if name in bridges - outcome.unpoliced}
         self._answering = self._bridges.copy()

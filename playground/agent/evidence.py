@@ -82,6 +82,15 @@ class InForce:
     compiled: tuple[Compiled, ...] = ()
 
 
+def named(text: str, compiled: Collection[Compiled]) -> str:
+    """The same, with whom the first chain, or what the first counter, is about."""
+    for object in _OBJECT.findall(text):
+        for one in compiled:
+            if object in one.names:
+                return text.replace(object, f"{object} ({one.names[object]})", 1)
+    return text
+
+
 class Door(Protocol):
     """The kernel's rules as evidence needs them (`policies.kernel.enforcement.Enforcement`, or its double). Both read
     the kernel, and raise OSError and NftError."""
@@ -194,7 +203,7 @@ class Evidence:
         """Raises OSError, NftError."""
         match question:
             case CheckPolicies():
-                return Checked(self._differences(), [Mended(o.utc_s, self._named(o.text)) for o in self._mended()])
+                return Checked(self._differences(), list(self._mended()))
             case CountVerdicts():
                 return Counted(list(self._counted(question.playground)))
             case TellFlows():
@@ -231,17 +240,8 @@ class Evidence:
             )
             if not found or self._in_force() is wanted:
                 break
-        told, more = [self._named(text) for text in found[:TOLD]], len(found) - TOLD
+        told, more = [named(text, wanted.compiled) for text in found[:TOLD]], len(found) - TOLD
         return [*told, f"and {more} more"] if more > 0 else told
-
-    def _named(self, text: str) -> str:
-        """The same, with whom the first chain, or what the first counter, is about."""
-        names = self._in_force().compiled
-        found = ((one[0], compiled.names.get(one[0])) for one in _OBJECT.finditer(text) for compiled in names)
-        for object, name in found:
-            if name is not None:
-                return text.replace(object, f"{object} ({name})", 1)
-        return text
 
     def _counted(self, playground: str) -> Iterable[Count]:
         known = self._in_force().judgements.values()

@@ -32,16 +32,17 @@ class Source:
     playground: PlaygroundSpec | None = None
 
 
-def read(path: str) -> tuple[str, str]:
-    """A file's name for errors, and its text; `-` is standard input. Raises Failure."""
+def read(path: str, whose: str = "playground") -> tuple[str, str]:
+    """A file's name for errors, and its text; `-` is standard input. whose: what the file should be of. Raises
+    Failure."""
     try:
         if path == "-":
             return "<stdin>", sys.stdin.read()
         return path, Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise Failure(f"{path}: {(error.strerror or str(error)).lower()}; name a playground's file") from error
+        raise Failure(f"{path}: {(error.strerror or str(error)).lower()}; name a {whose}'s file") from error
     except UnicodeDecodeError as error:
-        raise Failure(f"{path}: byte {error.start} is not UTF-8; a playground's file is UTF-8 text") from error
+        raise Failure(f"{path}: byte {error.start} is not UTF-8; a {whose}'s file is UTF-8 text") from error
 
 
 def playground(file: str, text: str) -> PlaygroundSpec:
@@ -60,7 +61,7 @@ def site(file: str | None) -> SiteSpec | None:
 
     if file is None:
         return None
-    name, text = read(file)
+    name, text = read(file, "site")
     try:
         return load_site(text, name)
     except SpecErrors as error:

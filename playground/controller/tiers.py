@@ -105,7 +105,8 @@ class Tiers:
             with self._world.withhold(SITE_POLICIES):
                 await self._put(wanted, record, is_followed=True)
             if told["changes"]:
-                self._events.add("site-policies-changed", f"site {self._site}", f"{len(told['changes'])} changes")
+                said = f"{len(told['changes'])} change{'s' if len(told['changes']) > 1 else ''}"
+                self._events.add("site-policies-changed", f"site {self._site}", said)
         return {**told, "change": change}
 
     def show(self) -> Json:
