@@ -117,6 +117,13 @@ class Responder:
     def forget(self, keys: Iterable[str]) -> None:
         self._answering.forget(key.removeprefix("port/") for key in keys)
 
+    def fence(self, utc_s: float) -> None:
+        """No pools are given from here."""
+
+    @property
+    def has_caught_up(self) -> bool:
+        return self.has_told and self._is_connected
+
     def answers(self, key: str) -> bool:
         is_given = self._is_connected and self._wanted is not None
         return is_given and self._answering.answers.get(key) == (self._wanted or {}).get(key)
