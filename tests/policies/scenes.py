@@ -15,6 +15,7 @@ from policies.model import (
     GatewayPeer,
     HostPeer,
     Mode,
+    OnDeny,
     Origin,
     Policy,
     Rule,
@@ -129,6 +130,7 @@ def policies(draw: st.DrawFn, number: int) -> Policy:
         priority=0 if tier is Tier.OWNER else draw(st.integers(0, 3)),
         mode=mode,
         playground=playground,
+        on_deny=draw(st.sampled_from(OnDeny)),
         replaces=f"policy-{draw(st.integers(0, 4))}" if mode is Mode.STAGE and draw(st.booleans()) else "",
     )
 
