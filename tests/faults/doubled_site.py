@@ -8,7 +8,9 @@ everything else is built anew from these.
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
+import itertools
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
@@ -710,10 +712,15 @@ class Site:
 # -- running ---------------------------------------------------------------------------------------------------------
 
 
+_plays = itertools.count(1)
+
+
 def play(
     folder: Path, patch: pytest.MonkeyPatch, scene: Callable[[Site], Coroutine[Any, Any, T]], kernels: int = 1
 ) -> T:
     """Runs a scene on a site of its own, in virtual time."""
+    if next(_plays) % 20 == 0:
+        gc.collect()  # sites that are over hold descriptors, in cycles
     loop = VirtualLoop()
     site = Site(folder, kernels)
     clock = SimpleNamespace(time=lambda: site.clock_s + loop.time(), monotonic=loop.time)

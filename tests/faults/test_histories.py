@@ -4,7 +4,6 @@ what was before is left."""
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import tempfile
 from contextlib import suppress
@@ -141,7 +140,6 @@ histories = st.lists(steps, min_size=2, max_size=9)
 def tried(history: list[Step], wanted: str, kernels: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         check(history, wanted, Path(folder), kernels)
-    gc.collect()  # each site holds descriptors, in cycles
 
 
 @settings(max_examples=int(os.environ.get("PLAYGROUND_HISTORIES", "6")), deadline=None, database=None)
