@@ -158,8 +158,8 @@ def hook_responder(effects: Effects) -> None:
 
     patch(asyncio.StreamWriter, "write", effects.sync, lambda *_, **__: "answers")
     patch(Service, "apply", effects.sync, lambda *_, **__: "map")
-    patch(memory, "save", effects.sync, lambda *_, **__: "save")
-    patch(memory, "note", effects.sync, lambda *_, **__: "lease")
+    patch(memory.Notes, "save", effects.sync, lambda *_, **__: "save")
+    patch(memory.Notes, "add", effects.sync, lambda *_, **__: "lease")
 
 
 def launch_responder(folder: str, name: str) -> None:
