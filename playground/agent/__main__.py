@@ -147,7 +147,7 @@ async def _run(options: argparse.Namespace) -> int:
     from playground.responder.client import Client
     from playground.workspaces.drivers.api import Driver
     from playground.workspaces.drivers.external import ExternalDriver
-    from playground.workspaces.drivers.libvirt.driver import LibvirtDriver, accelerator, peer_uri
+    from playground.workspaces.drivers.libvirt.driver import LibvirtDriver, peer_uri
     from playground.workspaces.drivers.netns import NetnsDriver
     from policies.kernel.enforcement import Enforcement
 
@@ -168,7 +168,6 @@ async def _run(options: argparse.Namespace) -> int:
         Path("/run/netns") / options.dataplane,
         options.libvirt,
         peer,
-        accelerator(),
         state / "libvirt",
         lambda guest: agent.changed(guest),
     )

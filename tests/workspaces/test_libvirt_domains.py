@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree as Tree
 
@@ -10,6 +11,7 @@ import pytest
 
 from playground.machine import Disk, Machine
 from playground.workspaces.drivers.api import Guest, GuestState, Nic
+from playground.workspaces.drivers.libvirt import accelerator as accelerator_module
 from playground.workspaces.drivers.libvirt.door import Domain, State
 from playground.workspaces.drivers.libvirt.driver import _state, peer_uri
 from playground.workspaces.drivers.libvirt.notes import Note, Notes, Part
@@ -120,3 +122,29 @@ def test_what_a_note_and_a_domain_mean(note: Note | None, found: Domain | None) 
     else:
         want = GuestState.FAILED if part is Part.OWN else GuestState.ELSEWHERE
     assert state is want and bool(cause) == (state is GuestState.FAILED)
+
+
+def test_kvm_is_believed_when_it_has_booted_something_and_asked_once_a_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def works(kind: str, seconds: float) -> bool:
+        asked.append(kind)
+        return False
+
+    monkeypatch.setattr(accelerator_module, "works", works)
+    monkeypatch.setattr(accelerator_module, "KVM", str(tmp_path / "none"))
+    assert accelerator_module.accelerator(tmp_path / "kept") == "qemu" and asked == []
+    (tmp_path / "kvm").touch()
+    monkeypatch.setattr(accelerator_module, "KVM", str(tmp_path / "kvm"))
+    for _ in range(2):
+        assert accelerator_module.accelerator(tmp_path / "kept") == "qemu" and asked == ["kvm"]
+    (tmp_path / "kept").write_text("another-boot kvm")
+    assert accelerator_module.accelerator(tmp_path / "kept") == "qemu" and asked == ["kvm", "kvm"]
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu-system-x86_64 is not installed")
+def test_the_trial_ends_by_its_own_word_under_emulation() -> None:
+    assert accelerator_module.works("tcg", 30)
+    assert not accelerator_module.works("no such accelerator", 30)

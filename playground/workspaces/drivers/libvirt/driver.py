@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from playground.workspaces.drivers.api import (
     Process,
     Sending,
 )
+from playground.workspaces.drivers.libvirt.accelerator import accelerator
 from playground.workspaces.drivers.libvirt.door import Domain, Door, Moved, State, Unavailable
 from playground.workspaces.drivers.libvirt.images import Images
 from playground.workspaces.drivers.libvirt.notes import Note, Notes, Part
@@ -47,19 +47,17 @@ _FLAGS = ("LIVE", "PEER2PEER", "PERSIST_DEST", "UNDEFINE_SOURCE")
 
 class LibvirtDriver:
     """dataplane: path of the data plane's namespace. uri: of this host's libvirtd. peer: URI by which other hosts'
-    libvirtd reach it. kind: kvm or qemu, of guests that name none. state: folder of its own. changed: hears the id of a
+    libvirtd reach it. state: folder of its own. changed: hears the id of a
     guest that libvirt told of, "" for all."""
 
     name = "libvirt"
     move: Move = "live"
     domain = ""
 
-    def __init__(
-        self, dataplane: Path, uri: str, peer: str, kind: str, state: Path, changed: Callable[[str], None]
-    ) -> None:
+    def __init__(self, dataplane: Path, uri: str, peer: str, state: Path, changed: Callable[[str], None]) -> None:
         self.peer = peer
         self._dataplane = dataplane
-        self._kind = kind
+        self._tried = state / "accelerator"
         self._logs = state / "consoles"
         self._notes = Notes(state / "guests")
         self._images = Images(state / "images")
@@ -226,7 +224,8 @@ class LibvirtDriver:
             self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise DriverError(f"its ends can't be made: {error}") from error
-        kind = guest.machine.type if guest.machine is not None and guest.machine.type else self._kind
+        asked = guest.machine.type if guest.machine is not None else ""
+        kind = asked or accelerator(self._tried)
         return Setting(kind, disks, "", str(self._logs / f"{guest.id}.log"))
 
     def _release(self, notes: Mapping[str, Note], domains: Mapping[str, Domain]) -> None:
@@ -300,8 +299,3 @@ def _state(note: Note | None, domain: Domain | None) -> tuple[GuestState, str]:
 def peer_uri(transport: str, address: str) -> str:
     """How another host's libvirtd reaches the one at this address. transport: tcp, tls or ssh."""
     return f"qemu+{transport}://{f'[{address}]' if ':' in address else address}/system"
-
-
-def accelerator() -> str:
-    """kvm where it can be opened, else qemu."""
-    return "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "qemu"
