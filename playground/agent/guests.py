@@ -280,15 +280,18 @@ class Guests:
             now = self._wants.get(want.id)
             if now is None or (now.role, now.move) != (want.role, want.move):
                 return  # called off, or over, while the gate was opened
-            take = driver.reclaim if want.move == want.concluded else driver.activate
-            self.pauses[want.id] = await take(want.guest, want.move)
+            if want.role is Role.TAKE:
+                number, take = want.move, driver.activate
+            else:  # not by the number of a move that is open: its target would find itself called off
+                number, take = want.concluded, driver.reclaim
+            self.pauses[want.id] = await take(want.guest, number)
         except BaseException:
             self.opening.discard(want.id)
             raise
         # what the driver has done is what the next look will find; whoever sends here by another host waits for word
         if want.id in self.observed:
             name, seen = self.observed[want.id]
-            self.observed[want.id] = (name, replace(seen, state=GuestState.RUNNING, cause="", move=want.move))
+            self.observed[want.id] = (name, replace(seen, state=GuestState.RUNNING, cause="", move=number))
             await self.landed(want)
 
     def _begin(self, guest: str, action: Coroutine[Any, Any, object]) -> None:

@@ -106,6 +106,21 @@ def test_a_source_takes_its_guest_back_from_a_move_that_was_called_off() -> None
     run(work())
 
 
+def test_a_source_that_takes_its_guest_back_while_it_is_moved_again_stops_no_move() -> None:
+    """Its target flipped alone after the first move was called off, and the source was away then."""
+
+    async def work() -> None:
+        machine = Machine()
+        source, target = await moved(machine, 7)
+        await source.turn(a_want(Role.RUN, 9, 8))
+        assert machine.guests[GUEST.id].host == "n1"
+        await target.turn(a_want(Role.TAKE, 9, 8))
+        assert machine.guests[GUEST.id].host == "n2"
+        assert target.guests.has_arrived(a_want(Role.TAKE, 9, 8))
+
+    run(work())
+
+
 def test_a_target_whose_flip_is_late_finds_its_move_called_off() -> None:
     """The source's look comes before the flip: what it then says in the ledger is what keeps the guest with it."""
 

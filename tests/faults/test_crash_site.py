@@ -256,7 +256,7 @@ def open_ports(site: Site) -> set[tuple[str, str]]:
 def check_gone(site: Site) -> None:
     """Nothing of `lab` anywhere."""
     still = {key for key, r in kept(site).items() if "still" in (r.get("playground"), r.get("name"))}
-    passing = ("host/", "alive/", "observed/", "event/", "elect/")
+    passing = ("host/", "alive/", "observed/", "event/", "elect/", "site")
     eventually(lambda: [k for k in kept(site) if k not in still and not k.startswith(passing)] == [], 15.0, "no record")
     check(site)
     for host in HOSTS:

@@ -157,7 +157,7 @@ def kept(site: Site) -> list[str]:
     path = next(site.state.glob("*/store.db"))
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
         rows = store.execute("SELECT key, value FROM item ORDER BY key").fetchall()
-    passing = ("host/", "alive/", "observed/host/", "event/", "elect/")
+    passing = ("host/", "alive/", "observed/host/", "event/", "elect/", "site")
     return [f"{key} {value.decode()}" for key, value in rows if not key.startswith(passing)]
 
 
