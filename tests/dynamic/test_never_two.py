@@ -110,8 +110,9 @@ class Host:
 class Hosts(RuleBasedStateMachine):
     """The world, and the controller as it works on it."""
 
-    @initialize(skews=st.tuples(*[st.sampled_from([-10.0, 0.0, 10.0])] * 3))
-    def begin(self, skews: tuple[float, float, float]) -> None:
+    @initialize(skews=st.tuples(*[st.sampled_from([-10.0, 0.0, 10.0])] * 3), last=st.sampled_from([200, 201, 203, 215]))
+    def begin(self, skews: tuple[float, float, float], last: int) -> None:
+        self.network = replace(NETWORK, dynamic=(f"10.0.0.200-10.0.0.{last}",))
         self.now = 1_000_000.0
         self.revision, self.modified = 1, 1
         self.binding = BindingRecord(port=PORT.id, playground="lab", workspace="nest", active="n0", source="n0")
@@ -126,13 +127,13 @@ class Hosts(RuleBasedStateMachine):
             self.controller_steps()
             self.host_is_shown(0)
 
-    which, clients = st.integers(0, 2), st.integers(0, 9)
+    which, clients = st.integers(0, 2), st.integers(0, 4)
 
     @rule(which=which)
     def host_is_shown(self, which: int) -> None:
         host = self.hosts[which]
         if host.is_up:
-            records = [NETWORK, PORT, self.binding, self.record]
+            records = [self.network, PORT, self.binding, self.record]
             host.view.begin()
             host.view.take(Enter("playground/lab", self.revision, records))  # type: ignore[arg-type]
             host.view.take(Complete(self.revision))
@@ -168,7 +169,7 @@ class Hosts(RuleBasedStateMachine):
             self.record,
             Around(
                 port=PORT,
-                ranges=spans_of(NETWORK.dynamic),
+                ranges=spans_of(self.network.dynamic),
                 lease_s=NETWORK.lease_s,
                 active=self.binding.active,
                 stay=self.binding.generation,
@@ -269,11 +270,13 @@ class Hosts(RuleBasedStateMachine):
             if host.is_up and host.view.complete:
                 host.given.vouched(self.now + host.skew_s)
 
-    @rule(rounds=st.integers(1, 4))
-    def all_goes_well_for_a_while(self, rounds: int) -> None:
+    @rule(rounds=st.integers(1, 4), heard=st.sets(st.integers(0, 2)))
+    def time_is_given(self, rounds: int, heard: set[int]) -> None:
+        """All hosts are shown everything, and some are heard."""
         for _ in range(rounds):
             for number in range(3):
                 self.host_is_shown(number)
+            for number in heard:
                 self.host_says(number)
                 self.what_a_host_said_arrives(number)
             self.controller_steps()
@@ -286,3 +289,20 @@ class Hosts(RuleBasedStateMachine):
 
 Hosts.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestHosts = Hosts.TestCase
+
+
+def test_a_block_goes_on_only_once_its_host_has_said_what_it_gave() -> None:
+    world = Hosts()
+    world.begin((0.0, 0.0, 0.0), 201)
+    world.a_machine_boots(0, 1, "")
+    world.the_port_moves(1)
+    for _ in range(3):
+        world.controller_steps()
+        world.host_is_shown(1)
+        world.a_machine_boots(1, 2, "")
+    assert [holder for holder, _ in world.told.values()] == [1]
+    world.time_is_given(2, {0, 1, 2})
+    world.a_machine_boots(1, 1, "")
+    world.a_machine_boots(1, 2, "")
+    assert sorted(world.told) == [0x0A0000C8, 0x0A0000C9]
+    assert world.told[0x0A0000C8][0] == 1
