@@ -281,10 +281,11 @@ class Guests:
             if now is None or (now.role, now.move) != (want.role, want.move):
                 return  # called off, or over, while the gate was opened
             if want.role is Role.TAKE:
-                number, take = want.move, driver.activate
+                number = want.move
+                self.pauses[want.id] = await driver.activate(want.guest, number)
             else:  # not by the number of a move that is open: its target would find itself called off
-                number, take = want.concluded, driver.reclaim
-            self.pauses[want.id] = await take(want.guest, number)
+                number = want.concluded
+                self.pauses[want.id] = await driver.reclaim(want.guest, number)
         except BaseException:
             self.opening.discard(want.id)
             raise

@@ -1,8 +1,8 @@
 """Finds out by trial whether KVM works here. That /dev/kvm can be opened says little: nested, it may emulate each
 instruction of a guest's kernel, take a minute for it, and fail.
 
-The trial boots nine bytes that end QEMU by its debug exit. Where KVM does its work that takes a tenth of a second; where
-it emulates, the firmware before them alone takes ten.
+The trial boots nine bytes that end QEMU by its debug exit. Where KVM does its work that takes a tenth of a second;
+where it emulates, the firmware before them alone takes ten.
 """
 
 from __future__ import annotations
