@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from playground.derive import Role, Want
 from playground.workspaces.drivers.api import (
@@ -27,6 +27,17 @@ RETRY_S = 2.0
 
 RENEW_S = 3.0
 """How often a guest whose address has changed is asked to ask for it."""
+
+
+_HYPERVISORS: dict[type[Driver], bool] = {}
+
+
+def _is_hypervisor(driver: Driver) -> TypeGuard[Hypervisor]:
+    """Told by its class, once: to look all of a protocol's names up costs more than all else about a settled guest."""
+    known = _HYPERVISORS.get(type(driver))
+    if known is None:
+        known = _HYPERVISORS[type(driver)] = isinstance(driver, Hypervisor)
+    return known
 
 
 @dataclass(slots=True)
@@ -100,7 +111,7 @@ class Guests:
         try:
             found = await driver.observe(guests)
         except DriverError as error:
-            if not isinstance(driver, Hypervisor):
+            if not _is_hypervisor(driver):
                 raise
             if self.away.get(name) != str(error):
                 log.warning("hypervisor away driver=%s cause=%s", name, error)
@@ -165,10 +176,14 @@ class Guests:
         return considered
 
     def _is_settled(self, want: Want) -> bool:
-        """Whether a guest is what it should be, so that only a change makes it worth another look."""
+        """Whether a guest is what it should be, so that only a change makes it worth another look.
+
+        Whether its client is stale, time tells, too: that is asked when everything is looked at, as silent clients may
+        be many.
+        """
         match want.role, self.state(want.id):
             case Role.RUN, GuestState.RUNNING:
-                return self.ready(want) and not self.stale(want) and not self.differs(want)
+                return self.ready(want) and not self.differs(want)
             case ((Role.STOP | Role.AWAY), GuestState.ABSENT):
                 return True
             case _:
@@ -179,7 +194,7 @@ class Guests:
         if driver is None:
             self.causes[want.id] = f"this host has no driver {want.driver}"
             return None
-        if isinstance(driver, Hypervisor):
+        if _is_hypervisor(driver):
             found, action = self._copying(driver, want, may_open)
             if found:
                 return action
@@ -269,7 +284,7 @@ class Guests:
         made = self.drivers[driver]
         if seen.state is GuestState.ELSEWHERE:
             return made.depart(guest)
-        return made.remove(guest, GRACE_S) if isinstance(made, Hypervisor) else made.stop(guest, GRACE_S)
+        return made.remove(guest, GRACE_S) if _is_hypervisor(made) else made.stop(guest, GRACE_S)
 
     async def _take(self, driver: Driver, want: Want) -> None:
         """The gate first, then the traffic: nothing that arrives finds a closed port."""
