@@ -234,6 +234,7 @@ class Controller:
     async def set_desired(self, ref: str, desired: Desired) -> dict[str, Any]:
         """Starts or stops a workspace; its addresses stay."""
         while True:
+            revision = self.world.revision
             workspace = self.workspace(ref)
             if workspace.desired == desired:
                 return {"workspace": f"{workspace.playground}/{workspace.name}", "desired": desired}
@@ -242,9 +243,11 @@ class Controller:
                 raise Unknown(f"{ref} is being moved ({move.state}); wait, or abort the move first", 409)
             after = msgspec.structs.replace(workspace, desired=desired, generation=workspace.generation + 1)
             result = await self.store.commit([self.world.compare(workspace)], [Put(key_of(after), encode(after))])
-            if not isinstance(result, Conflict):
-                await self.world.reached(result)
-                self.events.add(f"workspace-{desired}", f"workspace {after.playground}/{after.name}", "asked for")
+            if isinstance(result, Conflict):
+                await self.world.moved(revision)  # somebody was quicker: what the store has is on its way to us
+                continue
+            await self.world.reached(result)
+            self.events.add(f"workspace-{desired}", f"workspace {after.playground}/{after.name}", "asked for")
 
     async def migration(self, ref: str, generation: int, wait_s: float) -> dict[str, Any]:
         """The last move of a workspace; waits up to `wait_s` until the one of `generation` (or a later one) has
@@ -277,6 +280,7 @@ class Controller:
                 409,
             )
         while True:
+            revision = self.world.revision
             record = self.world.hosts.get(host)
             if record is None:
                 known = ", ".join(sorted(self.world.hosts)) or "none"
@@ -291,6 +295,7 @@ class Controller:
             if not isinstance(result, Conflict):
                 await self.world.reached(result)
                 return token
+            await self.world.moved(revision)
 
 
 NO_CONNECTIONS: dict[str, Any] = {"changed": [], "complete": True}

@@ -31,10 +31,10 @@ KINDS = (
     *("map", "save", "lease"),
 )
 """Of a controller: a store commit, a host's lease given or revoked, a message to an agent. Of an agent: a batch sent to
-the kernel, a transaction of rules, a bridge's switch or a sysctl turned, connections put, marked or forgotten, a table
-of gateways, a namespace made or removed, a write of the cached view, of how the host stands, a report, an answer to a
-question, a line to its responder; a verb of the guests' driver, a write of its entry of a guest. Of a responder: an
-update taken, its file replaced, a lease noted in its journal."""
+the kernel, a transaction of rules, a bridge's switch or a sysctl turned or what answers beside a bridge made,
+connections put, marked or forgotten, a table of gateways, a namespace made or removed, a write of the cached view, of
+how the host stands, a report, an answer to a question, a line to its responder; a verb of the guests' driver, a write
+of its entry of a guest. Of a responder: an update taken, its file replaced, a lease noted in its journal."""
 
 
 class Effects:
@@ -187,6 +187,7 @@ def hook(effects: Effects) -> None:
     from playground.agent.link import Link
     from playground.store.sqlite import SqliteStore
     from playground.workspaces.drivers.netns import NetnsDriver
+    from policies.kernel import answering
     from policies.kernel.bridges import Switches
     from policies.kernel.conntrack import Conntrack
     from policies.kernel.libnftables import LibNft
@@ -200,6 +201,8 @@ def hook(effects: Effects) -> None:
     for nft in (NftCommand, LibNft):
         patch(nft, "load", effects.sync, lambda *_, is_trial=False: None if is_trial else "rules")
     patch(Switches, "_police", effects.sync, lambda *_, **__: "switch")
+    for verb in ("_make", "_remove"):
+        patch(answering, verb, effects.sync, lambda *_, **__: "switch")
     patch(Path, "write_text", effects.sync, _sysctl)
     for verb in ("put", "mark", "delete"):
         patch(Conntrack, verb, effects.sync, lambda *_, **__: "flows")

@@ -163,6 +163,13 @@ def test_of_many_histories_each_ends_as_asked(history: list[Step], wanted: str, 
     tried(history, wanted, kernels)
 
 
+def test_a_start_that_somebody_overtakes_waits_for_what_the_store_has() -> None:
+    """Instead of trying again what it has just been refused, for ever where nothing else gets its turn."""
+    tried(
+        [("up", "other nic", 0.5), ("up", "two nics", 0.0), ("stopped", "", 0.02), ("running", "", 3.0)], "anywhere", 3
+    )
+
+
 @pytest.mark.parametrize("gone_s", [0.02, 0.05, 0.1])
 def test_a_workspace_that_was_removed_and_given_anew_while_both_ends_of_its_move_were_away(gone_s: float) -> None:
     """Its guest runs on at the one, prepared for at the other, where it is to be now."""

@@ -24,19 +24,37 @@ HOSTS = ("n1", "n2", "n3")
 NAMES = ("east", "west")
 
 
-def a_file(name: str, members: Sequence[str] = ("head",), scale: int = 2, networks: Sequence[str] = ("grid",)) -> str:
-    """A playground; all have the same subnets."""
+def a_file(
+    name: str,
+    members: Sequence[str] = ("head",),
+    scale: int = 2,
+    networks: Sequence[str] = ("grid",),
+    *,
+    is_policed: bool = False,
+    has_gateway: bool = False,
+) -> str:
+    """A playground; all have the same subnets. is_policed: members are reached by nodes alone, and nodes by nobody.
+    has_gateway: on its last network, where its nodes are."""
     lines = [f"name: {name}", "networks:"]
     lines += [f'  {network}: {{subnets: [10.9.{n}.0/24, "fd09:{n}::/64"]}}' for n, network in enumerate(networks)]
+    if has_gateway:
+        lines.append(f"gateways: {{wan: {{kind: nat, networks: [{networks[-1]}]}}}}")
     lines.append("workspaces:")
     lines += [f"  {member}: {{networks: [{', '.join(networks)}]}}" for member in members]
     lines.append(f"  node: {{scale: {scale}, networks: [{networks[-1]}]}}")
+    if is_policed:
+        lines.append("policies:")
+        lines += [f"  - {{name: of-{m}, subject: {m}, ingress: [{{from: node, ports: [icmp]}}]}}" for m in members]
+        lines.append("  - {name: of-nodes, subject: node, ingress: []}")
     return "\n".join(lines) + "\n"
 
 
 def a_variant(dice: random.Random) -> str:
     members = dice.sample(["head", "mirror", "store"], dice.randint(1, 2))
-    return a_file(dice.choice(NAMES), members, dice.randint(1, 3), ["grid", "public"][: dice.randint(1, 2)])
+    networks = ["grid", "public"][: dice.randint(1, 2)]
+    policed, gateway = dice.random() < 0.5, dice.random() < 0.3
+    scale = dice.randint(1, 3)
+    return a_file(dice.choice(NAMES), members, scale, networks, is_policed=policed, has_gateway=gateway)
 
 
 def asked(call: Callable[..., Any], *words: Any) -> Any:

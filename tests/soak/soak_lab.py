@@ -90,16 +90,27 @@ def called_for(site: Site) -> dict[str, set[str]]:
         name, network = port["playground"], network_id(port["playground"], port["network"])
         found[port["host"]] |= {f"netns playground-{name}", f"br{network}", f"vx{network}", f"lg{network}"}
         found[port["host"]].add(site.device(name, port["workspace"], port["network"]))
+    for playground in site.client.get("status")["playgrounds"]:
+        name = playground["name"]
+        for gateway in playground["gateways"]:
+            here = found[gateway["host"]]
+            here.add(f"netns playground-{name}-gw.{gateway['name']}")
+            for network in gateway["networks"]:
+                id = network_id(name, network)
+                here |= {f"netns playground-{name}", f"br{id}", f"vx{id}", f"lg{id}"}
+                here.add(site.device(name, f"@{gateway['name']}", network))
     return found
 
 
 def held(site: Site) -> dict[str, set[str]]:
-    """What each host holds."""
+    """What each host holds. What answers beside a bridge is counted with that bridge, whose index its names have."""
     found = {}
     for host in HOSTS:
         links = site.on(host, "ip", "-o", "link", dataplane=True).splitlines()
         found[host] = {f"netns {line.split()[0]}" for line in site.on(host, "ip", "netns").splitlines()}
-        found[host] |= {line.split(": ")[1].partition("@")[0] for line in links}
+        devices = {line.split(": ")[1].partition("@")[0]: int(line.split(": ")[0]) for line in links}
+        answering = {f"rj{index:x}{end}" for name, index in devices.items() if name.startswith("br") for end in "ab"}
+        found[host] |= devices.keys() - answering
     return found
 
 
