@@ -11,6 +11,7 @@ import asyncio
 import gc
 import hashlib
 import itertools
+import logging
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
@@ -727,6 +728,8 @@ def play(
     for module in (agent_module, cache_module, guests_module, changes_module, events_module, moves_module):
         patch.setattr(module, "time", clock)
     patch.setattr(asyncio, "to_thread", _in_loop)
+    # kept records hold errors, these their frames, and these whole sites: a long run would use up its descriptors
+    patch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     patch.setattr(agent_module, "DIRECTORY", folder)  # of namespaces: this machine's are none of ours
     loop.set_task_factory(task_factory)
     loop.set_exception_handler(lambda _, said: _note(site, said))
