@@ -37,6 +37,9 @@ log = logging.getLogger("agent")
 _LOOK_S = 0.1
 """Between looks at a guest that was asked to shut down."""
 
+_TOLD_S = 1.0
+"""How long libvirt's word of how long a guest stood still is waited for: it may come after the migration's end."""
+
 _SOCKET = Path("/run/libvirt/libvirt-sock")
 """Of the libvirtd at qemu:///system."""
 
@@ -92,12 +95,32 @@ class LibvirtDriver:
         for id, domain in found.items():
             note = notes.get(id)
             if note is None or (note.part is not Part.OWN and domain.state is State.RUNNING):
-                notes[id] = Note(domain.mark.guest, Part.OWN, note.move if note is not None else 0)
+                move = note.move if note is not None else 0
+                notes[id] = Note(domain.mark.guest, Part.OWN, move)
                 await asyncio.to_thread(self._notes.put, notes[id])
         await asyncio.to_thread(self._release, notes, found)
         self._guests.update((domain_uuid(id), id) for id in {*notes, *found})
+        for id, note in notes.items():
+            if note.sending and id not in self._sending and (guests is None or id in guests):
+                notes[id] = await self._recall(note, found.get(id))
         chosen = (notes.keys() | found.keys()) if guests is None else (notes.keys() | found.keys()) & set(guests)
         return {id: self._observed(id, notes.get(id), found.get(id)) for id in chosen}
+
+    async def _recall(self, note: Note, domain: Domain | None) -> Note:
+        """How a copy stands that an agent before this one began: libvirt went on with it. Returns the note of now."""
+        id = note.guest.id
+        known = self._copies.get(id)
+        if note.part is not Part.OWN or (known is not None and known.state is not CopyState.RUNNING):
+            return note
+        if domain is None or domain.state in (State.OFF, State.CRASHED):
+            note = Note(note.guest, Part.GONE, note.sending)
+            await asyncio.to_thread(self._notes.put, note)
+            self._copies[id] = Copy(note.sending, CopyState.DONE, done=1.0, pause_ms=self._pauses.get(id))
+        elif (done := await self._door.copied(domain.uuid)) is not None or domain.state is State.LEFT:
+            self._copies[id] = Copy(note.sending, CopyState.RUNNING, done=done or 1.0)
+        else:
+            self._copies[id] = Copy(note.sending, CopyState.FAILED, "its copying broke off while no agent was here")
+        return note
 
     async def prepare(self, guest: Guest) -> None:
         """The domain exists and stands still, its taps open. One that runs already stays as it is."""
@@ -138,6 +161,9 @@ class LibvirtDriver:
         """Begins to copy the guest; `observe` says how that goes."""
         if guest.id in self._sending:
             return
+        note = (await asyncio.to_thread(self._notes.all)).get(guest.id)
+        came = note.move if note is not None else 0
+        await asyncio.to_thread(self._notes.put, Note(guest, Part.OWN, came, sending=move))
         self._copies[guest.id] = Copy(move, CopyState.RUNNING)
         self._pauses.pop(guest.id, None)
         task = asyncio.create_task(self._send(guest, move, sending))
@@ -150,6 +176,9 @@ class LibvirtDriver:
         try:
             await self._door.migrate(uuid, sending.to, _FLAGS, {})
             await asyncio.to_thread(self._notes.put, Note(guest, Part.GONE, move))
+            until = time.monotonic() + _TOLD_S
+            while guest.id not in self._pauses and time.monotonic() < until:
+                await asyncio.sleep(_LOOK_S / 5)
             self._copies[guest.id] = Copy(move, CopyState.DONE, done=1.0, pause_ms=self._pauses.get(guest.id))
             log.info("guest sent guest=%s to=%s s=%.2f", guest.id, sending.to, time.monotonic() - began)
         except (DriverError, OSError) as error:
@@ -255,6 +284,8 @@ class LibvirtDriver:
         guest = domain.mark.guest if domain is not None else note.guest if note is not None else None
         assert guest is not None
         state, cause = _state(note, domain)
+        if state is GuestState.FAILED and id in self._sending:
+            state, cause = GuestState.ELSEWHERE, ""  # libvirt has done with it here, and we have not heard its word yet
         copy = self._copies.get(id)
         if copy is not None and copy.state is CopyState.RUNNING and domain is not None and domain.state is State.LEFT:
             copy = replace(copy, state=CopyState.PAUSED)

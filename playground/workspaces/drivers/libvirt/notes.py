@@ -19,11 +19,13 @@ class Part(Enum):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """move: the one that brought it, will, or took it away; 0 for none."""
+    """move: the one that brought it, will, or took it away; 0 for none. sending: the one by which it was last sent off,
+    whatever came of that."""
 
     guest: Guest
     part: Part
     move: int = 0
+    sending: int = 0
 
 
 class Notes:
