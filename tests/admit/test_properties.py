@@ -266,25 +266,40 @@ def test_a_fresh_site_gives_what_a_dumb_allocator_gives(text: str) -> None:
         assert "exhausted" in str(error)
         return
     assert expected is not None
-    found = {key: port.addresses[0] for key, port in site.known().ports.items()}
+    found = {key: chosen(spec.networks[key[1]], port) for key, port in site.known().ports.items()}
     assert found == expected
 
 
-def dumb(spec: PlaygroundSpec) -> dict[tuple[str, str], str] | None:
-    """Walks every pool from its first address for every port; None when one gets nothing."""
-    given: dict[tuple[str, str], str] = {}
+def chosen(network: NetworkSpec, port: PortRecord) -> list[str]:
+    """A port's addresses but those that are made of its MAC."""
+    formed = {slaac_address(subnet.text, port.mac) for subnet in network.subnets if subnet.version == 6}
+    return [text for text in port.addresses if text not in formed]
+
+
+def dumb(spec: PlaygroundSpec) -> dict[tuple[str, str], list[str]] | None:
+    """Walks every pool from its first address for every port: once for IPv4, and once for each IPv6 subnet, of which
+    one without pools has none to give. None when a port gets nothing where there are pools."""
+    given: dict[tuple[str, str], list[str]] = {}
     for network in spec.networks.values():
         ports = [(w.name, nic) for w in spec.workspaces.values() for nic in w.nics if nic.network == network.name]
-        used = {nic.address for _, nic in ports} | {subnet.gateway for subnet in network.subnets}
-        ranges: list[Span] = [pool.span for subnet in network.subnets for pool in subnet.pools]
-        for name, nic in ports:
-            address = nic.address
-            for span in ranges:
-                for candidate in range(span.first, span.last + 1):
-                    if address is None and candidate not in used and not any(candidate in e for e in network.exclude):
-                        address = candidate
-            if address is None:
-                return None
-            used.add(address)
-            given[name, network.name] = address_text(4, address)
+        taken = {subnet.gateway for subnet in network.subnets}
+        for _, nic in ports:
+            taken |= {nic.address, *nic.addresses6}
+        sixes = [[subnet] for subnet in network.subnets if subnet.version == 6]
+        for subnets in [[subnet for subnet in network.subnets if subnet.version == 4], *sixes]:
+            version = subnets[0].version
+            ranges: list[Span] = [pool.span for subnet in subnets for pool in subnet.pools]
+            for name, nic in ports:
+                fixed = [nic.address] if version == 4 else [a for a in nic.addresses6 if a in subnets[0].span]
+                address = fixed[0] if fixed else None
+                for span in ranges:
+                    for candidate in range(span.first, span.last + 1):
+                        is_free = candidate not in taken and not any(candidate in e for e in network.exclude)
+                        if address is None and is_free:
+                            address = candidate
+                if address is not None:
+                    taken.add(address)
+                    given.setdefault((name, network.name), []).append(address_text(version, address))
+                elif ranges:
+                    return None
     return given
