@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -65,6 +66,8 @@ class MemoryDataPlane(Convergence):
         self._made = 0
         self._legs: dict[str, tuple[str, str]] = {}
         self._doomed: list[str] = []
+        self._events = threading.Lock()
+        """Of what waits and was heard: one thread waits for events while others plug and converge."""
         self._waiting = Heard()
         self._heard = Heard()
         self.faults: Sequence[Fault] = ()
@@ -102,22 +105,32 @@ class MemoryDataPlane(Convergence):
         self._tell(name)
 
     def _tell(self, name: str) -> None:
-        self._waiting |= Heard(ports=frozenset({PortId(name[2:])})) if is_port_device(name) else Heard(everything=True)
+        told = Heard(ports=frozenset({PortId(name[2:])})) if is_port_device(name) else Heard(everything=True)
+        with self._events:
+            self._waiting |= told
 
     def wait_event(self, timeout_s: float | None = None) -> bool:
         """Whether something changed since the last look; never waits."""
-        waiting, self._waiting = self._waiting, Heard()
-        self._heard |= waiting
+        with self._events:
+            waiting, self._waiting = self._waiting, Heard()
+            self._heard |= waiting
         return bool(waiting)
 
     def heard(self) -> Heard:
         """What the changes that `wait_event` told of since the last call were about."""
-        heard, self._heard = self._heard, Heard()
+        with self._events:
+            heard, self._heard = self._heard, Heard()
         return heard
+
+    def is_quiet(self) -> bool:
+        """Whether nothing has changed but what was looked at or heard of."""
+        with self._events:
+            return not (self._waiting or self._heard)
 
     def forget_events(self, focus: Focus | None = None, devices: Collection[str] = ()) -> None:
         seen = {PortId(name[2:]) for name in devices}
-        self._waiting = Heard() if focus is None else replace(self._waiting, ports=self._waiting.ports - seen)
+        with self._events:
+            self._waiting = Heard() if focus is None else replace(self._waiting, ports=self._waiting.ports - seen)
 
     def ensure(self) -> int:
         return self._call("ensure", "", lambda: 0)
