@@ -282,7 +282,7 @@ def dumb(spec: PlaygroundSpec) -> dict[tuple[str, str], list[str]] | None:
     given: dict[tuple[str, str], list[str]] = {}
     for network in spec.networks.values():
         ports = [(w.name, nic) for w in spec.workspaces.values() for nic in w.nics if nic.network == network.name]
-        taken = {subnet.gateway for subnet in network.subnets}
+        taken: set[int | None] = {subnet.gateway for subnet in network.subnets}
         for _, nic in ports:
             taken |= {nic.address, *nic.addresses6}
         sixes = [[subnet] for subnet in network.subnets if subnet.version == 6]

@@ -205,7 +205,7 @@ def prepared(earlier: HostState) -> MemoryDataPlane:
     return kernel
 
 
-_NOT_COPIED = ("_lock", "after_call")
+_NOT_COPIED = ("_lock", "_events", "after_call")
 _prepared: dict[int, bytes] = {}
 
 
