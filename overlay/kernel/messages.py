@@ -55,6 +55,7 @@ RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_LINK, RTN_UNICAST = 254, 4, 253, 1
 TC_H_CLSACT, TC_H_INGRESS_HOOK = 0xFFFF0000, 0xFFFFFFF2
 TCA_KIND, TCA_OPTIONS = 1, 2
 TCA_U32_SEL, TCA_U32_ACT = 5, 7
+TCA_BPF_FD, TCA_BPF_NAME, TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT = 6, 7, 8, 1
 TCA_ACT_KIND, TCA_ACT_OPTIONS, TCA_MIRRED_PARMS = 1, 2, 2
 TCA_EGRESS_REDIR, TC_ACT_STOLEN = 1, 4
 TC_U32_TERMINAL = 1
@@ -336,10 +337,22 @@ def put_redirect(index: int, words: Sequence[Word], to: int, *, priority: int, h
         nest(1, text(TCA_ACT_KIND, "mirred"), nest(TCA_ACT_OPTIONS, attribute(TCA_MIRRED_PARMS, mirred))),
     )
     options = nest(TCA_OPTIONS, attribute(TCA_U32_SEL, selector), action)
-    return RTM_NEWTFILTER, CREATE | (REPLACE if handle else EXCL), _filter(index, handle, priority) + options
+    body = _filter(index, handle, priority) + text(TCA_KIND, "u32")
+    return RTM_NEWTFILTER, CREATE | (REPLACE if handle else EXCL), body + options
 
 
-def drop_redirect(index: int, handle: int, *, priority: int) -> Message:
+def put_program(index: int, program: int, name: str, *, priority: int, handle: int) -> Message:
+    """A program, behind a descriptor, that decides where what enters by device `index` goes. name: for who lists it.
+
+    The filter `handle` is made, or its program swapped in one step.
+    """
+    options = u32(TCA_BPF_FD, program) + text(TCA_BPF_NAME, name) + u32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT)
+    body = _filter(index, handle, priority) + text(TCA_KIND, "bpf")
+    return RTM_NEWTFILTER, CREATE | REPLACE, body + nest(TCA_OPTIONS, options)
+
+
+def drop_filter(index: int, handle: int, *, priority: int) -> Message:
+    """Of any kind: to name one that the kernel lacks would have it look for a module."""
     return RTM_DELTFILTER, 0, _filter(index, handle, priority)
 
 
@@ -350,12 +363,12 @@ def put_chase(index: int, mac: str) -> Message:
 
 
 def drop_chase(index: int, handle: int) -> Message:
-    return drop_redirect(index, handle, priority=CHASE_PRIORITY)
+    return drop_filter(index, handle, priority=CHASE_PRIORITY)
 
 
 def _filter(index: int, handle: int, priority: int) -> bytes:
     info = priority << 16 | socket.htons(ETH_P_ALL)
-    return _TCMSG.pack(0, index, handle, TC_H_INGRESS_HOOK, info) + text(TCA_KIND, "u32")
+    return _TCMSG.pack(0, index, handle, TC_H_INGRESS_HOOK, info)
 
 
 def _tunnel_entry(index: int, mac: str, vtep: str) -> bytes:

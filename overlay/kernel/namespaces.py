@@ -56,19 +56,24 @@ def names(directory: Path = DIRECTORY) -> list[str]:
 def create(name: str, prepare: Callable[[], None], directory: Path = DIRECTORY) -> int:
     """Makes a namespace and returns its descriptor. `prepare` runs inside before the name exists, so whoever finds the
     name finds it prepared, after a crash too. Raises FileExistsError when the name is taken, else OSError."""
-
-    def make() -> int:
-        _check(_libc.unshare(CLONE_NEWNET), "unshare", "network namespace")
-        prepare()
-        return own()
-
-    fd = _in_thread(make)
+    fd = nameless(prepare)
     try:
         publish(fd, name, directory)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def nameless(prepare: Callable[[], None] = lambda: None) -> int:
+    """Makes a namespace that ends with its descriptor, which is returned; `prepare` runs inside. Raises OSError."""
+
+    def make() -> int:
+        _check(_libc.unshare(CLONE_NEWNET), "unshare", "network namespace")
+        prepare()
+        return own()
+
+    return _in_thread(make)
 
 
 def publish(fd: int, name: str, directory: Path = DIRECTORY) -> None:

@@ -157,7 +157,7 @@ def test_both_make_the_same_calls_for_a_step(lab: Lab, plane: Interrupted, monke
         if name.startswith(
             ("create_", "set_", "put_", "drop_", "move_", "delete_", "doom_", "quieten", "ensure_", "dis")
         )
-        and name not in ("put_redirect", "drop_redirect")
+        and name not in ("put_redirect", "put_program", "drop_filter")
     ]
     for name in words:
         real = getattr(messages, name)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from namespace_lab import SCRIPTS, Host, a_guest, capture, run
 
+from overlay.kernel import namespaces
+from playground.workspaces.drivers import nic
 from playground.workspaces.drivers.netns import NetnsDriver
 from tests.waiting import eventually
 
@@ -53,8 +55,21 @@ class Grid:
         assert pause_ms < 100
 
 
+def take_way(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has drivers of this process redirect by programs or by mirred. Skips where the kernel runs no such program."""
+    if way == "programs" and not nic.hands_over():
+        pytest.skip("this kernel, or this user, has no redirects by BPF")
+    monkeypatch.setattr(nic, "hands_over", lambda: way == "programs")
+
+
+@pytest.fixture(params=["programs", "mirred"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    take_way(request.param, monkeypatch)
+    return str(request.param)
+
+
 @pytest.fixture
-def grid(hosts: tuple[Host, Host], folder: Path) -> Iterator[Grid]:
+def grid(way: str, hosts: tuple[Host, Host], folder: Path) -> Iterator[Grid]:
     peer = Host("peer")
     made = Grid(*hosts, peer, folder)
     yield made
@@ -184,3 +199,66 @@ def test_a_leg_never_limits_a_packet(grid: Grid) -> None:
         grid.drivers["a"], GUEST.id, ["ping", "-M", "do", "-s", "8972", "-c", "1", "-W", "2", "10.0.0.1"]
     )
     assert code == 0, text
+
+
+LIST_TYPES = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88b5)); s.settimeout(5)
+print("ready", flush=True)
+while True:
+    frame, (*_, kind, _, _) = s.recvfrom(100)
+    if frame[14:17] == b"end": break
+    print(frame[14:17].decode(), kind)
+"""
+
+
+def test_a_guest_sees_of_each_frame_whom_it_is_for(grid: Grid) -> None:
+    """Types of linux/if_packet.h: a guest that took what is for another's MAC as its own would answer or forward it."""
+    texts: list[str] = []
+    listener = threading.Thread(target=lambda: texts.append(grid.inside(sys.executable, "-c", LIST_TYPES)))
+    listener.start()
+    assert eventually(lambda: "88b5" in grid.inside("cat", "/proc/net/packet"))
+    own = bytes.fromhex(GUEST.nics[0].mac.replace(":", ""))
+    group = {b"all": b"\xff" * 6, b"few": bytes.fromhex("01005e000009")}
+
+    def send() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as channel:
+            channel.bind((DEVICE, 0))
+            for word, to in (group | {b"you": own, b"her": own[:5] + b"\xee", b"end": own}).items():
+                channel.send(to + bytes.fromhex("020000000099") + b"\x88\xb5" + word.ljust(46))
+
+    grid.hosts["a"].within(send)
+    listener.join()
+    assert texts[0].split("\n")[1:-1] == ["all 1", "few 2", "you 0", "her 3"]
+
+
+def test_whoever_redirects_by_the_other_way_takes_over(
+    hosts: tuple[Host, Host], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an agent does that was started anew with other rights: only one way is left on each device."""
+    drivers = {host.name: NetnsDriver(host.name, host.dataplane, folder=folder) for host in hosts}
+    kept = {"programs": "bpf", "mirred": "u32"}
+    with monkeypatch.context() as patch:
+        take_way("programs", patch)
+    run(drivers["a"].prepare(GUEST))
+    pid = json.loads((folder / GUEST.id / "guest.json").read_text())["pid"]
+    try:
+        for name, way in (("a", "mirred"), ("b", "programs"), ("a", "mirred"), ("a", "programs")):
+            with monkeypatch.context() as patch:
+                take_way(way, patch)
+                run(drivers[name].prepare_arrival(GUEST))
+                run(drivers[name].activate(GUEST))
+            legs = ("nicp0", nic.leg_name(0, name))
+            with namespaces.opened(f"/proc/{pid}/fd/100") as inner:
+                shown = [namespaces.inside(inner, lambda leg=leg: filters(leg)) for leg in legs]
+            assert shown == [[kept[way]], [kept[way]]]
+    finally:
+        for driver in drivers.values():
+            run(driver.stop(GUEST.id, 0))
+
+
+def filters(device: str) -> list[str]:
+    """Kinds of what decides on a device's ingress."""
+    argv = ("tc", "-j", "filter", "show", "dev", device, "ingress")
+    said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    return sorted({one["kind"] for one in json.loads(said)})

@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import struct
 import time
 from collections.abc import Collection, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from overlay.kernel import messages as m
-from overlay.kernel import namespaces
+from overlay.kernel import namespaces, programs
 from overlay.kernel.netlink import Message, Netlink, NetlinkError, number, parse, string
+from overlay.kernel.programs import PacketType
 from playground.workspaces.drivers.api import Nic
 
 HIDDEN_MTU = 65535
@@ -37,8 +40,9 @@ than any round trip in a site; neighbour reachability then gives up after 3 · 2
 _FEW = 64
 """So many devices are asked for one by one; for more, one dump of all costs less."""
 
-_PRIORITY = 1
-"""Of every redirect: with one, adding or removing a node never swaps the head of the device's filter chain."""
+_MIRRED, _PROGRAM = 1, 2
+"""Priorities of redirects, by their way. While one is in use, adding or removing a node never swaps the head of the
+device's filter chain; where both are for a moment, the first decides."""
 
 _ABSENT = frozenset({errno.ENOENT, errno.EINVAL, errno.ENODEV})
 """No such redirect: no node, no filter table on the device yet (EINVAL), or no device."""
@@ -49,15 +53,22 @@ _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Which frames a redirect takes, by the first octet of the destination MAC. node: its place in the filter table."""
+    """Which frames a redirect takes. node: its place in the filter table, 0 or 1. word: of the frame, for u32.
+
+    sent, handed: for a program, the types of those that leave by the other device, and of those that go on as if they
+    had come out of its other end: only what is for the guest alone, since what is handed over loses its type. The leg
+    has the guest's MAC, so it tells which that is.
+    """
 
     node: int
     word: m.Word
+    sent: frozenset[PacketType]
+    handed: frozenset[PacketType] = frozenset()
 
 
-EVERY_FRAME = Match(0x800, (b"\0\0\0\0", b"\0\0\0\0", -16))
-UNICAST = Match(0x800, (b"\0\0\1\0", b"\0\0\0\0", -16))
-GROUP = Match(0x801, (b"\0\0\1\0", b"\0\0\1\0", -16))
+EVERY_FRAME = Match(0, (b"\0\0\0\0", b"\0\0\0\0", -16), frozenset(PacketType))
+UNICAST = Match(0, (b"\0\0\1\0", b"\0\0\0\0", -16), frozenset({PacketType.OTHER_HOST}), frozenset({PacketType.HOST}))
+GROUP = Match(1, (b"\0\0\1\0", b"\0\0\1\0", -16), frozenset({PacketType.BROADCAST, PacketType.MULTICAST}))
 """Multicast and broadcast: the low bit of the first octet (IEEE 802 §8.2)."""
 
 
@@ -125,22 +136,24 @@ class Wiring:
             _take(outside, [*map(_silence, there), *map(_set_up, there)])
         ends = _read_ends(self._kernel)
         todo: list[_Step] = []
-        for nic in nics:
-            leg, inner = ends[leg_name(nic.index, host)], ends[f"nicp{nic.index}"]
-            todo += [_add_clsact(leg), _redirect(leg, UNICAST, inner), _set_up(leg)]
-        _take(self._kernel, todo)
+        with ExitStack() as held:
+            for nic in nics:
+                leg, inner = ends[leg_name(nic.index, host)], ends[f"nicp{nic.index}"]
+                todo += [_set_mac(leg, nic.mac), _add_clsact(leg), *_redirect(leg, UNICAST, inner, held), _set_up(leg)]
+            _take(self._kernel, todo)
 
     def flip(self, host: str, nics: Sequence[Nic]) -> float:
         """All traffic of the guest goes by this host's legs from now on: one batch. Returns how long it took, in ms."""
         ends = _read_ends(self._kernel)
         todo: list[_Step] = []
-        for nic in nics:
-            inner, to = ends[f"nicp{nic.index}"], ends[leg_name(nic.index, host)]
-            todo += [_stop_redirect(leg, GROUP) for leg in _legs(ends, nic.index) if leg != to]
-            todo += [_redirect(inner, EVERY_FRAME, to), _redirect(to, GROUP, inner)]
-        before = time.perf_counter()
-        _take(self._kernel, todo)
-        return (time.perf_counter() - before) * 1000
+        with ExitStack() as held:
+            for nic in nics:
+                inner, to = ends[f"nicp{nic.index}"], ends[leg_name(nic.index, host)]
+                todo += [step for leg in _legs(ends, nic.index) if leg != to for step in _stop_redirect(leg, GROUP)]
+                todo += _redirect(inner, EVERY_FRAME, to, held) + _redirect(to, GROUP, inner, held)
+            before = time.perf_counter()
+            _take(self._kernel, todo)
+            return (time.perf_counter() - before) * 1000
 
     def remove_legs(self, host: str | None, nics: Sequence[Nic]) -> None:
         """This host's ends are gone; with None, those of all hosts."""
@@ -199,6 +212,10 @@ def _silence(end: _End) -> _Step:
     return _Step(m.quieten(end.index), f"silence {end.name}", _NO_IPV6)
 
 
+def _set_mac(end: _End, mac: str) -> _Step:
+    return _Step(m.set_mac(end.index, mac), f"give {end.name} its MAC")
+
+
 def _delete(end: _End) -> _Step:
     return _Step(m.delete_link(end.index), f"remove {end.name}", frozenset({errno.ENODEV}))
 
@@ -207,19 +224,42 @@ def _add_clsact(end: _End) -> _Step:
     return _Step(m.ensure_clsact(end.index), f"add clsact to {end.name}", frozenset({errno.EEXIST}))
 
 
-def _redirect(end: _End, match: Match, to: _End) -> _Step:
-    message = m.put_redirect(end.index, [match.word], to.index, priority=_PRIORITY, handle=_handle(match))
-    return _Step(message, f"redirect {end.name} to {to.name}")
+@cache
+def hands_over() -> bool:
+    """Whether redirects are programs, which cost less and save what is for the guest a queue; else u32 and mirred.
+    Tried once in a process."""
+    try:
+        programs.attempt()
+    except OSError:
+        return False
+    return True
 
 
-def _stop_redirect(end: _End, match: Match) -> _Step:
+def _redirect(end: _End, match: Match, to: _End, held: ExitStack) -> list[_Step]:
+    """By the way that this process takes, instead of the other one. What is in `held` is needed until it is so."""
+    what = f"redirect {end.name} to {to.name}"
+    if not hands_over():
+        put = m.put_redirect(end.index, [match.word], to.index, priority=_MIRRED, handle=_handle(match))
+        return [_Step(put, what), _drop(end, match, _PROGRAM)]
+    program = programs.load(to.index, match.sent, match.handed)
+    held.callback(os.close, program)
+    put = m.put_program(end.index, program, f"to {to.name}", priority=_PROGRAM, handle=_handle(match))
+    return [_Step(put, what), _drop(end, match, _MIRRED)]
+
+
+def _stop_redirect(end: _End, match: Match) -> list[_Step]:
     """What it matched then ends at the device, where nobody listens."""
-    message = m.drop_redirect(end.index, _handle(match), priority=_PRIORITY)
+    return [_drop(end, match, priority) for priority in (_MIRRED, _PROGRAM)]
+
+
+def _drop(end: _End, match: Match, priority: int) -> _Step:
+    message = m.drop_filter(end.index, _handle(match), priority=priority)
     return _Step(message, f"remove a redirect of {end.name}", _ABSENT)
 
 
 def _handle(match: Match) -> int:
-    return 0x80000000 | match.node
+    """A node of u32's first table; programs may have any."""
+    return 0x80000800 | match.node
 
 
 def _read_ends(kernel: Netlink) -> dict[str, _End]:
