@@ -56,7 +56,7 @@ def names(directory: Path = DIRECTORY) -> list[str]:
 def create(name: str, prepare: Callable[[], None], directory: Path = DIRECTORY) -> int:
     """Makes a namespace and returns its descriptor. `prepare` runs inside before the name exists, so whoever finds the
     name finds it prepared, after a crash too. Raises FileExistsError when the name is taken, else OSError."""
-    fd = nameless(prepare)
+    fd = _make(prepare)
     try:
         publish(fd, name, directory)
     except BaseException:
@@ -65,15 +65,14 @@ def create(name: str, prepare: Callable[[], None], directory: Path = DIRECTORY) 
     return fd
 
 
-def nameless(prepare: Callable[[], None] = lambda: None) -> int:
-    """Makes a namespace that ends with its descriptor, which is returned; `prepare` runs inside. Raises OSError."""
-
-    def make() -> int:
-        _check(_libc.unshare(CLONE_NEWNET), "unshare", "network namespace")
-        prepare()
-        return own()
-
-    return _in_thread(make)
+@contextmanager
+def scratch() -> Iterator[int]:
+    """A descriptor of a new namespace without a name, for the length of a block. Raises OSError."""
+    fd = _make(lambda: None)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def publish(fd: int, name: str, directory: Path = DIRECTORY) -> None:
@@ -122,6 +121,15 @@ def opened(path: str | os.PathLike[str]) -> Iterator[int]:
 def is_same(one: int, other: int) -> bool:
     """Whether two descriptors are of one namespace."""
     return os.path.sameopenfile(one, other)
+
+
+def _make(prepare: Callable[[], None]) -> int:
+    def make() -> int:
+        _check(_libc.unshare(CLONE_NEWNET), "unshare", "network namespace")
+        prepare()
+        return own()
+
+    return _in_thread(make)
 
 
 def _is_namespace(fd: int) -> bool:

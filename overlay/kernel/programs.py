@@ -14,7 +14,7 @@ import socket
 import struct
 import time
 from collections.abc import Collection
-from contextlib import closing
+from contextlib import ExitStack, closing
 from enum import IntEnum
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def load(to: int, sent: Collection[PacketType], handed: Collection[PacketType] =
     """
     code = _program(to, sent, handed)
     number = _NUMBERS.get(platform.machine())
-    if number is None:
+    if number is None or struct.calcsize("P") != 8:  # a process of 32 bits has other numbers
         raise OSError(errno.ENOSYS, f"programs are not made for {platform.machine()}")
     held, license_ = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"Apache-2.0")
     count = len(code) // _INSTRUCTION.size
@@ -80,28 +80,22 @@ def attempt() -> None:
 
     Kernels before 6.7 hand over and count nothing: a guest's counters would lack what it receives.
     """
-    here = namespaces.nameless()
-    there = namespaces.nameless()
-    try:
+    with ExitStack() as held:
+        here, there = (held.enter_context(namespaces.scratch()) for _ in range(2))
         with closing(Netlink(here)) as near, closing(Netlink(there)) as far:
-            near.do(m.create_veth("one", 1500, "other", 1500, there))
-            for link, name in ((near, "lo"), (near, "one"), (far, "other")):
-                link.do(m.set_up(_index(link, name), True))
+            near.do(m.create_veth("one", 1500, "other", 1500, there))  # the near end stays down: it says nothing itself
+            near.do(m.set_up(_index(near, "lo"), True))
+            far.do(m.set_up(_index(far, "other"), True))
             program = load(_index(near, "one"), (), (PacketType.HOST,))
-            try:
-                near.do(m.ensure_clsact(_index(near, "lo")))
-                near.do(m.put_program(_index(near, "lo"), program, "trial", priority=1, handle=1))
-            finally:
-                os.close(program)
+            held.callback(os.close, program)
+            near.do(m.ensure_clsact(_index(near, "lo")))
+            near.do(m.put_program(_index(near, "lo"), program, "trial", priority=1, handle=1))
         namespaces.inside(here, _speak)
         deadline = time.monotonic() + _TRIAL_S
         while not namespaces.inside(there, lambda: _received("other")):
             if time.monotonic() > deadline:
                 raise OSError(errno.EOPNOTSUPP, "a frame that is handed over is not counted at the other end")
             time.sleep(0.001)
-    finally:
-        os.close(here)
-        os.close(there)
 
 
 def _program(to: int, sent: Collection[PacketType], handed: Collection[PacketType]) -> bytes:

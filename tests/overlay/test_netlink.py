@@ -11,7 +11,7 @@ import pytest
 from overlay_lab import clear, mac
 
 from overlay.kernel import messages as m
-from overlay.kernel import namespaces, netlink
+from overlay.kernel import namespaces, netlink, programs
 from overlay.kernel.capabilities import probe
 from overlay.kernel.netlink import Message, Netlink, NetlinkError, attribute, nest, parse, string, text, u32
 from overlay.kernel.observe import read_link
@@ -96,3 +96,15 @@ def test_every_capability_that_is_missing_comes_with_a_cause_and_a_remedy() -> N
     assert {"namespaces", "bridge", "vxlan", "veth", "nftables"} <= {one.name for one in found}
     for one in found:
         assert one.works == (one.remedy == "") == (one.cause == ""), one
+
+
+@pytest.mark.system
+def test_redirects_by_programs_are_told_as_they_are_tried(permitted: None) -> None:
+    """The doctor's trial and a workspace driver's are one, made by others."""
+    told = next(one for one in probe() if one.name == "redirects by BPF")
+    try:
+        programs.attempt()
+    except OSError as error:
+        assert told.cause == (error.strerror or str(error))
+    else:
+        assert told.works
