@@ -175,7 +175,7 @@ def test_a_rule_that_somebody_changed_is_told(plane: tuple[Path, Enforcement, In
         ip("netns", "exec", PLANE, "nft", "insert", "rule", *TABLE, "pass", "accept")
         shown.asked(wire.Ask("after", CheckPolicies()))
         (difference, *_) = (await ask.next(Checked)).differences
-        assert "chain pass: it has 2 rules, and should have 1" in difference
+        assert "chain pass: it has 3 rules, and should have 2" in difference
 
     within(plane, claim)
     enforcement.converge(in_force.ruleset, in_force.policed, is_doubted=True)

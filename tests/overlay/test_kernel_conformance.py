@@ -90,6 +90,7 @@ class LinuxWorld:
 
     def open(self, name: str) -> None:
         self._opened = self.lab.inside("h1", lambda: taps.opened(name))
+        self.lab.inside("h1", lambda: taps.release([name], is_free=True))
 
     def let_go(self, name: str) -> None:
         os.close(self._opened)
