@@ -145,7 +145,7 @@ async def _run(options: argparse.Namespace) -> int:
     from playground.agent.standing import FILE, StandingFile
     from playground.records import Driver as DriverRecord
     from playground.responder.client import Client
-    from playground.workspaces.drivers.api import Driver
+    from playground.workspaces.drivers.api import Driver, Hypervisor
     from playground.workspaces.drivers.external import ExternalDriver
     from playground.workspaces.drivers.libvirt.driver import LibvirtDriver, peer_uri
     from playground.workspaces.drivers.netns import NetnsDriver
@@ -204,7 +204,10 @@ async def _run(options: argparse.Namespace) -> int:
             version=__version__,
             underlay=options.underlay,
             underlay_mtu=underlay.mtu,
-            drivers=[*(DriverRecord(d.name, d.move, d.domain, getattr(d, "peer", "")) for d in offers), NAT],
+            drivers=[
+                *(DriverRecord(d.name, d.move, d.domain, d.peer if isinstance(d, Hypervisor) else "") for d in offers),
+                NAT,
+            ],
             cpus=cpus(),
             memory_mib=memory_mib(),
             instance=instance,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import shutil
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as Tree
 
 import pytest
 
 from playground.machine import Disk, Machine
+from playground.workspaces.drivers import taps
 from playground.workspaces.drivers.api import Guest, GuestState, Nic
 from playground.workspaces.drivers.libvirt import accelerator as accelerator_module
 from playground.workspaces.drivers.libvirt.door import Domain, State
-from playground.workspaces.drivers.libvirt.driver import _state, peer_uri
+from playground.workspaces.drivers.libvirt.driver import LibvirtDriver, _state, peer_uri
 from playground.workspaces.drivers.libvirt.notes import Note, Notes, Part
 from playground.workspaces.drivers.libvirt.xml import (
     NAMESPACE,
@@ -92,14 +96,14 @@ def test_ipv6_addresses_are_bracketed_in_uris() -> None:
 
 def test_notes_outlive_their_writer_and_a_torn_one_is_no_note(tmp_path: Path) -> None:
     notes = Notes(tmp_path / "guests")
-    assert notes.all() == {}
+    assert notes.read() == {}
     notes.put(Note(GUEST, Part.ARRIVING, 7))
-    assert Notes(tmp_path / "guests").all() == {GUEST.id: Note(GUEST, Part.ARRIVING, 7)}
+    assert Notes(tmp_path / "guests").read() == {GUEST.id: Note(GUEST, Part.ARRIVING, 7)}
     (tmp_path / "guests" / "0.json").write_text('{"guest": {')
-    assert set(notes.all()) == {GUEST.id}
+    assert set(notes.read()) == {GUEST.id}
     notes.drop(GUEST.id)
     notes.drop(GUEST.id)
-    assert notes.all() == {}
+    assert notes.read() == {}
 
 
 NOTES = (None, *(Note(GUEST, part) for part in Part))
@@ -148,3 +152,36 @@ def test_kvm_is_believed_when_it_has_booted_something_and_asked_once_a_boot(
 def test_the_trial_ends_by_its_own_word_under_emulation() -> None:
     assert accelerator_module.works("tcg", 30)
     assert not accelerator_module.works("no such accelerator", 30)
+
+
+class Shown:
+    """A door to a libvirtd with these domains; notes which it is asked for."""
+
+    uri = "test:///default"
+
+    def __init__(self, *domains: Domain) -> None:
+        self.all = {domain.uuid: domain for domain in domains}
+
+    async def connect(self) -> None:
+        return None
+
+    async def domains(self, uuids: Collection[str] | None = None) -> dict[str, Domain]:
+        return {uuid: one for uuid, one in self.all.items() if uuids is None or uuid in uuids}
+
+
+def test_a_look_at_one_machine_touches_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guests = [replace(GUEST, id=f"{number:012x}", nics=(NICS[number],)) for number in range(2)]
+    released: list[tuple[list[str], bool]] = []
+    monkeypatch.setattr(taps, "release", lambda names, *, is_free: released.append((list(names), is_free)))
+    driver = LibvirtDriver(tmp_path / "none", "test:///default", "", tmp_path, lambda guest: None)
+    shown = Shown(*(Domain(domain_uuid(one.id), State.RUNNING, Mark(one, started=True)) for one in guests))
+    monkeypatch.setattr(driver, "_door", shown)
+    assert set(asyncio.run(driver.observe())) == {one.id for one in guests}
+    assert released == [([nic.device], True) for nic in NICS]
+    for one in guests:
+        seen = asyncio.run(driver.observe({one.id}))
+        assert {id: found.state for id, found in seen.items()} == {one.id: GuestState.RUNNING}
+    assert len(released) == 2
+    shown.all.pop(domain_uuid(guests[1].id))
+    assert asyncio.run(driver.observe({guests[1].id}))[guests[1].id].state is GuestState.FAILED
+    assert released[2:] == [([NICS[1].device], False)]

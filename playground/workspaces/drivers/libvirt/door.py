@@ -25,9 +25,6 @@ T = TypeVar("T")
 KEEPALIVE_S = 5
 """Between keep-alives of a connection, of which a third unanswered one ends it."""
 
-PAUSE_LIMIT_MS = 300
-"""How long QEMU may let a guest stand still to be done with copying, unless asked otherwise; its own default."""
-
 
 class State(Enum):
     """Of a domain. LEFT: it stands still for a migration, on either side."""

@@ -50,8 +50,7 @@ _FLAGS = ("LIVE", "PEER2PEER", "PERSIST_DEST", "UNDEFINE_SOURCE")
 
 class LibvirtDriver:
     """dataplane: path of the data plane's namespace. uri: of this host's libvirtd. peer: URI by which other hosts'
-    libvirtd reach it. state: folder of its own. changed: hears the id of a
-    guest that libvirt told of, "" for all."""
+    libvirtd reach it. state: folder of its own. changed: hears the id of a guest that libvirt told of, "" for all."""
 
     name = "libvirt"
     move: Move = "live"
@@ -86,7 +85,7 @@ class LibvirtDriver:
 
     async def observe(self, guests: Collection[str] | None = None) -> dict[str, Observed]:
         """Every domain of ours, and every guest that was to run here, is expected or has left."""
-        notes = await asyncio.to_thread(self._notes.all)
+        notes = await asyncio.to_thread(self._notes.read, guests)
         if not notes and not await self.offered():
             return {}
         wanted = None if guests is None else {domain_uuid(guest) for guest in guests}
@@ -99,12 +98,11 @@ class LibvirtDriver:
                 notes[id] = Note(domain.mark.guest, Part.OWN, move)
                 await asyncio.to_thread(self._notes.put, notes[id])
         await asyncio.to_thread(self._release, notes, found)
-        self._guests.update((domain_uuid(id), id) for id in {*notes, *found})
+        self._guests.update((domain_uuid(id), id) for id in notes)
         for id, note in notes.items():
-            if note.sending and id not in self._sending and (guests is None or id in guests):
+            if note.sending and id not in self._sending:
                 notes[id] = await self._recall(note, found.get(id))
-        chosen = (notes.keys() | found.keys()) if guests is None else (notes.keys() | found.keys()) & set(guests)
-        return {id: self._observed(id, notes.get(id), found.get(id)) for id in chosen}
+        return {id: self._observed(id, note, found.get(id)) for id, note in notes.items()}
 
     async def _recall(self, note: Note, domain: Domain | None) -> Note:
         """How a copy stands that an agent before this one began: libvirt went on with it. Returns the note of now."""
@@ -127,7 +125,6 @@ class LibvirtDriver:
         self._guests[domain_uuid(guest.id)] = guest.id
         domain = (await self._door.domains({domain_uuid(guest.id)})).get(domain_uuid(guest.id))
         if domain is not None and domain.state in (State.RUNNING, State.LEFT):
-            await asyncio.to_thread(self._notes.put, Note(guest, Part.OWN))
             return
         uuid = domain_uuid(guest.id)
         await self._door.destroy(uuid)
@@ -161,7 +158,7 @@ class LibvirtDriver:
         """Begins to copy the guest; `observe` says how that goes."""
         if guest.id in self._sending:
             return
-        note = (await asyncio.to_thread(self._notes.all)).get(guest.id)
+        note = (await asyncio.to_thread(self._notes.read, [guest.id])).get(guest.id)
         came = note.move if note is not None else 0
         await asyncio.to_thread(self._notes.put, Note(guest, Part.OWN, came, sending=move))
         self._copies[guest.id] = Copy(move, CopyState.RUNNING)
@@ -255,7 +252,7 @@ class LibvirtDriver:
             raise DriverError(f"its ends can't be made: {error}") from error
         asked = guest.machine.type if guest.machine is not None else ""
         kind = asked or accelerator(self._tried)
-        return Setting(kind, disks, "", str(self._logs / f"{guest.id}.log"))
+        return Setting(kind, disks, str(self._logs / f"{guest.id}.log"))
 
     def _release(self, notes: Mapping[str, Note], domains: Mapping[str, Domain]) -> None:
         """Lets the data plane have the taps of those whose hypervisor runs, and keeps those of all others."""
@@ -264,11 +261,9 @@ class LibvirtDriver:
             if self._released.get(id) != is_free:
                 taps.release([nic.device for nic in note.guest.nics], is_free=is_free)
                 self._released[id] = is_free
-        for id in self._released.keys() - notes.keys():
-            del self._released[id]
 
     def _forget(self, guest_id: str, domain: Domain | None) -> None:
-        note = self._notes.all().get(guest_id)
+        note = self._notes.read([guest_id]).get(guest_id)
         guest = note.guest if note is not None else domain.mark.guest if domain is not None else None
         try:
             if guest is not None:
@@ -277,22 +272,20 @@ class LibvirtDriver:
             self._notes.drop(guest_id)
         except OSError as error:
             raise DriverError(f"its ends can't be removed: {error}") from error
-        self._copies.pop(guest_id, None)
-        self._pauses.pop(guest_id, None)
+        for kept in (self._released, self._copies, self._pauses):
+            kept.pop(guest_id, None)
 
-    def _observed(self, id: str, note: Note | None, domain: Domain | None) -> Observed:
-        guest = domain.mark.guest if domain is not None else note.guest if note is not None else None
-        assert guest is not None
+    def _observed(self, id: str, note: Note, domain: Domain | None) -> Observed:
+        guest = domain.mark.guest if domain is not None else note.guest
         state, cause = _state(note, domain)
         if state is GuestState.FAILED and id in self._sending:
             state, cause = GuestState.ELSEWHERE, ""  # libvirt has done with it here, and we have not heard its word yet
         copy = self._copies.get(id)
         if copy is not None and copy.state is CopyState.RUNNING and domain is not None and domain.state is State.LEFT:
             copy = replace(copy, state=CopyState.PAUSED)
-        move = note.move if note is not None else 0
-        if copy is None and note is not None and note.part is Part.GONE:
-            copy = Copy(move, CopyState.DONE, done=1.0)
-        return Observed(id, state, cause, guest.playground, guest.name, move, guest.nics, guest.made_of, copy)
+        if copy is None and note.part is Part.GONE:
+            copy = Copy(note.move, CopyState.DONE, done=1.0)
+        return Observed(id, state, cause, guest.playground, guest.name, note.move, guest.nics, guest.made_of, copy)
 
     def _told(self, uuid: str) -> None:
         self._changed(self._guests.get(uuid, ""))

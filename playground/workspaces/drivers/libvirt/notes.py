@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 from pathlib import Path
 
@@ -34,13 +35,15 @@ class Notes:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def all(self) -> dict[str, Note]:
-        """By guest id. What can't be read is left out: only a write that was torn by a crash of the machine is so, and
-        the guest is then made, or found, anew."""
+    def read(self, guests: Collection[str] | None = None) -> dict[str, Note]:
+        """By guest id, all or these of them. What can't be read is left out: only a write that was torn by a crash of
+        the machine is so, and the guest is then made, or found, anew."""
+        if guests is None:
+            guests = [path.stem for path in self._folder.glob("*.json")] if self._folder.is_dir() else []
         found: dict[str, Note] = {}
-        for path in self._folder.glob("*.json") if self._folder.is_dir() else ():
+        for guest in guests:
             try:
-                found[path.stem] = msgspec.json.decode(path.read_bytes(), type=Note)
+                found[guest] = msgspec.json.decode((self._folder / f"{guest}.json").read_bytes(), type=Note)
             except (FileNotFoundError, msgspec.DecodeError):
                 continue
         return found

@@ -23,12 +23,11 @@ _IDS = uuid.UUID("3e2f7f50-5a61-4a0f-9d2b-7c6c5a2b1d10")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a host adds. type: kvm or qemu. disks: paths of a guest's disks, in their order. seed: of its cloud-init
-    image, or "". log: file that its serial line is written to."""
+    """What a host adds. type: kvm or qemu. disks: paths of a guest's disks, in their order. log: file
+    that its serial line is written to."""
 
     type: str
     disks: tuple[str, ...] = ()
-    seed: str = ""
     log: str = ""
 
 
@@ -90,8 +89,6 @@ def domain_xml(guest: Guest, setting: Setting) -> str:
     devices = Tree.SubElement(domain, "devices")
     for index, (disk, path) in enumerate(zip(machine.disks, setting.disks, strict=True)):
         _disk(devices, disk, path, f"vd{chr(ord('a') + index)}")
-    if setting.seed:
-        _seed(devices, setting.seed)
     for nic in guest.nics:
         _nic(devices, nic.device, nic.mac, nic.mtu)
     _console(devices, setting.log)
@@ -124,14 +121,6 @@ def _disk(devices: Tree.Element, disk: Disk, path: str, target: str) -> None:
     Tree.SubElement(found, "driver", name="qemu", type=kind, cache="none")
     Tree.SubElement(found, "source", file=path)
     Tree.SubElement(found, "target", dev=target, bus="virtio")
-
-
-def _seed(devices: Tree.Element, path: str) -> None:
-    found = Tree.SubElement(devices, "disk", type="file", device="disk")
-    Tree.SubElement(found, "driver", name="qemu", type="raw")
-    Tree.SubElement(found, "source", file=path)
-    Tree.SubElement(found, "target", dev="vdz", bus="virtio")
-    Tree.SubElement(found, "readonly")
 
 
 def _nic(devices: Tree.Element, device: str, mac: str, mtu: int) -> None:
