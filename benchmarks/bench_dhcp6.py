@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import socket
 import statistics
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import measure
 import msgspec
-from dhcp_servers import ROOT, Figures, Space, cpu_s, serving
+from dhcp_servers import ROOT, Figures, Space, offered, serving
 from scapy.layers import dhcp6 as scapy6
 from scapy.layers.inet import UDP
 from scapy.layers.inet6 import IPv6
@@ -120,19 +119,7 @@ def exchanges(which: str, rate: int, folder: Path) -> Figures | None:
                 assert time.monotonic() < until, "no link-local address"
                 time.sleep(0.05)
         with SERVERS[which](server, folder) as pid:
-            before = cpu_s(pid)
-            argv = f"perfdhcp -6 -l v1 -r {rate} -p {SECONDS} -R 50000 -d 0.5 -b mac=00:0c:01:02:03:04 all".split()
-            said = subprocess.run(client.argv(*argv), capture_output=True, text=True, timeout=60).stdout
-            used = cpu_s(pid) - before
-        received = [int(number) for number in re.findall(r"received packets: (\d+)", said)]
-        sent = [int(number) for number in re.findall(r"sent packets: (\d+)", said)]
-        done = received[1]
-        return {
-            "offered_per_s": rate,
-            "per_s": round(done / SECONDS),
-            "dropped": round(1 - done / max(sent[0], 1), 4),
-            "cpu_us": round(used / max(done, 1) * 1e6, 1),
-        }
+            return offered(client, ["-6", "-R", "50000", "-b", "mac=00:0c:01:02:03:04", "all"], rate, SECONDS, pid)
     finally:
         server.close()
         client.close()

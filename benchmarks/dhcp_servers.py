@@ -145,6 +145,23 @@ def serving(space: Space, argv: Sequence[str], port: str = ":0043 ", table: str 
             process.kill()
 
 
+def offered(client: Space, words: Sequence[str], rate: int, seconds: int, pid: int) -> Figures:
+    """What came of exchanges of four messages that perfdhcp offers on v1 at a rate, and what a server took for each.
+    words: of perfdhcp's, beside these."""
+    before = cpu_s(pid)
+    argv = ["perfdhcp", "-l", "v1", "-r", str(rate), "-p", str(seconds), "-d", "0.5", *words]
+    said = subprocess.run(client.argv(*argv), capture_output=True, text=True, timeout=60).stdout
+    used = cpu_s(pid) - before
+    done = int(re.findall(r"received packets: (\d+)", said)[1])
+    sent = int(re.findall(r"sent packets: (\d+)", said)[0])
+    return {
+        "offered_per_s": rate,
+        "per_s": round(done / seconds),
+        "dropped": round(1 - done / max(sent, 1), 4),
+        "cpu_us": round(used / max(done, 1) * 1e6, 1),
+    }
+
+
 def loaded(which: str, rate: int, folder: Path, seconds: int = 3) -> Figures | None:
     """Exchanges of four messages by perfdhcp, a relay with a new client each time, and to a bound port with the port's
     own; None where a tool is not there."""
@@ -165,19 +182,7 @@ def loaded(which: str, rate: int, folder: Path, seconds: int = 3) -> Figures | N
             subprocess.run(space.argv("ethtool", "-K", end, "tx", "off", "rx", "off"), **quiet)  # type: ignore[call-overload]
         bound = _responding(server, folder, [_scope(CLIENT, 0)])
         with bound if which == "bound" else serving(server, RANGED[which](folder)) as pid:
-            before = cpu_s(pid)
-            argv = f"perfdhcp -4 -l v1 -r {rate} -p {seconds} -R {clients} -d 0.5 -b mac={CLIENT}".split()
-            said = subprocess.run(client.argv(*argv), capture_output=True, text=True, timeout=60).stdout
-            used = cpu_s(pid) - before
-        received = [int(number) for number in re.findall(r"received packets: (\d+)", said)]
-        sent = [int(number) for number in re.findall(r"sent packets: (\d+)", said)]
-        done = received[1]
-        return {
-            "offered_per_s": rate,
-            "per_s": round(done / seconds),
-            "dropped": round(1 - done / max(sent[0], 1), 4),
-            "cpu_us": round(used / max(done, 1) * 1e6, 1),
-        }
+            return offered(client, ["-4", "-R", str(clients), "-b", f"mac={CLIENT}"], rate, seconds, pid)
     finally:
         server.close()
         client.close()
