@@ -67,6 +67,7 @@ FOR_TESTS = (
     Tool("cpio", "cpio", "the RAM disk of virtual machines"),
     Tool("gcc", "gcc", "to build libvirt-python"),
     Tool("pkg-config", "pkg-config", "to build libvirt-python"),
+    Tool("Python's headers", "python3-dev", "to build libvirt-python", file="usr/include/python3*/Python.h"),
     Tool("libvirt's headers", "libvirt-dev", "to build libvirt-python", file="usr/include/libvirt/libvirt.h"),
     Tool("dhclient", "isc-dhcp-client", "a DHCP client to test with"),
     Tool("dhcpcd", "dhcpcd-base", "a DHCP client to test with"),

@@ -1,7 +1,7 @@
-"""A virtual machine's kernel and initial RAM disk, made of Debian's cloud kernel and busybox: a DHCP client, a web
+"""A virtual machine's kernel and initial RAM disk, made of the distribution's kernel and busybox: a DHCP client, a web
 server, a shell on the serial line. Made once, in a folder that outlives the run.
 
-Tests have no way to Debian's archive from their namespaces: `python tests/vm/guest_image.py` makes it before them.
+Tests have no way to its archive from their namespaces: `python tests/vm/guest_image.py` makes it before them.
 
 Its kernel command line knows `hostname=NAME`, what it asks DHCP for a name with, and `dirty=MIB`, memory that it writes
 again and again.
@@ -9,6 +9,7 @@ again and again.
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import subprocess
@@ -16,7 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-PACKAGE = "linux-image-cloud-amd64"
+PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")
+"""Debian's and Ubuntu's kernel for virtual machines."""
 
 CMDLINE = (
     "console=ttyS0 panic=-1 quiet mitigations=off nokaslr random.trust_cpu=on edd=off no_timer_check tsc=reliable "
@@ -84,7 +86,8 @@ def why_not() -> str:
 
 
 def build(folder: Path) -> tuple[Path, Path]:
-    """Kernel and initial RAM disk. Raises CalledProcessError where Debian's archive can't be reached."""
+    """Kernel and initial RAM disk. Raises CalledProcessError or FileNotFoundError where the archive can't be reached or
+    has none."""
     kernel, initrd = folder / "vmlinuz", folder / "initrd.gz"
     if kernel.exists() and initrd.exists():
         return kernel, initrd
@@ -99,12 +102,9 @@ def build(folder: Path) -> tuple[Path, Path]:
     for library in _libraries(busybox):
         (root / library.relative_to("/").parent).mkdir(parents=True, exist_ok=True)
         shutil.copy(library, root / library.relative_to("/"))
-    tree = next((unpacked / "lib/modules").iterdir()) / "kernel"
-    for module in MODULES:
-        shutil.copy(tree / f"{module}.ko", root / "modules")
+    separate = _copy_modules(unpacked, root / "modules")
     (root / "www/index.html").write_text("here\n")
-    names = " ".join(module.rpartition("/")[2] for module in MODULES)
-    for path, text in (("init", INIT.format(modules=names)), ("client", CLIENT)):
+    for path, text in (("init", INIT.format(modules=" ".join(separate))), ("client", CLIENT)):
         (root / path).write_text(text)
         (root / path).chmod(0o755)
     packed = f"cd {root} && find . | cpio -o -H newc -R 0:0 2>/dev/null | gzip -1 > {initrd}.part"
@@ -124,17 +124,40 @@ def _libraries(program: str) -> list[Path]:
     return [Path(word) for word in words if word.startswith("/")] if said.returncode == 0 else []
 
 
+def _copy_modules(unpacked: Path, into: Path) -> list[str]:
+    """Copies the modules that are not built into the kernel; returns their names in order."""
+    (tree,) = [path for lib in ("lib", "usr/lib") for path in (unpacked / lib / "modules").glob("*")]
+    built_in = (tree / "modules.builtin").read_text()
+    separate = [module for module in MODULES if f"kernel/{module}.ko\n" not in built_in]
+    for module in separate:
+        (source,) = (tree / "kernel").glob(f"{module}.ko*")
+        raw = source.read_bytes()
+        (into / f"{source.stem.removesuffix('.ko')}.ko").write_bytes(
+            lzma.decompress(raw) if source.suffix == ".xz" else raw
+        )
+    return [module.rpartition("/")[2] for module in separate]
+
+
 def _unpacked_kernel(folder: Path) -> Path:
-    """The kernel's package, unpacked and not installed."""
-    depends = subprocess.run(["apt-cache", "depends", PACKAGE], check=True, capture_output=True, text=True).stdout
-    package = next(line.split()[1] for line in depends.splitlines() if "Depends:" in line)
-    subprocess.run(["apt-get", "download", "-q", package], cwd=folder, check=True, capture_output=True)
-    archive = next(folder.glob("linux-image-*.deb"))
+    """The kernel's package and, where they have one of their own, its modules'; unpacked and not installed."""
+    wanted = next((found for package in PACKAGES if (found := _depends(package, "linux-image-"))), None)
+    if wanted is None:
+        raise FileNotFoundError(f"no package of a kernel in this machine's archive: {', '.join(PACKAGES)}")
+    modules = _depends(wanted[0], "linux-modules-")
+    subprocess.run(["apt-get", "download", "-q", *wanted, *modules], cwd=folder, check=True, capture_output=True)
     unpacked = folder / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
-    subprocess.run(["dpkg-deb", "-x", archive, unpacked], check=True)
-    archive.unlink()
+    for archive in folder.glob("linux-*.deb"):
+        subprocess.run(["dpkg-deb", "-x", archive, unpacked], check=True)
+        archive.unlink()
     return unpacked
+
+
+def _depends(package: str, prefix: str) -> list[str]:
+    """Which packages of that name it depends on; none where it is not known."""
+    said = subprocess.run(["apt-cache", "depends", package], capture_output=True, text=True)
+    words = (line.split() for line in said.stdout.splitlines())
+    return [found[1] for found in words if found[0] == "Depends:" and found[1].startswith(prefix)]
 
 
 if __name__ == "__main__":
