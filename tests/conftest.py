@@ -11,6 +11,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("patient", deadline=None)  # how long an example takes is the machine's load
+settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

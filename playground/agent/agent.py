@@ -174,6 +174,9 @@ class Agent:
         self._silent_since: dict[str, float] = {}
         """Ports whose client was not heard to hold any IPv4 address, since when that is known (monotonic)."""
         self._told_by = time.monotonic() + TOLD_S
+        self._knows_leases = False
+        """Whether what was noted last may be said: the responder had told before what its clients hold, or has had
+        time enough."""
         self._problems: dict[str, str] = {}
         self._errors: set[str] = set()
         self._broken = ""
@@ -587,7 +590,7 @@ class Agent:
     async def _report(self) -> None:
         if not self._synced or self._derived is None or self._outcome is None:
             return
-        if not self._responder.has_told and time.monotonic() < self._told_by:
+        if not self._knows_leases:
             return
         report = self._reports.due()
         if report is not None and await self._link.say(report):
@@ -595,6 +598,7 @@ class Agent:
 
     def _note(self, derived: Derived, ports: Iterable[PortId], guests: Iterable[str], is_whole: bool) -> None:
         """Takes down what is so now of these ports and guests, and of the host; of a whole pass, that no more is."""
+        self._knows_leases = self._responder.has_told or time.monotonic() >= self._told_by
         if self._responder.has_caught_up:  # then all that it gave before has been heard
             self._served = self._followed
         carried = list(self._gateways.observed(self._host, self._outcome))
