@@ -49,7 +49,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="ki
 
 
 Move = Literal["live", "cold", "same-kernel"]
-Desired = Literal["running", "stopped"]
+Desired = Literal["running", "suspended", "saved", "stopped"]
 Phase = Literal["bound", "requested", "prepared", "copying", "landing", "activated"]
 """A binding's place in a move; "bound" is at rest (settled and aborted moves both end there). "landing": a hypervisor
 has copied the workspace, which stands still until it goes on at the target: what comes for it waits there."""
@@ -136,7 +136,8 @@ class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
     placed: the number of its placement, of the same count as those of moves: what ran under its name before that is
     another guest, and no move up to it counts. 0 until placed.
     overridden: the pin that a move by hand went against; the file's word counts again when it is another one. machine:
-    of one on a hypervisor.
+    of one on a hypervisor. grace_s: how long it has to end when it is asked to, None for its driver's own; hurry_s:
+    what whoever stopped it said instead. reboots, resumes: how many of each have been asked for so far.
     """
 
     playground: str
@@ -155,6 +156,10 @@ class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
     generation: int = 1
     placed: int = 0
     reason: str = ""
+    grace_s: float | None = None
+    hurry_s: float | None = None
+    reboots: int = 0
+    resumes: int = 0
 
     @property
     def made_of(self) -> tuple[float, int, Machine] | None:
@@ -391,10 +396,12 @@ class ObservedLeases(_Record, frozen=True, kw_only=True, tag="observed-leases"):
 
 
 class ObservedWorkspace(_Record, frozen=True, kw_only=True, tag="observed-workspace"):
-    """What a host says of a workspace. state: preparing | prepared | running | stopped | failed | leaving.
+    """What a host says of a workspace. state: preparing | prepared | running | suspended | saved | stopped | failed |
+    leaving.
 
     generation: the workspace's own, or the move's while it arrives. pause_ms: how long it stood still when it arrived.
-    copied: of the one that leaves by its hypervisor, how that stands.
+    copied: of the one that leaves by its hypervisor, how that stands. reboots: how many had been asked for when it was
+    made. ended: how often it has ended by itself here, and why it did last.
     """
 
     playground: str
@@ -405,6 +412,9 @@ class ObservedWorkspace(_Record, frozen=True, kw_only=True, tag="observed-worksp
     cause: str = ""
     pause_ms: float | None = None
     copied: Copied | None = None
+    reboots: int = 0
+    ended: int = 0
+    ended_cause: str = ""
 
 
 class ObservedHost(_Record, frozen=True, kw_only=True, tag="observed-host"):

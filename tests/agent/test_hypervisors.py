@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,90 +11,11 @@ import pytest
 from playground.agent.guests import Guests
 from playground.derive import Role, Want
 from playground.machine import Machine
-from playground.records import Move
-from playground.workspaces.drivers.api import (
-    Copy,
-    CopyState,
-    DriverError,
-    Guest,
-    GuestState,
-    Hypervisor,
-    Nic,
-    Observed,
-    Process,
-    Sending,
-)
+from playground.workspaces.drivers.api import Copy, CopyState, Guest, GuestState, Hypervisor, Nic, Observed
+from playground.workspaces.drivers.memory_hypervisor import Fabric, MemoryHypervisor, Part, Power, Room
 
 NIC = Nic("0" * 12, "pg" + "0" * 12, "02:00:00:00:00:01", 1450, 0)
 GUEST = Guest("7a010e8d8fc8", "atlas", "w", "w", (NIC,), 1, 96, Machine(kernel="/boot/vmlinuz"))
-
-
-class Told:
-    """A hypervisor that finds what it is given, and notes what it is told."""
-
-    name = "libvirt"
-    move: Move = "live"
-    domain = ""
-    peer = "qemu+tcp://192.0.2.11/system"
-
-    def __init__(self) -> None:
-        self.seen: dict[str, Observed] = {}
-        self.calls: list[str] = []
-        self.cause = ""
-
-    async def observe(self, guests: Collection[str] | None = None) -> dict[str, Observed]:
-        if self.cause:
-            raise DriverError(self.cause)
-        return {id: seen for id, seen in self.seen.items() if guests is None or id in guests}
-
-    async def offered(self) -> bool:
-        return not self.cause
-
-    async def prepare(self, guest: Guest) -> None:
-        self.calls.append("prepare")
-
-    async def prepare_arrival(self, guest: Guest) -> None:
-        self.calls.append("prepare_arrival")
-
-    async def expect(self, guest: Guest, move: int) -> None:
-        self.calls.append(f"expect {move}")
-
-    async def start(self, guest: Guest) -> None:
-        self.calls.append("start")
-
-    async def renew(self, guest_id: str) -> None:
-        self.calls.append("renew")
-
-    async def send(self, guest: Guest, move: int, sending: Sending) -> None:
-        self.calls.append(f"send {move} {sending.to}")
-
-    async def call_off(self, guest_id: str) -> None:
-        self.calls.append("call_off")
-
-    async def activate(self, guest: Guest, move: int = 0) -> float:
-        self.calls.append("activate")
-        return 0.0
-
-    async def reclaim(self, guest: Guest, move: int) -> float:
-        self.calls.append("reclaim")
-        return 0.0
-
-    async def depart(self, guest_id: str) -> None:
-        self.calls.append("depart")
-
-    async def stop(self, guest_id: str, grace_s: float) -> None:
-        self.calls.append("stop")
-
-    async def remove(self, guest_id: str, grace_s: float) -> None:
-        self.calls.append("remove")
-
-    async def terminal(self, guest_id: str) -> tuple[int, int]:
-        raise DriverError("no way in")
-
-    async def exec(
-        self, guest_id: str, argv: Sequence[str], stdin: int, stdout: int, stderr: int, tty: bool
-    ) -> Process:
-        raise DriverError("no way in")
 
 
 def a_want(role: Role, move: int = 0, concluded: int = 0, send_to: str = "", called_off: bool = False) -> Want:
@@ -120,11 +40,28 @@ def a_sight(state: GuestState, move: int = 0, copy: Copy | None = None) -> Obser
     return Observed(GUEST.id, state, "", "atlas", "w", move, GUEST.nics, GUEST.made_of, copy)
 
 
+def a_room(seen: Observed) -> Room:
+    """What a host has that is seen so."""
+    power = {
+        GuestState.RUNNING: Power.RUNNING,
+        GuestState.PREPARED: Power.MADE,
+        GuestState.SUSPENDED: Power.HALTED,
+        GuestState.SAVED: Power.SAVED,
+        GuestState.ELSEWHERE: Power.LEFT,
+    }.get(seen.state, Power.OFF)
+    assert seen.made_of is not None
+    cpus, memory, machine = seen.made_of
+    guest = replace(GUEST, cpus=cpus, memory_mib=memory, machine=machine, reboots=seen.reboots, resumes=seen.resumes)
+    has_run = seen.state not in (GuestState.PREPARED, GuestState.FAILED)
+    return Room(guest, Part.OWN, power, seen.move, not seen.cause, has_run, seen.cause, seen.copy)
+
+
 def done(want: Want | None, seen: Observed | None, cause: str = "") -> list[str]:
     """What the hypervisor is told in one pass."""
 
     async def work() -> list[str]:
-        told = Told()
+        fabric = Fabric(stepped=True)
+        told = MemoryHypervisor("n1", fabric)
         assert isinstance(told, Hypervisor)
 
         async def nothing(*_: object) -> None:
@@ -140,17 +77,18 @@ def done(want: Want | None, seen: Observed | None, cause: str = "") -> list[str]
             landed=nothing,
         )
         if seen is not None:
-            told.seen[GUEST.id] = seen
+            fabric.put("n1", a_room(seen))
         await guests.observe()
+        assert seen is None or guests.observed[GUEST.id][1] == replace(seen, cause=guests.observed[GUEST.id][1].cause)
         if cause:
-            told.cause = cause
+            fabric.away["n1"] = cause
             await guests.observe()
             assert guests.away == {"libvirt": cause} and guests.state(GUEST.id) is (
                 seen.state if seen is not None else GuestState.ABSENT
             )
         guests.step({GUEST.id: want} if want is not None else {}, {GUEST.id}, may_open=True)
         await asyncio.gather(*guests._busy.values())
-        return told.calls
+        return [f"{verb} {argument}".strip() for _, verb, _, argument in fabric.calls]
 
     return asyncio.run(work())
 

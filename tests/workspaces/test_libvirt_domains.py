@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import shutil
-from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as Tree
 
 import pytest
 
 from playground.machine import Disk, Machine
-from playground.workspaces.drivers import taps
 from playground.workspaces.drivers.api import Guest, GuestState, Nic
 from playground.workspaces.drivers.libvirt import accelerator as accelerator_module
 from playground.workspaces.drivers.libvirt.door import Domain, State
-from playground.workspaces.drivers.libvirt.driver import LibvirtDriver, _state, peer_uri
+from playground.workspaces.drivers.libvirt.driver import _state, peer_uri
 from playground.workspaces.drivers.libvirt.notes import Note, Notes, Part
 from playground.workspaces.drivers.libvirt.xml import (
     NAMESPACE,
@@ -107,7 +103,8 @@ def test_notes_outlive_their_writer_and_a_torn_one_is_no_note(tmp_path: Path) ->
 
 
 NOTES = (None, *(Note(GUEST, part) for part in Part))
-DOMAINS = (None, *(Domain("u", state, Mark(GUEST, s)) for state in State for s in (False, True)))
+MARKS = tuple(Mark(GUEST, started, halted) for started in (False, True) for halted in (False, True))
+DOMAINS = (None, *(Domain("u", state, mark) for state in State for mark in MARKS))
 
 
 @pytest.mark.parametrize(("note", "found"), list(itertools.product(NOTES, DOMAINS)))
@@ -120,12 +117,15 @@ def test_what_a_note_and_a_domain_mean(note: Note | None, found: Domain | None) 
     elif kind is State.LEFT or (kind is State.PAUSED and part is Part.ARRIVING):
         want = GuestState.ELSEWHERE
     elif kind is State.PAUSED:
-        want = GuestState.RUNNING if found is not None and found.mark.started else GuestState.PREPARED
+        want = GuestState.SUSPENDED if found is not None and found.mark.started else GuestState.PREPARED
+    elif kind is State.SAVED and part in (None, Part.OWN):
+        want = GuestState.SAVED
     elif part is None:
         want = GuestState.ABSENT
     else:
         want = GuestState.FAILED if part is Part.OWN else GuestState.ELSEWHERE
-    assert state is want and bool(cause) == (state is GuestState.FAILED)
+    is_unasked = state is GuestState.SUSPENDED and found is not None and not found.mark.halted
+    assert state is want and bool(cause) == (state is GuestState.FAILED or is_unasked)
 
 
 def test_kvm_is_believed_when_it_has_booted_something_and_asked_once_a_boot(
@@ -152,36 +152,3 @@ def test_kvm_is_believed_when_it_has_booted_something_and_asked_once_a_boot(
 def test_the_trial_ends_by_its_own_word_under_emulation() -> None:
     assert accelerator_module.works("tcg", 30)
     assert not accelerator_module.works("no such accelerator", 30)
-
-
-class Shown:
-    """A door to a libvirtd with these domains; notes which it is asked for."""
-
-    uri = "test:///default"
-
-    def __init__(self, *domains: Domain) -> None:
-        self.all = {domain.uuid: domain for domain in domains}
-
-    async def connect(self) -> None:
-        return None
-
-    async def domains(self, uuids: Collection[str] | None = None) -> dict[str, Domain]:
-        return {uuid: one for uuid, one in self.all.items() if uuids is None or uuid in uuids}
-
-
-def test_a_look_at_one_machine_touches_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guests = [replace(GUEST, id=f"{number:012x}", nics=(NICS[number],)) for number in range(2)]
-    released: list[tuple[list[str], bool]] = []
-    monkeypatch.setattr(taps, "release", lambda names, *, is_free: released.append((list(names), is_free)))
-    driver = LibvirtDriver(tmp_path / "none", "test:///default", "", tmp_path, lambda guest: None)
-    shown = Shown(*(Domain(domain_uuid(one.id), State.RUNNING, Mark(one, started=True)) for one in guests))
-    monkeypatch.setattr(driver, "_door", shown)
-    assert set(asyncio.run(driver.observe())) == {one.id for one in guests}
-    assert released == [([nic.device], True) for nic in NICS]
-    for one in guests:
-        seen = asyncio.run(driver.observe({one.id}))
-        assert {id: found.state for id, found in seen.items()} == {one.id: GuestState.RUNNING}
-    assert len(released) == 2
-    shown.all.pop(domain_uuid(guests[1].id))
-    assert asyncio.run(driver.observe({guests[1].id}))[guests[1].id].state is GuestState.FAILED
-    assert released[2:] == [([NICS[1].device], False)]

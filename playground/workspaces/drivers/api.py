@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from playground.machine import Machine
@@ -35,7 +36,7 @@ MadeOf = tuple[float, int, Machine]
 @dataclass(frozen=True, slots=True)
 class Guest:
     """A workspace as a driver sees it. id: 12 hex digits. hostname: its DNS label. nics in order, eth0 first. cpus,
-    memory_mib, machine: of one on a hypervisor."""
+    memory_mib, machine: of one on a hypervisor. reboots, resumes: how many of each have been asked for so far."""
 
     id: str
     playground: str
@@ -45,6 +46,8 @@ class Guest:
     cpus: float = 0.0
     memory_mib: int = 0
     machine: Machine | None = None
+    reboots: int = 0
+    resumes: int = 0
 
     @property
     def made_of(self) -> MadeOf | None:
@@ -54,11 +57,13 @@ class Guest:
 
 class GuestState(Enum):
     """What a driver finds. PREPARED: ends exist, the guest does not run yet. ELSEWHERE: it runs, carried by another
-    host."""
+    host. SUSPENDED: it has run, and stands still in memory. SAVED: its memory is a file, its ends are gone."""
 
     ABSENT = "absent"
     PREPARED = "prepared"
     RUNNING = "running"
+    SUSPENDED = "suspended"
+    SAVED = "saved"
     ELSEWHERE = "elsewhere"
     FAILED = "failed"
 
@@ -87,9 +92,11 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One guest as found now. cause says why when FAILED. playground and name: as it was made, where the driver
-    knows. move: the generation of the move that brought it to the host that carries it, 0 when none did. nics, made_of:
-    what it was made with; empty where the driver does not make them. copy: of the last move away from here."""
+    """One guest as found now. cause says why when FAILED, and when SUSPENDED by nobody who asked for it through us.
+    playground and name: as it was made, where the driver knows. move: the generation of the move that brought it to the
+    host that carries it, 0 when none did. nics, made_of: what it was made with; empty where the driver does not make
+    them. copy: of the last move away from here. reboots: as it was made; resumes: as it was let run last. ended: how
+    often it has ended by itself here, and ended_cause: why it did last."""
 
     guest: str
     state: GuestState
@@ -100,6 +107,10 @@ class Observed:
     nics: tuple[Nic, ...] = ()
     made_of: MadeOf | None = None
     copy: Copy | None = None
+    reboots: int = 0
+    resumes: int = 0
+    ended: int = 0
+    ended_cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +196,8 @@ class Hypervisor(Driver, Protocol):
     """A driver whose guests are copied from host to host by what runs them: where one is, that decides and tells.
 
     Its `activate` and `reclaim` say that a guest runs here, and are refused where it does not; its `stop` leaves what
-    the guest has on disk.
+    the guest has on disk, and no memory. Its `prepare` of a SAVED one makes it SUSPENDED, with the memory that it had;
+    its `start` lets one go on that stands still, whoever had it do so.
     """
 
     peer: str
@@ -201,6 +213,24 @@ class Hypervisor(Driver, Protocol):
 
     async def send(self, guest: Guest, move: int, sending: Sending) -> None:
         """Begins to copy a guest that runs here to another host; `observe` then says how that goes."""
+        ...
+
+    async def suspend(self, guest_id: str) -> None:
+        """A guest that runs stands still, its memory and its ends where they are."""
+        ...
+
+    async def save(self, guest_id: str) -> None:
+        """A guest's memory is a file on this host, and nothing of it runs or has ends. Raises DriverError when it can't
+        be: then it goes on as it was."""
+        ...
+
+    async def console(self, guest_id: str, is_forced: bool) -> int:
+        """The guest's first serial line: a stream socket's descriptor that carries its bytes both ways, the caller's to
+        close, which gives the line back. is_forced: whoever else has it loses it. Raises DriverError."""
+        ...
+
+    async def said(self, guest_id: str) -> Path:
+        """The file that all that the guest says on that line is added to. Raises DriverError where there is none."""
         ...
 
     async def call_off(self, guest_id: str) -> None:

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from playground.workspaces.drivers.api import DriverError
+from playground.workspaces.drivers.libvirt.line import Line
 from playground.workspaces.drivers.libvirt.xml import NAMESPACE, Mark, read_mark, write_mark
 
 log = logging.getLogger("agent")
@@ -27,9 +28,10 @@ KEEPALIVE_S = 5
 
 
 class State(Enum):
-    """Of a domain. LEFT: it stands still for a migration, on either side."""
+    """Of a domain. LEFT: it stands still for a migration, on either side. SAVED: off, with its memory in a file."""
 
     OFF = "off"
+    SAVED = "saved"
     PAUSED = "paused"
     LEFT = "left"
     RUNNING = "running"
@@ -38,11 +40,12 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A domain of ours as libvirt shows it."""
+    """A domain of ours as libvirt shows it. cause: why it is off, or stands still, by libvirt's word."""
 
     uuid: str
     state: State
     mark: Mark
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,21 +124,75 @@ class Door:
         await self.call(work)
 
     async def create_paused(self, uuid: str) -> None:
-        """Its hypervisor is there, its processors stand still."""
+        """Its hypervisor is there, its processors stand still; with the memory that it has in a file, if it has. Of
+        hypervisors that can't begin so, they stand still an instant later."""
         libvirt = _module()
-        await self.call(
-            lambda connection: connection.lookupByUUIDString(uuid).createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
-        )
-
-    async def resume(self, uuid: str, mark: Mark) -> None:
-        """It runs, and says so of itself."""
 
         def work(connection: Any) -> None:
             domain = connection.lookupByUUIDString(uuid)
-            domain.resume()
+            try:
+                domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:
+                    raise
+                domain.create()
+                domain.suspend()
+
+        await self.call(work)
+
+    async def resume(self, uuid: str, mark: Mark) -> None:
+        """It runs, and says so of itself. One that runs is fine."""
+
+        def work(connection: Any) -> None:
+            domain = connection.lookupByUUIDString(uuid)
+            if domain.state()[0] == self._libvirt.VIR_DOMAIN_PAUSED:
+                domain.resume()
             self._mark(domain, mark)
 
         await self.call(work)
+
+    async def suspend(self, uuid: str, mark: Mark) -> None:
+        """It says of itself that it is to stand still, and does."""
+
+        def work(connection: Any) -> None:
+            domain = connection.lookupByUUIDString(uuid)
+            self._mark(domain, mark)
+            if domain.state()[0] != self._libvirt.VIR_DOMAIN_PAUSED:
+                domain.suspend()
+
+        await self.call(work)
+
+    async def save(self, uuid: str, mark: Mark) -> None:
+        """Its memory is in a file of libvirt's, and it is off; where it begins again it stands still."""
+
+        def work(connection: Any) -> None:
+            domain = connection.lookupByUUIDString(uuid)
+            self._mark(domain, mark)
+            try:
+                domain.managedSave(self._libvirt.VIR_DOMAIN_SAVE_PAUSED)
+            except self._libvirt.libvirtError as error:
+                if error.get_error_code() != self._libvirt.VIR_ERR_INVALID_ARG:
+                    raise
+                domain.managedSave(0)
+
+        await self.call(work)
+
+    async def console(self, uuid: str, is_forced: bool) -> int:
+        """A descriptor that carries the first serial line's bytes, as `Hypervisor.console`."""
+        libvirt = _module()
+
+        def work(connection: Any) -> Any:
+            stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
+            flags = libvirt.VIR_DOMAIN_CONSOLE_FORCE if is_forced else libvirt.VIR_DOMAIN_CONSOLE_SAFE
+            try:
+                connection.lookupByUUIDString(uuid).openConsole(None, stream, flags)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED and not is_forced:
+                    raise DriverError(f"somebody else has this console open ({_said(error)})") from None
+                raise
+            return stream
+
+        return Line(libvirt, await self.call(work)).join()
 
     async def shut_down(self, uuid: str) -> None:
         """It is asked to end; says nothing of whether it will."""
@@ -210,11 +267,15 @@ class Door:
             self._marks.clear()
             try:
                 connection = libvirt.open(self.uri)
-                connection.setKeepAlive(KEEPALIVE_S, 2)
-                connection.registerCloseCallback(lambda *_: self._tell(""), None)
                 any_event = connection.domainEventRegisterAny
                 any_event(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None)
                 any_event(None, libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._on_completed, None)
+                try:
+                    connection.setKeepAlive(KEEPALIVE_S, 2)
+                    connection.registerCloseCallback(lambda *_: self._tell(""), None)
+                except libvirt.libvirtError as error:
+                    if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:  # there is no daemon between us and it
+                        raise
             except libvirt.libvirtError as error:
                 raise Unavailable(f"no libvirtd at {self.uri}: {_said(error)}") from None
             self._connection = connection
@@ -246,7 +307,7 @@ class Door:
                 uuid = domain.UUIDString()
                 mark = self._read_mark(domain, uuid)
                 if mark is not None:
-                    found[uuid] = Domain(uuid, self._state(*domain.state()), mark)
+                    found[uuid] = self._shown(domain, uuid, mark)
             except libvirt.libvirtError as error:
                 if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it went meanwhile
                     raise
@@ -286,25 +347,50 @@ class Door:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return
             raise
-        for step in (domain.destroy, domain.undefine):
+        for step in (domain.destroy, lambda: self._undefine(domain)):
             try:
                 step()
             except libvirt.libvirtError as error:
                 if error.get_error_code() not in gone:
                     raise
 
-    def _state(self, state: int, reason: int) -> State:
+    def _undefine(self, domain: Any) -> None:
+        """With all that libvirt keeps of it. Not every driver knows all of these."""
         libvirt = self._libvirt
-        match state:
-            case libvirt.VIR_DOMAIN_RUNNING | libvirt.VIR_DOMAIN_BLOCKED | libvirt.VIR_DOMAIN_SHUTDOWN:
-                return State.RUNNING
-            case libvirt.VIR_DOMAIN_PAUSED:
-                left = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY)
-                return State.LEFT if reason in left else State.PAUSED
-            case libvirt.VIR_DOMAIN_CRASHED:
-                return State.CRASHED
-            case _:
-                return State.OFF
+        kept = ("MANAGED_SAVE", "SNAPSHOTS_METADATA", "CHECKPOINTS_METADATA", "NVRAM")
+        every = sum(getattr(libvirt, f"VIR_DOMAIN_UNDEFINE_{one}") for one in kept)
+        for flags in (every, libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA):
+            try:
+                domain.undefineFlags(flags)
+                return
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:
+                    raise
+        domain.undefine()
+
+    def _shown(self, domain: Any, uuid: str, mark: Mark) -> Domain:
+        libvirt = self._libvirt
+        state, reason = domain.state()
+        shown = state_of(libvirt, state, reason)
+        cause = cause_of(libvirt, state, reason)
+        if shown is State.OFF and domain.hasManagedSaveImage():
+            return Domain(uuid, State.SAVED, mark)
+        if shown is State.LEFT and mark.halted:  # QEMU reads a saved memory as it reads one that migrates
+            return Domain(uuid, State.PAUSED, mark)
+        if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
+            cause = f"{cause}: {self._broken_disks(domain)}"
+        return Domain(uuid, shown, mark, cause)
+
+    def _broken_disks(self, domain: Any) -> str:
+        """Which of a domain's disks failed, and how: `vda, no space left`."""
+        libvirt = self._libvirt
+        try:
+            errors = domain.diskErrors()
+        except libvirt.libvirtError:
+            errors = {}
+        full = libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE
+        said = [f"{disk}, {'no space left' if number == full else 'I/O error'}" for disk, number in errors.items()]
+        return "; ".join(sorted(said)) or "which disk is not known"
 
     # in libvirt's thread
 
@@ -326,6 +412,61 @@ class Door:
         if self._loop is not None and not self._loop.is_closed():
             moved = Moved(domain.UUIDString(), float(pause) if pause is not None else None)
             self._loop.call_soon_threadsafe(self._moved, moved)
+
+
+_PASSING = frozenset({"SAVE", "DUMP", "SNAPSHOT", "SHUTTING_DOWN"})
+"""Why libvirt has a domain stand still for as long as it does something itself."""
+
+_LEAVING = frozenset({"MIGRATION", "POSTCOPY"})
+
+_CAUSES = {
+    "PAUSED": {
+        "USER": "suspended by another tool",
+        "IOERROR": "a disk failed",
+        "WATCHDOG": "its watchdog fired",
+        "FROM_SNAPSHOT": "it was reverted to a snapshot",
+        "CRASHED": "its guest has crashed",
+        "POSTCOPY_FAILED": "its memory did not all arrive in a post-copy migration",
+    },
+    "SHUTOFF": {
+        "SHUTDOWN": "it has shut itself down",
+        "DESTROYED": "another tool has ended it",
+        "CRASHED": "its hypervisor's process has died",
+        "FAILED": "its hypervisor could not start it",
+        "DAEMON": "libvirtd has ended it",
+    },
+    "CRASHED": {"PANICKED": "its guest's kernel has panicked"},
+}
+"""By the state's name and the reason's, as libvirt has them: VIR_DOMAIN_PAUSED_IOERROR."""
+
+
+def _reason(libvirt: Any, state: int, reason: int) -> tuple[str, str]:
+    """The names of a state that has causes, and of its reason; empty for others."""
+    for name, causes in _CAUSES.items():
+        if state == getattr(libvirt, f"VIR_DOMAIN_{name}"):
+            known = (*causes, *_PASSING, *_LEAVING) if name == "PAUSED" else causes
+            return name, next((r for r in known if getattr(libvirt, f"VIR_DOMAIN_{name}_{r}", None) == reason), "")
+    return "", ""
+
+
+def cause_of(libvirt: Any, state: int, reason: int) -> str:
+    """Why a domain stands still or is off, in a few words; empty for what says nothing."""
+    name, known = _reason(libvirt, state, reason)
+    return _CAUSES[name].get(known, "") if name else ""
+
+
+def state_of(libvirt: Any, state: int, reason: int) -> State:
+    """What virDomainGetState says. libvirt: the module, for its numbers."""
+    match state:
+        case libvirt.VIR_DOMAIN_RUNNING | libvirt.VIR_DOMAIN_BLOCKED | libvirt.VIR_DOMAIN_SHUTDOWN:
+            return State.RUNNING
+        case libvirt.VIR_DOMAIN_PAUSED:
+            why = _reason(libvirt, state, reason)[1]
+            return State.LEFT if why in _LEAVING else State.RUNNING if why in _PASSING else State.PAUSED
+        case libvirt.VIR_DOMAIN_CRASHED:
+            return State.CRASHED
+        case _:
+            return State.OFF
 
 
 def _said(error: Exception) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
 from playground.records import Move
 from playground.workspaces.drivers import taps
 from playground.workspaces.drivers.api import (
@@ -95,7 +97,7 @@ class LibvirtDriver:
             note = notes.get(id)
             if note is None or (note.part is not Part.OWN and domain.state is State.RUNNING):
                 move = note.move if note is not None else 0
-                notes[id] = Note(domain.mark.guest, Part.OWN, move)
+                notes[id] = Note(domain.mark.guest, Part.OWN, move, ran=domain.mark.started)
                 await asyncio.to_thread(self._notes.put, notes[id])
         await asyncio.to_thread(self._release, notes, found)
         self._guests.update((domain_uuid(id), id) for id in notes)
@@ -121,16 +123,20 @@ class LibvirtDriver:
         return note
 
     async def prepare(self, guest: Guest) -> None:
-        """The domain exists and stands still, its taps open. One that runs already stays as it is."""
-        self._guests[domain_uuid(guest.id)] = guest.id
-        domain = (await self._door.domains({domain_uuid(guest.id)})).get(domain_uuid(guest.id))
+        """The domain exists and stands still, its taps open. One that runs already stays as it is; one that was saved
+        has its memory back, and where that fails stays saved."""
+        uuid = domain_uuid(guest.id)
+        self._guests[uuid] = guest.id
+        domain, note = await self._look(guest.id)
         if domain is not None and domain.state in (State.RUNNING, State.LEFT):
             return
-        uuid = domain_uuid(guest.id)
-        await self._door.destroy(uuid)
-        self._copies.pop(guest.id, None)
-        setting = await asyncio.to_thread(self._make_ends, guest, Part.OWN, 0)
-        await self._door.define(uuid, domain_xml(guest, setting))
+        if domain is not None and domain.state is State.SAVED and note is not None and note.part is Part.OWN:
+            await asyncio.to_thread(self._make_taps, domain.mark.guest)
+        else:
+            await self._door.destroy(uuid)
+            self._copies.pop(guest.id, None)
+            setting = await asyncio.to_thread(self._make_ends, guest, _made_anew(guest, note, domain))
+            await self._door.define(uuid, domain_xml(guest, setting))
         await self._door.create_paused(uuid)
 
     async def prepare_arrival(self, guest: Guest) -> None:
@@ -145,11 +151,52 @@ class LibvirtDriver:
             await asyncio.to_thread(self._notes.put, Note(guest, Part.ARRIVING, move))
             return
         await self._door.destroy(domain_uuid(guest.id))
-        await asyncio.to_thread(self._make_ends, guest, Part.ARRIVING, move)
+        await asyncio.to_thread(self._make_ends, guest, Note(guest, Part.ARRIVING, move))
 
     async def start(self, guest: Guest) -> None:
         """Its processors run."""
+        note = (await asyncio.to_thread(self._notes.read, [guest.id])).get(guest.id)
+        if note is not None and not note.ran:
+            await asyncio.to_thread(self._notes.put, msgspec.structs.replace(note, ran=True))
         await self._door.resume(domain_uuid(guest.id), Mark(guest, started=True))
+
+    async def suspend(self, guest_id: str) -> None:
+        """Its processors stand still, and it says that they are to."""
+        domain = await self._here(guest_id)
+        await self._door.suspend(domain.uuid, replace(domain.mark, halted=True))
+
+    async def save(self, guest_id: str) -> None:
+        """libvirt keeps its memory; its taps go."""
+        domain = await self._here(guest_id)
+        await self._door.save(domain.uuid, replace(domain.mark, halted=True))
+        devices = [nic.device for nic in domain.mark.guest.nics]
+        try:
+            await asyncio.to_thread(taps.remove, devices, self._dataplane)
+        except OSError as error:
+            raise DriverError(f"its ends can't be removed: {error}") from error
+
+    async def console(self, guest_id: str, is_forced: bool) -> int:
+        """By libvirt's stream: one at a time has it."""
+        return await self._door.console(domain_uuid(guest_id), is_forced)
+
+    async def said(self, guest_id: str) -> Path:
+        """What its serial line is logged to."""
+        log = self._logs / f"{guest_id}.log"
+        if not await asyncio.to_thread(log.exists):
+            raise DriverError("it has said nothing on its serial line here")
+        return log
+
+    async def _look(self, guest_id: str) -> tuple[Domain | None, Note | None]:
+        uuid = domain_uuid(guest_id)
+        domain = (await self._door.domains({uuid})).get(uuid)
+        return domain, (await asyncio.to_thread(self._notes.read, [guest_id])).get(guest_id)
+
+    async def _here(self, guest_id: str) -> Domain:
+        """A machine that runs or stands still on this host. Raises DriverError."""
+        domain, _ = await self._look(guest_id)
+        if domain is None or domain.state not in (State.RUNNING, State.PAUSED):
+            raise DriverError("its virtual machine does not run on this host")
+        return domain
 
     async def renew(self, guest_id: str) -> None:
         """Nothing: what runs in it is its owner's, and asks when its lease is due."""
@@ -159,8 +206,8 @@ class LibvirtDriver:
         if guest.id in self._sending:
             return
         note = (await asyncio.to_thread(self._notes.read, [guest.id])).get(guest.id)
-        came = note.move if note is not None else 0
-        await asyncio.to_thread(self._notes.put, Note(guest, Part.OWN, came, sending=move))
+        note = note if note is not None else Note(guest, Part.OWN, ran=True)
+        await asyncio.to_thread(self._notes.put, msgspec.structs.replace(note, guest=guest, sending=move))
         self._copies[guest.id] = Copy(move, CopyState.RUNNING)
         self._pauses.pop(guest.id, None)
         task = asyncio.create_task(self._send(guest, move, sending))
@@ -192,7 +239,7 @@ class LibvirtDriver:
         domain = (await self._door.domains({domain_uuid(guest.id)})).get(domain_uuid(guest.id))
         if domain is None or domain.state is not State.RUNNING:
             raise DriverError("its virtual machine does not run on this host")
-        await asyncio.to_thread(self._notes.put, Note(guest, Part.OWN, move))
+        await asyncio.to_thread(self._notes.put, Note(guest, Part.OWN, move, ran=True))
         return 0.0
 
     async def reclaim(self, guest: Guest, move: int) -> float:
@@ -238,15 +285,21 @@ class LibvirtDriver:
         """Always raises DriverError."""
         raise DriverError(_NO_WAY_IN)
 
-    def _make_ends(self, guest: Guest, part: Part, move: int) -> Setting:
-        """The note first: whatever is made is known to be ours."""
+    def _make_taps(self, guest: Guest) -> None:
         try:
-            self._notes.put(Note(guest, part, move))
-            disks = self._images.ensure(guest)
             taps.remove([nic.device for nic in guest.nics], self._dataplane)
             for nic in guest.nics:
                 taps.make(nic.device, nic.mtu)
-            self._released[guest.id] = False
+        except OSError as error:
+            raise DriverError(f"its ends can't be made: {error}") from error
+        self._released[guest.id] = False
+
+    def _make_ends(self, guest: Guest, note: Note) -> Setting:
+        """The note first: whatever is made is known to be ours."""
+        try:
+            self._notes.put(note)
+            disks = self._images.ensure(guest)
+            self._make_taps(guest)
             self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise DriverError(f"its ends can't be made: {error}") from error
@@ -257,7 +310,7 @@ class LibvirtDriver:
     def _release(self, notes: Mapping[str, Note], domains: Mapping[str, Domain]) -> None:
         """Lets the data plane have the taps of those whose hypervisor runs, and keeps those of all others."""
         for id, note in notes.items():
-            is_free = id in domains and domains[id].state not in (State.OFF, State.CRASHED)
+            is_free = id in domains and domains[id].state not in (State.OFF, State.SAVED, State.CRASHED)
             if self._released.get(id) != is_free:
                 taps.release([nic.device for nic in note.guest.nics], is_free=is_free)
                 self._released[id] = is_free
@@ -285,7 +338,21 @@ class LibvirtDriver:
             copy = replace(copy, state=CopyState.PAUSED)
         if copy is None and note.part is Part.GONE:
             copy = Copy(note.move, CopyState.DONE, done=1.0)
-        return Observed(id, state, cause, guest.playground, guest.name, note.move, guest.nics, guest.made_of, copy)
+        return Observed(
+            guest=id,
+            state=state,
+            cause=cause,
+            playground=guest.playground,
+            name=guest.name,
+            move=note.move,
+            nics=guest.nics,
+            made_of=guest.made_of,
+            copy=copy,
+            reboots=guest.reboots,
+            resumes=guest.resumes,
+            ended=note.ended,
+            ended_cause=note.ended_cause,
+        )
 
     def _told(self, uuid: str) -> None:
         self._changed(self._guests.get(uuid, ""))
@@ -300,6 +367,20 @@ class LibvirtDriver:
         self._changed(guest)
 
 
+_ENDED = "its virtual machine has ended"
+
+
+def _made_anew(guest: Guest, note: Note | None, domain: Domain | None) -> Note:
+    """The note of a guest that is made here; one that had run and ended by itself is counted."""
+    if note is None or note.part is not Part.OWN:
+        return Note(guest, Part.OWN)
+    if not note.ran or (domain is not None and domain.state not in (State.OFF, State.CRASHED)):
+        return Note(guest, Part.OWN, ended=note.ended, ended_cause=note.ended_cause)
+    cause = _state(note, domain)[1]
+    log.warning("guest ended by itself guest=%s cause=%s", guest.id, cause)
+    return Note(guest, Part.OWN, ended=note.ended + 1, ended_cause=cause)
+
+
 def _state(note: Note | None, domain: Domain | None) -> tuple[GuestState, str]:
     """What a note and a domain mean together."""
     state = domain.state if domain is not None else State.OFF
@@ -312,12 +393,17 @@ def _state(note: Note | None, domain: Domain | None) -> tuple[GuestState, str]:
             assert domain is not None
             if note is not None and note.part is Part.ARRIVING:
                 return GuestState.ELSEWHERE, ""
-            return (GuestState.RUNNING if domain.mark.started else GuestState.PREPARED), ""
+            if not domain.mark.started:
+                return GuestState.PREPARED, ""
+            return GuestState.SUSPENDED, "" if domain.mark.halted else domain.cause or "it stands still"
+        case State.SAVED if note is None or note.part is Part.OWN:
+            assert domain is not None
+            return GuestState.SAVED, ""
     if note is None:
         return GuestState.ABSENT, ""
     if note.part is not Part.OWN:
         return GuestState.ELSEWHERE, ""
-    return GuestState.FAILED, "its virtual machine has ended"
+    return GuestState.FAILED, (domain.cause if domain is not None else "its domain is gone") or _ENDED
 
 
 def peer_uri(transport: str, address: str) -> str:

@@ -33,10 +33,12 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a domain of ours says of itself. started: it has been let run since it was made."""
+    """What a domain of ours says of itself. started: it has been let run since it was made. halted: we were asked to
+    have it stand still, or saved."""
 
     guest: Guest
     started: bool = False
+    halted: bool = False
 
 
 def domain_uuid(guest_id: str) -> str:
