@@ -37,15 +37,20 @@ _NO_DHCP_6: Final = "@th,16,16 & 0xfffe != 0x0222"
 _TO_ONE: Final = "meta pkttype other"
 """Unicast on its way through the bridge; checked before the frame's bytes, since it costs least."""
 
+_FOR_ANOTHER: Final = "meta pkttype host meta pkttype set other"
+"""Nothing that a guest says is for this host's own stack. What a NIC's redirect has handed over looks as if it were
+(linux/if_packet.h: PACKET_HOST), and a bridge that somebody listens on would take it so."""
+
 _IPV4: Final = f"@nh,0,8 0x45 {_TO_ONE} {_NO_DHCP_4}"
 """Without options. What fails by the first byte, as IPv6 does, has cost little."""
 
 _UDP_6, _TCP_6 = f"@nh,48,8 17 {_TO_ONE} {_NO_DHCP_6}", f"@nh,48,8 6 {_TO_ONE} @th,0,16 != 0"
 """Directly behind an IPv6 header; there are ports only where the packet's lengths fit."""
 
-_SENDER: Final = {4: "@ll,48,48 . @ll,96,16 . @nh,96,32", 6: "@ll,48,48 . @ll,96,16 . @nh,64,128"}
-"""Source MAC, type and source address: what a tunnel's own sets know of who is behind it. The bytes as they are: nft's
-words for them would be preceded by looks at what is known already, and a device's name costs more than its own set."""
+_SENDER: Final = {4: "@ll,48,64 . @nh,96,32", 6: "@ll,48,64 . @nh,64,128"}
+"""Source MAC and type, side by side, and source address: what a tunnel's own sets know of who is behind it. The bytes
+as they are: nft's words for them would be preceded by looks at what is known already, and a device's name costs more
+than its own set."""
 
 
 _STOPPED: Final = f"meta mark != 0 jump {rules.HELD}"
@@ -70,9 +75,11 @@ def of_port(port: GuardedPort) -> Part:
     four = [_bits(address) for address in own if address.version == 4]
     six = [_bits(address) for address in own if address.version == 6 and not address.is_link_local]
     allowed = {first.version for first, _ in port.station.ranges()}
-    # What costs most comes last: reading the Ethernet header. Its source and type, 8 bytes side by side, are one look.
+    # What costs most comes last: reading the Ethernet header. Source, type and the first byte of IPv4 lie side by side,
+    # and are one look.
     says = [
-        *(f"{_IPV4} @nh,96,32 {bits} @ll,48,64 {mac}0800 accept" for bits in four),
+        _FOR_ANOTHER,
+        *(f"@nh,96,32 {bits} {_TO_ONE} {_NO_DHCP_4} @ll,48,72 {mac}080045 accept" for bits in four),
         *(f"{kind} @nh,64,128 {bits} @ll,48,64 {mac}86dd accept" for kind in (_UDP_6, _TCP_6) for bits in six),
         *(rule for version in sorted(allowed) for rule in _listed(version, rules.RANGES[version])),
         "jump check",
@@ -143,8 +150,8 @@ def of_station(device: str, station: Station) -> Part:
     for version, kind in ((4, 0x0800), (6, 0x86DD)):
         addresses = [int(address) for address in station.own() if address.version == version]
         if addresses:
-            macs = [int(_hex(mac), 16) for mac in station.macs]
-            pairs = [f"{mac} . {kind} . {_number(address)}" for mac in macs for address in addresses]
+            senders = [int(_hex(mac), 16) << 16 | kind for mac in station.macs]
+            pairs = [f"{sender} . {_number(address)}" for sender in senders for address in addresses]
             elements[_behind(version, device)] = dict.fromkeys(pairs, "")
     return Part(elements=elements)
 

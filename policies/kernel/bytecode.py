@@ -191,10 +191,13 @@ class _Reader:
         self._say("fwd", u32(1, _FIRST))
 
     def _set(self) -> None:
-        """Sets a mark: to a number, or to what a map has."""
-        kind, what = self._take("meta", "ct"), self._take("mark")
+        """Sets a mark: to a number, or to what a map has; or a frame's type."""
+        kind = self._take("meta", "ct")
+        what = self._take("mark", "pkttype") if kind == "meta" else self._take("mark")
         self._take("set")
-        if self._words[self._place][0].isdigit():
+        if what == "pkttype":
+            self._immediate(_FIRST, attribute(1, field_named("meta pkttype").read(self._take())))
+        elif self._words[self._place][0].isdigit():
             self._immediate(_FIRST, attribute(1, field_named("meta mark").read(self._take())))
         else:
             self._key()

@@ -94,7 +94,7 @@ def matches(draw: st.DrawFn) -> str:
 
 @st.composite
 def endings(draw: st.DrawFn) -> str:
-    kind = draw(st.integers(0, 6))
+    kind = draw(st.integers(0, 7))
     verdict = draw(st.sampled_from(VERDICTS))
     if kind == 0:
         keys = draw(st.lists(NUMBERS, min_size=1, max_size=4, unique=True))
@@ -112,6 +112,8 @@ def endings(draw: st.DrawFn) -> str:
         return draw(
             st.sampled_from(["reject with icmpx admin-prohibited", "ct state vmap { invalid : drop, new : goto a }"])
         )
+    if kind == 6:
+        return f"meta pkttype set {draw(st.sampled_from(['host', 'other']))} {verdict}"
     return verdict
 
 

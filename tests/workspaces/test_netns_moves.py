@@ -232,6 +232,47 @@ def test_a_guest_sees_of_each_frame_whom_it_is_for(grid: Grid) -> None:
     assert texts[0].split("\n")[1:-1] == ["all 1", "few 2", "you 0", "her 3"]
 
 
+def test_what_is_for_one_machine_waits_in_no_queue_on_its_way_to_the_host(
+    hosts: tuple[Host, Host], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes in by the host's end at once, so the other end, the leg, has sent nothing."""
+    take_way("programs", monkeypatch)
+    driver = NetnsDriver("a", hosts[0].dataplane, folder=folder)
+    run(driver.prepare(GUEST))
+    run(driver.start(GUEST))
+    pid = json.loads((folder / GUEST.id / "guest.json").read_text())["pid"]
+
+    def say(count: int) -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as channel:
+            channel.bind(("eth0", 0))
+            for _ in range(count):
+                channel.send(bytes.fromhex("020000000099") + bytes.fromhex(GUEST.nics[0].mac.replace(":", "")) + FRAME)
+
+    try:
+        with (
+            namespaces.opened(f"/proc/{pid}/fd/100") as inner,
+            namespaces.opened(f"/proc/{pid}/ns/net") as guest,
+            hosts[0].within(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as port,
+        ):
+            port.bind((DEVICE, 0x88B5))
+            port.settimeout(5)
+            left = namespaces.inside(inner, lambda: sent(nic.leg_name(0, "a")))
+            namespaces.inside(guest, lambda: say(100))
+            assert {port.recv(100)[12:] for _ in range(100)} == {FRAME}
+            assert namespaces.inside(inner, lambda: sent(nic.leg_name(0, "a"))) - left < 100  # groups go by the leg
+    finally:
+        run(driver.stop(GUEST.id, 0))
+
+
+FRAME = b"\x88\xb5" + bytes(46)
+
+
+def sent(device: str) -> int:
+    """Frames that a device of this namespace has sent."""
+    lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
+    return next(int(line.split()[10]) for line in lines if line.split()[0] == f"{device}:")
+
+
 def test_whoever_redirects_by_the_other_way_takes_over(
     hosts: tuple[Host, Host], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,8 +56,8 @@ class Match:
     """Which frames a redirect takes. node: its place in the filter table, 0 or 1. word: of the frame, for u32.
 
     sent, handed: for a program, the types of those that leave by the other device, and of those that go on as if they
-    had come out of its other end: only what is for the guest alone, since what is handed over loses its type. The leg
-    has the guest's MAC, so it tells which that is.
+    had come out of its other end. What is handed over loses its type, so that is unicast alone: towards the guest what
+    is for its MAC, which the leg has, too; towards the host what is for others, of which the guard knows.
     """
 
     node: int
@@ -66,8 +66,9 @@ class Match:
     handed: frozenset[PacketType] = frozenset()
 
 
-EVERY_FRAME = Match(0, (b"\0\0\0\0", b"\0\0\0\0", -16), frozenset(PacketType))
-UNICAST = Match(0, (b"\0\0\1\0", b"\0\0\0\0", -16), frozenset({PacketType.OTHER_HOST}), frozenset({PacketType.HOST}))
+_OTHER_HOST = frozenset({PacketType.OTHER_HOST})
+EVERY_FRAME = Match(0, (b"\0\0\0\0", b"\0\0\0\0", -16), frozenset(PacketType) - _OTHER_HOST, _OTHER_HOST)
+UNICAST = Match(0, (b"\0\0\1\0", b"\0\0\0\0", -16), _OTHER_HOST, frozenset({PacketType.HOST}))
 GROUP = Match(1, (b"\0\0\1\0", b"\0\0\1\0", -16), frozenset({PacketType.BROADCAST, PacketType.MULTICAST}))
 """Multicast and broadcast: the low bit of the first octet (IEEE 802 §8.2)."""
 

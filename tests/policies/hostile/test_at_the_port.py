@@ -3,6 +3,7 @@ bounds: floods."""
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections import Counter
@@ -97,6 +98,24 @@ def test_a_port_hears_no_unicast_for_another_mac_whatever_the_bridge_is_told(gua
         assert guarded.heard(ME) == 0
         assert guarded.dropped_since(before, only(Reason.OTHER_MAC)) == only(Reason.OTHER_MAC)
     guarded.a.space.run(f"bridge fdb del {NOBODY} dev {port_of(NEAR)} master")
+
+
+TO_NEAR = (
+    IP(src=v4(ME), dst=v4(NEAR)) / DATA,
+    IPv6(src=v6(ME), dst=v6(NEAR)) / DATA,
+    ARP(hwsrc=ME.mac, psrc=v4(ME), pdst=v4(NEAR)),
+)
+
+
+@pytest.mark.parametrize("packet", TO_NEAR, ids=["IPv4", "IPv6", "ARP"])
+def test_what_looks_as_if_it_were_for_the_host_is_none_of_its_own(guarded: Lab, packet: Packet) -> None:
+    """As what a NIC's redirect hands over does (PACKET_HOST): no stack takes what is for another (PACKET_OTHERHOST)."""
+    (port,) = json.loads(guarded.a.space.run(f"ip -j link show {port_of(ME)}"))
+    with guarded.a.open("br0") as bridge:
+        frame = Ether(src=ME.mac, dst=port["address"]) / packet
+        guarded.say(ME, frame)
+        heard, (*_, kind, _, _) = bridge.recvfrom(2048)
+    assert (heard, kind) == (bytes(frame), 3)
 
 
 def test_the_service_leg_and_a_guest_talk_to_each_other(guarded: Lab) -> None:
