@@ -55,6 +55,10 @@ Phase = Literal["bound", "requested", "prepared", "copying", "landing", "activat
 has copied the workspace, which stands still until it goes on at the target: what comes for it waits there."""
 
 
+Led = Literal["", "tool"]
+"""Who says when a move goes on: "" we do; "tool": whoever moves a port of its own, by the binding API."""
+
+
 class Driver(msgspec.Struct, frozen=True):
     """What a host says of one of its workspace drivers. domain: moves of kind same-kernel work between equal domains.
     peer: how other hosts' hypervisors reach this one's; empty where none copies workspaces."""
@@ -340,9 +344,9 @@ class ChangeRecord(_Record, frozen=True, kw_only=True, tag="change"):
 class MigrationRecord(_Record, frozen=True, kw_only=True, tag="migration"):
     """A workspace's move, driven by the controller. state: see `playground.workspaces.migration`.
 
-    by_hand: somebody asked for it, and may have gone against the file's `host:`. to: of one that the source's
-    hypervisor makes, how it reaches the target's. called_off: that hypervisor is told to stop; it alone knows whether
-    it still can.
+    by_hand: somebody asked for it, and may have gone against the file's `host:`. led: by whom. came: the number by
+    which it is at the source. to: of one that the source's hypervisor makes, how it reaches the target's. called_off:
+    that hypervisor is told to stop; it alone knows whether it still can.
     """
 
     playground: str
@@ -354,6 +358,8 @@ class MigrationRecord(_Record, frozen=True, kw_only=True, tag="migration"):
     started_utc_s: float
     deadline_utc_s: float
     by_hand: bool = True
+    led: Led = ""
+    came: int = 0
     to: str = ""
     called_off: bool = False
     cause: str = ""

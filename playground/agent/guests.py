@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from playground.derive import Role, Want
+from playground.derive.guests import FOREIGN
 from playground.workspaces.drivers.api import (
     CopyState,
     Driver,
@@ -233,6 +234,8 @@ class Guests:
                 # it began before the workspace was placed where it is: nobody will take it from here
                 return driver.stop(want.id, GRACE_S)
             case Role.STOP | Role.AWAY, GuestState.ELSEWHERE:
+                return driver.depart(want.id)
+            case Role.AWAY, GuestState.PREPARED | GuestState.RUNNING | GuestState.FAILED if want.driver == FOREIGN:
                 return driver.depart(want.id)
             case _:
                 return None

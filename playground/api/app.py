@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from playground import __version__, wire
 from playground.controller import status
+from playground.controller.bindings import NoBinding
 from playground.controller.changes import Raced
 from playground.controller.controller import Controller, Unknown
 from playground.controller.evidence import MARKS
@@ -85,6 +86,18 @@ class MigrateBody(WorkspaceBody):
     measure: bool = True
 
 
+class BindingBody(_Body):
+    """host: where the port's other end is to be made."""
+
+    host: Text
+
+
+class ActivateBody(_Body):
+    """generation: of the binding, as the answer to its preparation said."""
+
+    generation: int
+
+
 class PlaygroundBody(_Body):
     """A playground's name."""
 
@@ -118,6 +131,10 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
     @app.exception_handler(Unknown)
     async def on_unknown(request: Request, error: Unknown) -> JSONResponse:
         return JSONResponse({"error": str(error)}, error.code)
+
+    @app.exception_handler(NoBinding)
+    async def on_no_binding(request: Request, error: NoBinding) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 404)
 
     @app.exception_handler(Raced)
     @app.exception_handler(Refused)
@@ -173,6 +190,26 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
         if playground is not None:
             controller.known(playground)
         return status.ports(controller.world, playground)
+
+    @app.get("/v1/ports/{port}/bindings")
+    async def bindings(port: str) -> list[Json]:
+        return controller.bindings.list(port)
+
+    @app.post("/v1/ports/{port}/bindings")
+    async def prepare_binding(port: str, body: BindingBody, wait_s: Wait = 10.0) -> Json:
+        return await controller.bindings.prepare(port, body.host, min(wait_s, 60.0))
+
+    @app.get("/v1/ports/{port}/bindings/{host}")
+    async def binding(port: str, host: str, wait_s: Wait = 0.0) -> Json:
+        return await controller.bindings.show(port, host, min(wait_s, 60.0))
+
+    @app.post("/v1/ports/{port}/bindings/{host}/activate")
+    async def activate_binding(port: str, host: str, body: ActivateBody, wait_s: Wait = 10.0) -> Json:
+        return await controller.bindings.activate(port, host, body.generation, min(wait_s, 60.0))
+
+    @app.delete("/v1/ports/{port}/bindings/{host}")
+    async def abort_binding(port: str, host: str, generation: int) -> Json:
+        return await controller.bindings.abort(port, host, generation)
 
     @app.get("/v1/leases")
     async def leases(playground: str | None = None) -> list[Json]:

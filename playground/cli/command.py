@@ -15,7 +15,7 @@ class Option:
     help: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     complete: str = ""
-    """`file`, or a kind of name that the controller knows: `playground`, `workspace`, `host`."""
+    """`file`, or a kind of name that the controller knows: `playground`, `workspace`, `host`, `port`."""
 
 
 @dataclass(frozen=True, slots=True)

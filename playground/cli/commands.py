@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from playground.cli.command import DONE, JSON, NO, TIMEOUT, Command, option
 from playground.cli.policy_commands import POLICY_COMMANDS
+from playground.cli.port_commands import PORT_COMMANDS
 from playground.cli.site_commands import SITE_COMMANDS
 
 PLAYGROUND = option("name", metavar="NAME", nargs="?", complete="playground", help="only this playground")
@@ -383,12 +384,15 @@ workspace whose host's agent is away is waited for, 10 s at most; after that its
     ),
 )
 
-COMMANDS: Mapping[str, Command] = {command.name: command for command in (*_ALL, *POLICY_COMMANDS, *SITE_COMMANDS)}
+COMMANDS: Mapping[str, Command] = {
+    command.name: command for command in (*_ALL, *PORT_COMMANDS, *POLICY_COMMANDS, *SITE_COMMANDS)
+}
 
 DAEMONS = frozenset({"controller", "agent"})
 """Commands whose options are parsed by their own programs."""
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "port": tuple(command.name.partition(" ")[2] for command in PORT_COMMANDS),
     "policy": tuple(command.name.partition(" ")[2] for command in POLICY_COMMANDS),
     "site": tuple(command.name.partition(" ")[2] for command in SITE_COMMANDS),
 }
@@ -399,7 +403,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "change": ("plan", "up", "down"),
     "look": ("status", "hosts", "ports", "leases", "why", "capture", "events", "probe"),
     "policies": tuple(command.name for command in (*POLICY_COMMANDS, *SITE_COMMANDS)),
-    "workspaces": ("exec", "start", "stop", "migrate"),
+    "workspaces": ("exec", "start", "stop", "migrate", *(command.name for command in PORT_COMMANDS)),
     "daemons": ("controller", "agent"),
     "tools": ("schema", "store", "completion"),
 }

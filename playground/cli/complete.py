@@ -13,7 +13,7 @@ from playground.client import Client, Refused, Unreachable
 QUICK_S = 0.5
 """A person is waiting with a finger on the Tab key."""
 
-KINDS = ("playground", "workspace", "host")
+KINDS = ("playground", "workspace", "host", "port")
 
 
 def completion(args: argparse.Namespace) -> int:
@@ -41,6 +41,8 @@ def _names(client: Client, kind: str) -> Iterable[str]:
         return sorted(client.get("site")["playgrounds"])
     if kind == "host":
         return sorted(host["name"] for host in client.get("hosts"))
+    if kind == "port":
+        return sorted(port["device"] for port in client.get("ports"))
     owners: dict[str, set[str]] = {}
     for port in client.get("ports"):
         owners.setdefault(port["workspace"], set()).add(port["playground"])

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from playground.controller.asking import Asking
+from playground.controller.bindings import Bindings
 from playground.controller.carrying import Carrying
 from playground.controller.changes import Changes, accepted
 from playground.controller.clients import ClientsAsked
@@ -97,6 +98,7 @@ class Controller:
         self.probing = Probing(store, self.world, self.execution, outside)
         carrying = Carrying(self.world, self.asking, self.events)
         self.moves = Moves(store, self.world, self.events, self.probing.meter, carrying)
+        self.bindings = Bindings(self.world, self.moves)
         self._learning = Learning(store, self.world, self.events)
         self.changes = Changes(store, self.world, self.events)
         self.progress = Progress(self.world, self.changes.is_written)

@@ -16,6 +16,7 @@ from playground.controller.world import Grid, World
 from playground.placement import allows
 from playground.records import (
     BindingRecord,
+    Led,
     MigrationRecord,
     ObservedWorkspace,
     Phase,
@@ -29,6 +30,9 @@ from playground.workspaces.migration import ENDED, Effect, Event, State, step
 log = logging.getLogger("controller")
 
 DEADLINE_S = 60.0
+TOLD_DEADLINE_S = 3600.0
+"""How long a tool that prepares a port's other end may take to say that it is there."""
+
 COPY_DEADLINE_S = 600.0
 """Of what a hypervisor copies: then it is told to stop."""
 
@@ -78,21 +82,22 @@ class Moves:
         self._tasks: set[asyncio.Future[None]] = set()
 
     async def request(
-        self, workspace: WorkspaceRecord, target: str, measure: bool, by_hand: bool = True
+        self, workspace: WorkspaceRecord, target: str, measure: bool, by_hand: bool = True, led: Led = ""
     ) -> MigrationRecord:
-        """Starts a move. by_hand: asked for, also against the file's `host:`. Raises Refused, with nothing changed."""
+        """Starts a move. by_hand: asked for, also against the file's `host:`. led: by whom it goes on. Raises Refused,
+        with nothing changed."""
         for _ in range(5):
             current = self._world.workspace(workspace.playground, workspace.name)
             if current is None:
                 raise Refused(f"{workspace.playground}/{workspace.name} is gone")
-            result = await self._request(current, target, measure, by_hand)
+            result = await self._request(current, target, measure, by_hand, led)
             if result is not None:
                 return result
             await asyncio.sleep(0.02)
         raise Refused("the workspace keeps changing; try again in a moment")
 
     async def _request(
-        self, workspace: WorkspaceRecord, target: str, measure: bool, by_hand: bool
+        self, workspace: WorkspaceRecord, target: str, measure: bool, by_hand: bool, led: Led
     ) -> MigrationRecord | None:
         name = f"{workspace.playground}/{workspace.name}"
         grid = self._world.grids[workspace.playground]
@@ -104,7 +109,7 @@ class Moves:
                 )
             await self._apply(grid, previous, Event.LATE)
             return None
-        to = self._check(workspace, grid, target)
+        to = self._check(workspace, grid, target, led)
         now = time.time()
         # never again a number that an earlier workspace of this name had, whose guest may still be about
         generation = self._world.revision + 1
@@ -116,8 +121,10 @@ class Moves:
             state=State.REQUESTED.value,
             generation=generation,
             started_utc_s=now,
-            deadline_utc_s=now + (COPY_DEADLINE_S if to else DEADLINE_S),
+            deadline_utc_s=now + (TOLD_DEADLINE_S if led else COPY_DEADLINE_S if to else DEADLINE_S),
             by_hand=by_hand,
+            led=led,
+            came=_came(workspace, previous),
             to=to,
         )
         compares = [self._world.compare(workspace), Compare(key_of(move), self._world.modified(key_of(move)))]
@@ -137,7 +144,7 @@ class Moves:
         self._events.add("move-requested", f"workspace {name}", f"from {move.source} to {target}")
         return move
 
-    def _check(self, workspace: WorkspaceRecord, grid: Grid, target: str) -> str:
+    def _check(self, workspace: WorkspaceRecord, grid: Grid, target: str, led: Led) -> str:
         """How the source's hypervisor reaches the target's, "" where none copies it. Raises Refused."""
         name = f"{workspace.playground}/{workspace.name}"
         hosts = self._world.hosts
@@ -149,9 +156,9 @@ class Moves:
             raise Refused(f"{name} is on {target} already")
         if workspace.desired != "running":
             raise Refused(f"{name} is stopped; start it, then move it")
-        for host in (workspace.host, target):
+        for host in (target,) if led else (workspace.host, target):  # a tool may bring it up again after its host died
             if host not in self._world.alive:
-                raise Refused(f"host {host} is not up; a move needs both ends")
+                raise Refused(f"host {host} is not up" + ("" if led else "; a move needs both ends"))
         source_driver = next((d for d in hosts[workspace.host].drivers if d.name == workspace.driver), None)
         target_driver = next((d for d in hosts[target].drivers if d.name == workspace.driver), None)
         if target_driver is None or source_driver is None:
@@ -164,6 +171,8 @@ class Moves:
                 f"{name} is a {workspace.driver} workspace, and one can't move between kernels: "
                 f"{workspace.host} and {target} are different machines"
             )
+        if led:
+            return ""
         seen = self._world.observed_workspaces.get((workspace.playground, workspace.name), {}).get(workspace.host)
         if seen is None or seen.state != "running":
             raise Refused(f"{name} is not running on {workspace.host} yet ({seen.state if seen else 'not reported'})")
@@ -187,10 +196,15 @@ class Moves:
             raise Refused(f"{name} is not being moved: its last move is over, and it is already at {workspace.host}")
         if _is_copied(move):
             return await self._call_off(move, "aborted on request")
-        after = await self._apply(grid, move, Event.ABORT, "aborted on request")
+        after = await self.step(move, Event.ABORT, "aborted on request")
         if after is None or after.state != State.ABORTED:
             raise Refused(f"{workspace.playground}/{workspace.name} is already at {move.target}; move it back instead")
         return after
+
+    async def step(self, move: MigrationRecord, event: Event, cause: str = "") -> MigrationRecord | None:
+        """What somebody says of a move that is under way, and its effect. None where the table has no such transition,
+        or something else was quicker."""
+        return await self._apply(self._world.grids[move.playground], move, event, cause)
 
     async def _call_off(self, move: MigrationRecord, cause: str) -> MigrationRecord:
         """Has the hypervisor told to stop: whether it still can, only it knows, and its word ends the move."""
@@ -265,6 +279,8 @@ class Moves:
             return self._copy_event(move, now)
         if not self._moves_all(grid, grid.workspaces[move.workspace], move):
             return Event.ABORT, "its NICs were changed by an edit"
+        if move.led:
+            return self._told_event(move, state, is_current and target is not None and target.state == "prepared", now)
         if move.target not in self._world.alive:
             return Event.TARGET_GONE, f"host {move.target} is gone"
         if move.source not in self._world.alive and state is not State.COPYING:
@@ -278,6 +294,16 @@ class Moves:
         if state is State.PREPARED and self._may_begin(move):
             return Event.METER_RUNS, ""
         return None, ""
+
+    @staticmethod
+    def _told_event(move: MigrationRecord, state: State, is_prepared: bool, now: float) -> tuple[Event | None, str]:
+        """What moves one that a tool leads, beside its own word: once it has said that it is there, nothing else but
+        the same tool takes that back. Where hosts, or their agents, are gone for a while, it is waited for them."""
+        if state is State.COPYING:
+            return None, ""
+        if now > move.deadline_utc_s:
+            return Event.LATE, f"nobody said within {TOLD_DEADLINE_S:.0f} s that it is at {move.target}"
+        return (Event.TARGET_READY if is_prepared and state is State.REQUESTED else None), ""
 
     def _copy_event(self, move: MigrationRecord, now: float) -> tuple[Event | None, str]:
         """What the source says of its hypervisor's copying. Hosts that are silent decide nothing: where the workspace
@@ -447,6 +473,8 @@ class Moves:
             return None
         await self._world.reached(result)
         identity = (move.playground, move.workspace)
+        if state is State.PREPARED and move.led and self._carrier.is_needed(after):
+            self._spawn(self._carry(after))  # whoever says that it is there does not wait for this
         if state is State.ACTIVATED:
             self._flipped_at[identity] = (result, time.monotonic())
             if self._carrier.is_needed(after):
@@ -471,6 +499,13 @@ def _copied(seen: ObservedWorkspace | None, move: MigrationRecord) -> str:
 def _is_copied(move: MigrationRecord) -> bool:
     """Whether a hypervisor is at it now."""
     return bool(move.to) and State(move.state) in (State.COPYING, State.LANDING)
+
+
+def _came(workspace: WorkspaceRecord, last: MigrationRecord | None) -> int:
+    """The number by which a workspace is where it is: of the last move that brought it there, or of its placement."""
+    if last is None or workspace.placed > last.generation:
+        return workspace.placed
+    return last.generation if last.target == workspace.host else last.came
 
 
 def _affected(

@@ -33,6 +33,9 @@ class Role(Enum):
 ADOPTED = frozenset({"external", "libvirt"})
 """Drivers whose devices are made in the host's namespace."""
 
+FOREIGN = "external"
+"""The driver of guests that others run: where one of them is, records alone say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Want:

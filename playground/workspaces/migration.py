@@ -27,6 +27,7 @@ class Event(Enum):
 
     TARGET_READY = "the target has guest ends, MTU, DHCP, and gated ports"
     METER_RUNS = "the measurement runs (or none was asked for)"
+    TOLD = "whoever moves it says that it is at the target"
     STANDS_STILL = "its hypervisor has copied it; it goes on at the target in a moment"
     ARRIVED = "the target carries the traffic"
     PEERS_CONVERGED = "every live host has converged to the new binding, or had time enough"
@@ -52,6 +53,7 @@ class Effect(Enum):
 TABLE: dict[tuple[State, Event], tuple[State, Effect]] = {
     (State.REQUESTED, Event.TARGET_READY): (State.PREPARED, Effect.SET_PHASE),
     (State.PREPARED, Event.METER_RUNS): (State.COPYING, Effect.SET_PHASE),
+    (State.PREPARED, Event.TOLD): (State.COPYING, Effect.SET_PHASE),
     (State.COPYING, Event.STANDS_STILL): (State.LANDING, Effect.SET_PHASE),
     (State.COPYING, Event.ARRIVED): (State.ACTIVATED, Effect.FLIP),
     (State.LANDING, Event.ARRIVED): (State.ACTIVATED, Effect.FLIP),

@@ -133,3 +133,35 @@ def test_a_probe_that_differs_names_each_difference_and_is_one(controller: FakeC
         "head  worker-0  icmp  allow     deny\n"
     )
     assert play("probe", "atlas", "--json").code == 1
+
+
+def a_binding(state: str, **more: Any) -> dict[str, Any]:
+    return {"device": "pg1", "host": "n2", "generation": 7, "state": state, "cause": "", **more}
+
+
+def test_a_port_is_bound_once_its_host_has_prepared_it(controller: FakeController, play: Play) -> None:
+    controller.answers["POST ports/pg1/bindings"] = a_binding("preparing")
+    controller.answers["GET ports/pg1/bindings/n2"] = [a_binding("preparing", cause="waits"), a_binding("prepared")]
+    ran = play("port", "bind", "pg1", "n2")
+    assert (ran.code, ran.out) == (0, "pg1: prepared on n2, generation 7\n")
+    controller.answers["GET ports/pg1/bindings/n2"] = a_binding("preparing", cause="waits for a tap")
+    ran = play("port", "bind", "pg1", "n2", "--timeout", "0")
+    assert ran.code == 3
+    assert "waits for a tap" in play("port", "bind", "pg1", "n2", "--timeout", "0.1").err
+    controller.answers["GET ports/pg1/bindings/n2"] = a_binding("aborted", cause="nobody came")
+    ran = play("port", "bind", "pg1", "n2")
+    assert (ran.code, ran.err) == (1, "playground: generation 7 on n2 is over: nobody came\n")
+
+
+def test_a_port_is_activated_by_the_generation_that_counts_or_that_is_named(
+    controller: FakeController, play: Play
+) -> None:
+    controller.answers["GET ports/pg1/bindings/n2"] = a_binding("prepared")
+    controller.answers["POST ports/pg1/bindings/n2/activate"] = a_binding("active")
+    assert play("port", "activate", "pg1", "n2").out == "pg1: active on n2, generation 7\n"
+    assert controller.asked[-1][2] == {"generation": 7}
+    assert play("port", "activate", "pg1", "n2", "--generation", "5", "--json").code == 0
+    assert controller.asked[-1][2] == {"generation": 5}
+    controller.answers["DELETE ports/pg1/bindings/n2"] = (409, {"error": "generation 7 on n2 is active already"})
+    ran = play("port", "abort", "pg1", "n2")
+    assert (ran.code, ran.err) == (1, "playground: generation 7 on n2 is active already\n")

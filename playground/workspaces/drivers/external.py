@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Collection, Sequence
+from enum import Enum
 from pathlib import Path
 
 from playground.records import Move
@@ -17,6 +18,14 @@ from playground.workspaces.drivers.api import DriverError, Guest, GuestState, Ob
 from playground.workspaces.drivers.nic import device_names
 
 _NO_WAY_IN = "an external workspace is run by somebody else, who alone can start commands in it"
+
+
+class _Part(Enum):
+    """This host's part in a guest: its device is here, it counts as running here, or it will come here."""
+
+    PREPARED = GuestState.PREPARED
+    STARTED = GuestState.RUNNING
+    EXPECTED = GuestState.ELSEWHERE
 
 
 class ExternalDriver:
@@ -28,7 +37,7 @@ class ExternalDriver:
 
     def __init__(self, dataplane: str = "playground") -> None:
         self._dataplane = Path("/run/netns") / dataplane
-        self._watched: dict[str, tuple[Guest, bool]] = {}
+        self._watched: dict[str, tuple[Guest, _Part]] = {}
         self._moves: dict[str, int] = {}
         self._asked: set[str] = set()
         self._look: asyncio.Task[frozenset[str]] | None = None
@@ -38,26 +47,20 @@ class ExternalDriver:
         """Every guest that was prepared here and not stopped, or these of them; FAILED names a device that is gone."""
         watched = {id: seen for id, seen in self._watched.items() if guests is None or id in guests}
         devices = await self._devices(*(guest for guest, _ in watched.values()))
-        return {
-            id: _observed(guest, started, devices, self._moves.get(id, 0)) for id, (guest, started) in watched.items()
-        }
+        return {id: _observed(guest, part, devices, self._moves.get(id, 0)) for id, (guest, part) in watched.items()}
 
     async def prepare(self, guest: Guest) -> None:
         """Raises DriverError until all devices are there."""
-        missing = _missing(guest, await self._devices(guest))
-        if missing:
-            raise DriverError(f"waits for a tap or veth named {missing} in this host's namespace")
-        started = self._watched.get(guest.id, (guest, False))[1]
-        self._watched[guest.id] = (guest, started)
+        part = self._watched.get(guest.id, (guest, _Part.PREPARED))[1]
+        await self._watch(guest, _Part.PREPARED if part is _Part.EXPECTED else part)
 
     async def prepare_arrival(self, guest: Guest) -> None:
         """As `prepare`: whoever moves the guest makes its device here first."""
-        await self.prepare(guest)
+        await self._watch(guest, self._watched.get(guest.id, (guest, _Part.EXPECTED))[1])
 
     async def start(self, guest: Guest) -> None:
         """Starts nothing; from now on the guest counts as running."""
-        await self.prepare(guest)
-        self._watched[guest.id] = (guest, True)
+        await self._watch(guest, _Part.STARTED)
 
     async def renew(self, guest_id: str) -> None:
         """Nothing: its clients are its owner's."""
@@ -89,6 +92,11 @@ class ExternalDriver:
     ) -> Process:
         """Always raises DriverError: there is no way in."""
         raise DriverError(_NO_WAY_IN)
+
+    async def _watch(self, guest: Guest, part: _Part) -> None:
+        if missing := _missing(guest, await self._devices(guest)):
+            raise DriverError(f"waits for a tap or veth named {missing} in this host's namespace")
+        self._watched[guest.id] = (guest, part)
 
     def _forget(self, guest_id: str) -> None:
         self._watched.pop(guest_id, None)
@@ -126,8 +134,8 @@ def _missing(guest: Guest, devices: frozenset[str]) -> str:
     return next((nic.device for nic in guest.nics if nic.device not in devices), "")
 
 
-def _observed(guest: Guest, started: bool, devices: frozenset[str], move: int) -> Observed:
-    state, cause = GuestState.RUNNING if started else GuestState.PREPARED, ""
+def _observed(guest: Guest, part: _Part, devices: frozenset[str], move: int) -> Observed:
+    state, cause = part.value, ""
     if missing := _missing(guest, devices):
         state, cause = GuestState.FAILED, f"its tap or veth {missing} is gone"
     return Observed(guest.id, state, cause, guest.playground, guest.name, move)
