@@ -1,7 +1,8 @@
-"""Pure. Which host a workspace goes to. Decides only for workspaces without a host; moves nobody.
+"""Pure. Which host a workspace goes to. Decides only for workspaces that are to go somewhere; moves nobody.
 
-Order of reasons: the pin or selector, the driver, policies, declared capacity; among the hosts that are left, the one
-with the fewest workspaces of the same playground, then with the fewest of all, then the first by name.
+Order of reasons: the pin or selector; what the host is and offers; policies; its room; who is there already. Among the
+hosts that are left: where preferences are met best, then by the workspace's strategy (where fewest of the same
+playground are, then fewest of all; or most), then the first by name.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from playground.inventory import ANY
+from playground.neighbourhood import Kind, Neighbourhood
 from playground.records import HostRecord, WorkspaceRecord
 from policies.selector import Selector, SelectorError, is_selector, parse_selector
 
@@ -19,8 +22,8 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """A host and what is placed on it: placed counts workspaces by playground, used_* is what those declare in all.
-    cannot_police: why it enforces no policies, "" when it does."""
+    """A host and what is placed on it: placed counts workspaces by playground, kinds counts them by what neighbours see
+    of them, used_* is what those declare in all. cannot_police: why it enforces no policies, "" when it does."""
 
     record: HostRecord
     is_up: bool
@@ -28,6 +31,8 @@ class HostView:
     used_memory_mib: int = 0
     placed: Mapping[str, int] = field(default_factory=dict)
     cannot_police: str = ""
+    kinds: Mapping[str, Mapping[Kind, int]] = field(default_factory=dict)
+    is_draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +52,23 @@ class _Room:
     total: int
     of_playground: Counter[str]
 
-    def add(self, workspace: WorkspaceRecord) -> None:
-        self.cpus += workspace.cpus
-        self.memory_mib += workspace.memory_mib
-        self.total += 1
-        self.of_playground[workspace.playground] += 1
+    def add(self, workspace: WorkspaceRecord, number: int = 1) -> None:
+        self.cpus += number * workspace.cpus
+        self.memory_mib += number * workspace.memory_mib
+        self.total += number
+        self.of_playground[workspace.playground] += number
+
+
+def given_cpus(host: HostRecord) -> float | None:
+    """Processors that a host gives to workspaces in all; None for no limit."""
+    has = host.cpus if host.cpus is not None else host.found_cpus
+    return None if has is None else max(0.0, has - host.share.reserved_cpus) * host.share.overcommit_cpus
+
+
+def given_memory_mib(host: HostRecord) -> int | None:
+    """Memory that a host gives to workspaces in all, in MiB; None for no limit."""
+    has = host.memory_mib if host.memory_mib is not None else host.found_memory_mib
+    return None if has is None else int(max(0, has - host.share.reserved_memory_mib) * host.share.overcommit_memory)
 
 
 def allows(pin: str | None, host: HostRecord) -> bool:
@@ -66,6 +83,30 @@ def allows(pin: str | None, host: HostRecord) -> bool:
         return True
 
 
+def lacking(workspace: WorkspaceRecord, host: HostRecord) -> str | None:
+    """What a host is not that a workspace can't do without, whatever else is on it; None when it has all."""
+    driver = next((one for one in host.drivers if one.name == workspace.driver), None)
+    if driver is None:
+        offered = ", ".join(one.name for one in host.drivers) or "none"
+        return f"has no driver {workspace.driver} (offers {offered})"
+    arch = workspace.machine.arch if workspace.machine is not None else ""
+    if arch and driver.archs and arch not in driver.archs:
+        return f"runs no {arch} (runs {', '.join(driver.archs)})"
+    for text in workspace.requires:
+        if not _has(text, {**host.labels, **host.facts}):
+            return f"has no {text}"
+    return None
+
+
+def _has(text: str, facts: Mapping[str, str]) -> bool:
+    if not is_selector(text):
+        return text in facts
+    try:
+        return parse_selector(text).matches(facts)
+    except SelectorError:
+        return True
+
+
 def may_be_on(workspace: WorkspaceRecord, host: HostRecord) -> bool:
     """Whether a workspace may stay on a host: its pin allows it, or somebody moved it against that pin."""
     return workspace.pin == workspace.overridden or allows(workspace.pin, host)
@@ -75,10 +116,11 @@ def place(
     workspaces: Sequence[WorkspaceRecord], hosts: Sequence[HostView], policed: Container[str] = ()
 ) -> dict[tuple[str, str], str | Refusal]:
     """A host's name or a Refusal for each workspace, by (playground, name). policed: playgrounds whose policies a host
-    has to enforce.
+    has to enforce. One that has a host is to leave it, and counts there no more.
 
-    The result does not depend on the order of either argument. Those who may go to few hosts (pins, selectors) choose
-    before those who may go anywhere, large ones before small ones, then by name.
+    The result does not depend on the order of either argument. Those who may go to few hosts (pins, requirements)
+    choose before those who may go anywhere, large ones before small ones, then by name; those who go where others are
+    choose after these.
     """
     rooms = {
         view.record.name: _Room(
@@ -90,15 +132,33 @@ def place(
         )
         for view in sorted(hosts, key=lambda view: view.record.name)
     }
+    leaving = frozenset(view.record.name for view in hosts if view.is_draining)
+    others = Neighbourhood({view.record.name: view.kinds for view in hosts}, leaving)
+    for workspace in workspaces:
+        if workspace.host in rooms:
+            rooms[workspace.host].add(workspace, -1)
+            others.add(workspace, workspace.host, -1)
     answers: dict[tuple[str, str], str | Refusal] = {}
-    for workspace in sorted(workspaces, key=_urgency):
-        answers[workspace.playground, workspace.name] = _place_one(workspace, rooms, workspace.playground in policed)
+    waiting = sorted(workspaces, key=_urgency)
+    while waiting:
+        again: list[WorkspaceRecord] = []
+        for workspace in waiting:
+            answer = _place_one(workspace, rooms, others, workspace.playground in policed)
+            answers[workspace.playground, workspace.name] = answer
+            if not isinstance(answer, Refusal):
+                rooms[answer].add(workspace)
+                others.add(workspace, answer)
+            elif workspace.neighbours is not None and workspace.neighbours.affinity:
+                again.append(workspace)  # whom it follows may be placed by now
+        waiting = again if len(again) < len(waiting) else []
     return answers
 
 
-def _urgency(workspace: WorkspaceRecord) -> tuple[bool, float, int, str, tuple[str, int, str]]:
+def _urgency(workspace: WorkspaceRecord) -> tuple[bool, bool, float, int, str, tuple[str, int, str]]:
+    wants = workspace.neighbours or ANY
     return (
-        workspace.pin is None,
+        bool(wants.affinity),
+        workspace.pin is None and not workspace.requires,
         -workspace.cpus,
         -workspace.memory_mib,
         workspace.playground,
@@ -112,7 +172,9 @@ def _natural(name: str) -> tuple[str, int, str]:
     return (stem, int(number), name) if stem and number.isdecimal() else (name, -1, name)
 
 
-def _place_one(workspace: WorkspaceRecord, rooms: Mapping[str, _Room], is_policed: bool) -> str | Refusal:
+def _place_one(
+    workspace: WorkspaceRecord, rooms: Mapping[str, _Room], others: Neighbourhood, is_policed: bool
+) -> str | Refusal:
     if not rooms:
         return Refusal("the site has no hosts; start an agent on one")
     pin: str | Selector | None = workspace.pin
@@ -124,19 +186,19 @@ def _place_one(workspace: WorkspaceRecord, rooms: Mapping[str, _Room], is_police
     if isinstance(pin, str) and pin not in rooms:
         return Refusal(f"it is pinned to {pin}, which is no host of this site; hosts are {', '.join(rooms)}")
     causes: dict[str, list[str]] = {}
-    best: _Room | None = None
+    best: str | None = None
+    least: tuple[int, int, int] | None = None
     for name, room in rooms.items():
         if (isinstance(pin, str) and pin != name) or (
             isinstance(pin, Selector) and not pin.matches(room.view.record.labels)
         ):
             causes.setdefault(f"not selected by {workspace.pin}", []).append(name)
-        elif cause := _misfit(workspace, room, is_policed):
+        elif cause := _misfit(workspace, room, others, is_policed):
             causes.setdefault(cause, []).append(name)
-        elif best is None or _load(room, workspace) < _load(best, workspace):
-            best = room
+        elif least is None or _burden(workspace, room, others) < least:
+            best, least = name, _burden(workspace, room, others)
     if best is not None:
-        best.add(workspace)
-        return best.view.record.name
+        return best
     if isinstance(pin, str):
         cause = next(cause for cause, names in causes.items() if pin in names)
         return Refusal(f"it is pinned to {pin}, and {pin}: {cause}")
@@ -144,29 +206,37 @@ def _place_one(workspace: WorkspaceRecord, rooms: Mapping[str, _Room], is_police
     return Refusal(f"no host fits; {'; '.join(parts)}")
 
 
-def _load(room: _Room, workspace: WorkspaceRecord) -> tuple[int, int]:
-    return room.of_playground[workspace.playground], room.total
+def _burden(workspace: WorkspaceRecord, room: _Room, others: Neighbourhood) -> tuple[int, int, int]:
+    """The host with the least of it is chosen."""
+    wants = workspace.neighbours or ANY
+    sign = -1 if wants.strategy == "pack" else 1
+    discord = others.discord(workspace, room.view.record.name)
+    return discord, sign * room.of_playground[workspace.playground], sign * room.total
 
 
-def _misfit(workspace: WorkspaceRecord, room: _Room, is_policed: bool) -> str | None:
+def _misfit(workspace: WorkspaceRecord, room: _Room, others: Neighbourhood, is_policed: bool) -> str | None:
     """Why a host can't take a workspace now, or None."""
     host = room.view.record
+    if room.view.is_draining:
+        return "draining"
     if not room.view.is_up:
         return "its agent is not connected"
-    if all(driver.name != workspace.driver for driver in host.drivers):
-        offered = ", ".join(driver.name for driver in host.drivers) or "none"
-        return f"has no driver {workspace.driver} (offers {offered})"
+    if (cause := lacking(workspace, host)) is not None:
+        return cause
     if is_policed and room.view.cannot_police:
         return f"can't enforce policies: {room.view.cannot_police}"
-    if workspace.cpus and host.cpus is not None and room.cpus + workspace.cpus > host.cpus + _SLACK:
-        return f"{max(0.0, host.cpus - room.cpus):g} of {host.cpus:g} cpus free, {workspace.cpus:g} wanted"
-    if (
-        workspace.memory_mib
-        and host.memory_mib is not None
-        and room.memory_mib + workspace.memory_mib > host.memory_mib
-    ):
-        free = max(0, host.memory_mib - room.memory_mib)
-        return f"{free} of {host.memory_mib} MiB memory free, {workspace.memory_mib} MiB wanted"
+    if (cause := _shortage(workspace, host, room)) is not None:
+        return cause
+    return others.misfit(workspace, host.name)
+
+
+def _shortage(workspace: WorkspaceRecord, host: HostRecord, room: _Room) -> str | None:
+    cpus, memory_mib = given_cpus(host), given_memory_mib(host)
+    if workspace.cpus and cpus is not None and room.cpus + workspace.cpus > cpus + _SLACK:
+        return f"{max(0.0, cpus - room.cpus):g} of {cpus:g} cpus free, {workspace.cpus:g} wanted"
+    if workspace.memory_mib and memory_mib is not None and room.memory_mib + workspace.memory_mib > memory_mib:
+        free = max(0, memory_mib - room.memory_mib)
+        return f"{free} of {memory_mib} MiB memory free, {workspace.memory_mib} MiB wanted"
     return None
 
 

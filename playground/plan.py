@@ -12,6 +12,7 @@ from typing import Literal
 from dhcp import catalogue, catalogue6
 from dhcp.scope import Boot
 from playground.gateways import DRIVER, gateway_name, object_name
+from playground.inventory import Neighbours
 from playground.machine import Machine
 from playground.policy_words import policy_change, policy_text
 from playground.records import NetworkRecord, PolicyRecord, PortRecord, WorkspaceRecord
@@ -139,6 +140,8 @@ def _workspace_facts(grid: Grid, name: str) -> dict[str, str] | None:
         "host": workspace.pin or "",
         "cpus": f"{workspace.cpus:g}" if workspace.cpus else "",
         "memory": f"{workspace.memory_mib} MiB" if workspace.memory_mib else "",
+        "requires": ", ".join(workspace.requires),
+        **_neighbour_facts(workspace.neighbours),
         **_machine_facts(workspace.machine),
         "labels": _labels(workspace.labels),
         "networks": " ".join(port.network for port in ports),
@@ -157,6 +160,18 @@ def _workspace_facts(grid: Grid, name: str) -> dict[str, str] | None:
         told |= {} if port.lease_s is None else {"lease": f"{port.lease_s} s"}
         facts |= {f"{port.network} {key}": text for key, text in told.items()}
     return facts
+
+
+def _neighbour_facts(neighbours: Neighbours | None) -> dict[str, str]:
+    if neighbours is None:
+        return {}
+    return {
+        "placement": "" if neighbours.strategy == "spread" else neighbours.strategy,
+        "affinity": neighbours.affinity,
+        "anti-affinity": neighbours.anti_affinity,
+        "prefers affinity": neighbours.preferred_affinity,
+        "prefers anti-affinity": neighbours.preferred_anti_affinity,
+    }
 
 
 def _machine_facts(machine: Machine | None) -> dict[str, str]:

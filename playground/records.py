@@ -17,6 +17,7 @@ import msgspec
 
 from dhcp.leases import Lease
 from dhcp.scope import Boot
+from playground.inventory import ALL, Neighbours, Share
 from playground.machine import Machine
 from policies.codec import PackedPolicy
 
@@ -61,16 +62,20 @@ Led = Literal["", "tool"]
 
 class Driver(msgspec.Struct, frozen=True):
     """What a host says of one of its workspace drivers. domain: moves of kind same-kernel work between equal domains.
-    peer: how other hosts' hypervisors reach this one's; empty where none copies workspaces."""
+    peer: how other hosts' hypervisors reach this one's; empty where none copies workspaces. archs: of the processors
+    that it has or emulates; none where nobody says."""
 
     name: str
     move: Move
     domain: str = ""
     peer: str = ""
+    archs: tuple[str, ...] = ()
 
 
 class HostRecord(_Record, frozen=True, kw_only=True, tag="host"):
-    """A VMM host. underlay: its tunnel address. token_sha256: of the secret that its agent dials in with."""
+    """A VMM host. underlay: its tunnel address. token_sha256: of the secret that its agent dials in with. cpus,
+    memory_mib: what the site file says that it has, None where that is its agent's to say; found_cpus and
+    found_memory_mib are what that says. facts: what its agent found and was told to offer, as labels are."""
 
     name: str
     site: str
@@ -82,6 +87,10 @@ class HostRecord(_Record, frozen=True, kw_only=True, tag="host"):
     token_sha256: str = ""
     drivers: tuple[Driver, ...] = ()
     version: str = ""
+    share: Share = ALL
+    found_cpus: float | None = None
+    found_memory_mib: int | None = None
+    facts: dict[str, str] = {}
 
 
 class AliveRecord(_Record, frozen=True, kw_only=True, tag="alive"):
@@ -89,6 +98,15 @@ class AliveRecord(_Record, frozen=True, kw_only=True, tag="alive"):
 
     host: str
     session: str
+
+
+class DrainRecord(_Record, frozen=True, kw_only=True, tag="drain"):
+    """Somebody wants a host empty: while this exists nothing is placed on it, and what is there leaves, so many at a
+    time."""
+
+    host: str
+    began_utc_s: float
+    parallel: int = 2
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -141,7 +159,8 @@ class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
     another guest, and no move up to it counts. 0 until placed.
     overridden: the pin that a move by hand went against; the file's word counts again when it is another one. machine:
     of one on a hypervisor. grace_s: how long it has to end when it is asked to, None for its driver's own; hurry_s:
-    what whoever stopped it said instead. reboots, resumes: how many of each have been asked for so far.
+    what whoever stopped it said instead. reboots, resumes: how many of each have been asked for so far. requires:
+    words and selectors that its host has to meet. neighbours: None for any.
     """
 
     playground: str
@@ -164,6 +183,8 @@ class WorkspaceRecord(_Record, frozen=True, kw_only=True, tag="workspace"):
     hurry_s: float | None = None
     reboots: int = 0
     resumes: int = 0
+    requires: tuple[str, ...] = ()
+    neighbours: Neighbours | None = None
 
     @property
     def made_of(self) -> tuple[float, int, Machine] | None:
@@ -462,6 +483,7 @@ class EventRecord(_Record, frozen=True, kw_only=True, tag="event"):
 Record = (
     HostRecord
     | AliveRecord
+    | DrainRecord
     | NetworkRecord
     | WorkspaceRecord
     | PortRecord
@@ -525,6 +547,8 @@ def key_of(record: Record) -> str:
             return f"host/{record.name}"
         case AliveRecord():
             return f"alive/{record.host}"
+        case DrainRecord():
+            return f"drain/{record.host}"
         case NetworkRecord():
             return f"network/{record.playground}/{record.name}"
         case WorkspaceRecord():

@@ -54,7 +54,7 @@ class _Said(msgspec.Struct, frozen=True, tag_field="say"):
 
 class Hello(_Said, frozen=True, tag="hello"):
     """The agent's first message. The token goes in the HTTP header, not here. instance: tells this process from any
-    other agent of the same host, over all its connections."""
+    other agent of the same host, over all its connections. facts: what workspaces may require, as labels."""
 
     host: str
     protocol: int
@@ -65,6 +65,7 @@ class Hello(_Said, frozen=True, tag="hello"):
     cpus: float
     memory_mib: int
     instance: str = ""
+    facts: dict[str, str] = {}
 
 
 class Welcome(_Said, frozen=True, tag="welcome"):

@@ -18,6 +18,7 @@ from playground.admit.gateways import check_gateways, router_of, routers_of, wit
 from playground.admit.known import Admission, Known, Leased
 from playground.admit.policies import policy_records
 from playground.admit.standing import Standing, rest, standing
+from playground.inventory import ANY
 from playground.plan import Grid, Step, steps
 from playground.records import (
     LEARNED,
@@ -327,6 +328,8 @@ def _workspace(
         cpus=workspace.cpus,
         memory_mib=workspace.memory_mib,
         machine=workspace.machine,
+        requires=workspace.requires,
+        neighbours=None if workspace.neighbours == ANY else workspace.neighbours,
     )
     if old is None:
         return declared

@@ -17,6 +17,7 @@ from playground import records
 from playground.admit.assign import Lane, allowed_among, lanes
 from playground.admit.gateways import router_of, routers_of
 from playground.admit.known import Known
+from playground.inventory import ANY
 from playground.records import PortRecord, WorkspaceRecord
 from playground.spec import NetworkSpec, NicSpec, PlaygroundSpec, SubnetSpec, WorkspaceSpec
 from playground.spec.scene import endpoint_labels
@@ -121,6 +122,8 @@ def _is_as_declared(old: WorkspaceRecord, workspace: WorkspaceSpec, known: Known
         and old.cpus == workspace.cpus
         and old.memory_mib == workspace.memory_mib
         and old.machine == workspace.machine
+        and old.requires == workspace.requires
+        and (old.neighbours or ANY) == workspace.neighbours
         and len(old.ports) == len(workspace.nics)
     )
 

@@ -68,6 +68,14 @@ def parser() -> argparse.ArgumentParser:
         "--libvirt-peer", metavar="URI", help="how other hosts' libvirtd reach it (qemu+tls://UNDERLAY/system)"
     )
     made.add_argument(
+        "--offer",
+        metavar="WORD",
+        action="append",
+        default=[],
+        type=_offer,
+        help="what this host has that workspaces may require: WORD, or KEY=VALUE; may be repeated",
+    )
+    made.add_argument(
         "--remove",
         action="store_true",
         help="end what an agent left here (workspaces, responder, data plane, files) instead of being one",
@@ -77,6 +85,15 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--log-level", default="INFO")
     return made
+
+
+def _offer(text: str) -> tuple[str, str]:
+    from playground.agent.inventory import fact
+
+    try:
+        return fact(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 OFFER_S = 2.0
@@ -138,14 +155,14 @@ async def _run(options: argparse.Namespace) -> int:
     from playground import wire
     from playground.agent.agent import Agent
     from playground.agent.gateways import NAT, Gateways
-    from playground.agent.inventory import Underlay, cpus, memory_mib, refuse_hidden_names
+    from playground.agent.inventory import Underlay, cpus, facts, memory_mib, refuse_hidden_names
     from playground.agent.link import Link
     from playground.agent.removal import remove, tidy
     from playground.agent.responding import keep_responder
     from playground.agent.standing import FILE, StandingFile
     from playground.records import Driver as DriverRecord
     from playground.responder.client import Client
-    from playground.workspaces.drivers.api import Driver, Hypervisor
+    from playground.workspaces.drivers.api import Driver
     from playground.workspaces.drivers.external import ExternalDriver
     from playground.workspaces.drivers.libvirt.driver import LibvirtDriver, peer_uri
     from playground.workspaces.drivers.netns import NetnsDriver
@@ -205,12 +222,18 @@ async def _run(options: argparse.Namespace) -> int:
             underlay=options.underlay,
             underlay_mtu=underlay.mtu,
             drivers=[
-                *(DriverRecord(d.name, d.move, d.domain, d.peer if isinstance(d, Hypervisor) else "") for d in offers),
+                *[
+                    DriverRecord(d.name, d.move, d.domain, d.peer, await d.archs())
+                    if isinstance(d, LibvirtDriver)
+                    else DriverRecord(d.name, d.move, d.domain)
+                    for d in offers
+                ],
                 NAT,
             ],
             cpus=cpus(),
             memory_mib=memory_mib(),
             instance=instance,
+            facts=facts(options.offer),
         )
 
     link = Link(

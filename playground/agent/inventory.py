@@ -1,4 +1,4 @@
-"""What this machine is: processors, memory, the device that carries the underlay, who sees our names. Changes
+"""What this machine is and offers: processors, memory, the device of the underlay, who sees our names. Changes
 nothing."""
 
 from __future__ import annotations
@@ -7,11 +7,14 @@ import contextlib
 import ipaddress
 import logging
 import os
+import platform
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from overlay.kernel import messages as m
 from overlay.kernel.netlink import Netlink, NetlinkError, number, parse, string
+from policies.selector import is_label_key, is_label_value
 
 log = logging.getLogger("agent")
 
@@ -31,6 +34,19 @@ def memory_mib() -> int:
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) // 1024
     return 0
+
+
+def fact(text: str) -> tuple[str, str]:
+    """What a host offers, written WORD or KEY=VALUE, as a label. Raises ValueError."""
+    key, equals, value = text.partition("=")
+    if not is_label_key(key) or (equals and not is_label_value(value)):
+        raise ValueError(f"{text!r} can't be what a host offers; write a word, as gpu, or KEY=VALUE, as gpu=a100")
+    return key, value if equals else "yes"
+
+
+def facts(offers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What workspaces may require of this host: what it was told to offer, and what it is, whatever was said."""
+    return {**dict(offers), "arch": platform.machine()}
 
 
 def refuse_hidden_names(directory: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from playground.cli import policy_live, progress, render, site, sources
 from playground.cli import tiers as site_policies
-from playground.cli.edits import change_text, connections_text
+from playground.cli.edits import change_text, connections_text, unplaced_text
 from playground.cli.failure import DONE, REFUSED, Failure, NotConverged, UsageFailure
 from playground.client import Client, Refused, Unreachable, segment
 
@@ -36,6 +36,8 @@ def plan(args: argparse.Namespace) -> int:
         return DONE
     ink = render.Ink.of(sys.stdout)
     print(change_text(answer["name"], answer["changes"], ink))
+    if unplaced := unplaced_text(answer.get("unplaced") or [], ink):
+        print(unplaced)
     if connections := connections_text(answer.get("connections"), ink):
         print(connections)
     return DONE

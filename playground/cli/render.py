@@ -110,6 +110,11 @@ def milliseconds(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.1f} ms"
 
 
+def mebibytes(size: float) -> str:
+    """`512 MiB`, `1.5 GiB`."""
+    return f"{size:g} MiB" if size < 1024 else f"{round(size / 1024, 1):g} GiB"
+
+
 def spelled(names: Iterable[str], none: str = "none") -> str:
     """Names in a row, quoted for nobody: `a, b, c`."""
     return ", ".join(names) or none

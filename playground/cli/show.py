@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -88,9 +88,9 @@ def _clock(utc_s: float) -> str:
 
 
 def hosts_table(rows: Sequence[Row], ink: render.Ink) -> str:
-    """NAME STATE UNDERLAY PORTS, since when where it is not up, labels and problems where there are any."""
+    """A line a host: what is taken of what it gives, since when where it is not up, labels and problems."""
     return render.table(
-        ("HOST", "STATE", "SINCE", "UNDERLAY", "PORTS", "LABELS", "REPAIRED", "PROBLEMS"),
+        ("HOST", "STATE", "SINCE", "UNDERLAY", "PORTS", "CPUS", "MEMORY", "LABELS", "REPAIRED", "PROBLEMS"),
         (
             (
                 render.word(row, "name"),
@@ -98,6 +98,8 @@ def hosts_table(rows: Sequence[Row], ink: render.Ink) -> str:
                 _clock(row["since"]) if row.get("since") and row["state"] != "up" else "",
                 render.word(row, "underlay"),
                 render.word(row, "ports"),
+                _taken(row.get("cpus"), lambda number: f"{number:g}"),
+                _taken(row.get("memory_mib"), render.mebibytes),
                 _pairs(row.get("labels")),
                 _pairs(row.get("repaired")),
                 render.word(row, "problems"),
@@ -128,6 +130,11 @@ def ports_table(rows: Sequence[Row], ink: render.Ink) -> str:
         ),
         ink,
     )
+
+
+def _taken(room: dict[str, Any] | None, text: Callable[[float], str]) -> str:
+    """`2 of 8`; nothing before the host has said what it has."""
+    return f"{text(room['taken'])} of {text(room['given'])}" if room and room["given"] is not None else ""
 
 
 def _pairs(values: Any) -> str:

@@ -85,9 +85,9 @@ class Changes:
 
     # what people ask
 
-    def plan(self, spec: PlaygroundSpec) -> list[dict[str, Any]]:
-        """The steps that accepting this file would take. Raises SpecErrors."""
-        return _steps(admit(spec, self._known(spec.name), "plan"))
+    def plan(self, spec: PlaygroundSpec) -> Admission:
+        """What accepting this file would write. Raises SpecErrors."""
+        return admit(spec, self._known(spec.name), "plan")
 
     async def accept(self, spec: PlaygroundSpec) -> tuple[str, list[dict[str, Any]]]:
         """Commits a file: (the change that the root pointer then carries, steps). Raises SpecErrors with nothing
@@ -108,7 +108,7 @@ class Changes:
                 if admission.is_empty:
                     return counts, []
                 self._settle(spec.name, counts)
-                steps = _steps(admission)
+                steps = shown_steps(admission)
                 if steps:
                     said = f"{len(steps)} change{'s' if len(steps) > 1 else ''}"
                     self._events.add("playground-changed", f"playground {spec.name}", said)
@@ -425,5 +425,6 @@ def is_needed(grid: Grid, key: str, claim: ClaimRecord) -> bool:
             return True
 
 
-def _steps(admission: Admission) -> list[dict[str, Any]]:
+def shown_steps(admission: Admission) -> list[dict[str, Any]]:
+    """As docs/api.md says them."""
     return [{"action": s.action, "object": s.object, "detail": s.detail} for s in admission.steps]

@@ -14,7 +14,7 @@ import msgspec
 from playground.controller.asking import Asking
 from playground.controller.bindings import Bindings
 from playground.controller.carrying import Carrying
-from playground.controller.changes import Changes, accepted
+from playground.controller.changes import Changes, accepted, shown_steps
 from playground.controller.clients import ClientsAsked
 from playground.controller.dynamic import Dynamic
 from playground.controller.events import EventLog
@@ -29,7 +29,7 @@ from playground.controller.progress import Progress
 from playground.controller.sessions import Sessions
 from playground.controller.tiers import Tiers
 from playground.controller.world import Unreadable, World
-from playground.gateways import gateway_name
+from playground.gateways import gateway_name, object_name
 from playground.records import (
     Desired,
     MigrationRecord,
@@ -51,7 +51,7 @@ from playground.spec import (
 )
 from playground.store.api import Conflict, Put, Store, StoreError
 from playground.workspaces.migration import ENDED, State
-from policies.model import Policy
+from policies.model import Mode, Policy
 
 log = logging.getLogger("controller")
 
@@ -102,7 +102,7 @@ class Controller:
         self._learning = Learning(store, self.world, self.events)
         self.changes = Changes(store, self.world, self.events)
         self.progress = Progress(self.world, self.changes.is_written)
-        self._placing = Placing(store, self.world, self.moves)
+        self._placing = Placing(store, self.world, self.moves, self.events)
         self._dynamic = Dynamic(store, self.world)
         self._handovers = Handovers(store, self.world, self.events, self._placing.views)
 
@@ -195,10 +195,18 @@ class Controller:
         """What `up` of this file would change. included: the files that it includes, by pattern."""
         tiers = self.tiers.now()
         spec = await _loaded(file, text, included, tiers)
-        steps = self.changes.plan(spec)
+        admission = self.changes.plan(spec)
+        steps = shown_steps(admission)
+        is_policed = any(policy.mode is not Mode.STAGE for policy in (*tiers.policies, *spec.connectivity.policies))
+        unplaced = self._placing.foresee(admission, is_policed) if self.world.hosts else {}
         root = self._root(spec.name)
         connections = await asyncio.to_thread(_connections, root, spec, tiers) if steps else NO_CONNECTIONS
-        return {"name": spec.name, "changes": steps, "connections": connections}
+        return {
+            "name": spec.name,
+            "changes": steps,
+            "unplaced": [{"object": object_name(name), "cause": cause} for name, cause in sorted(unplaced.items())],
+            "connections": connections,
+        }
 
     async def up(self, file: str, text: str, included: Included | None = None) -> dict[str, Any]:
         """Accepts a file: everything of it is claimed and recorded when this returns."""

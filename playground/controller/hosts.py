@@ -33,6 +33,10 @@ async def admit_hosts(store: Store, world: World, site: SiteSpec, tokens: Mappin
             token_sha256=tokens.get(name) or (known.token_sha256 if known else ""),
             drivers=known.drivers if known else (),
             version=known.version if known else "",
+            share=host.share,
+            found_cpus=known.found_cpus if known else None,
+            found_memory_mib=known.found_memory_mib if known else None,
+            facts=dict(known.facts) if known else {},
         )
         if record != known:
             changes.append(Put(key_of(record), encode(record)))

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import msgspec
 
+from playground.admit import Admission
+from playground.controller.events import EventLog
 from playground.controller.moves import Moves, Refused
 from playground.controller.rooms import Name, Rooms
 from playground.controller.world import World
-from playground.gateways import gateway_name
+from playground.gateways import gateway_name, object_name
 from playground.placement import HostView, Refusal, may_be_on, place
 from playground.records import BindingRecord, PortRecord, WorkspaceRecord, encode, key_of
 from playground.store.api import Change, Compare, Conflict, Delete, Put, Store
@@ -23,13 +26,18 @@ BATCH = 50
 """Operations a commit, compares included, below every engine's limit."""
 
 
+TOLD = 10
+"""So many workspaces that find no host at a time are events each."""
+
+
 class Placing:
     """The placement loop. A pass costs what waits for something, not what there is."""
 
-    def __init__(self, store: Store, world: World, moves: Moves) -> None:
+    def __init__(self, store: Store, world: World, moves: Moves, events: EventLog) -> None:
         self._store = store
         self._world = world
         self._moves = moves
+        self._events = events
         self._rooms = Rooms(world)
         self._refused: dict[Name, tuple[int, WorkspaceRecord]] = {}
         """Workspaces that found no host, as they were, and the version of the rooms that had none for them."""
@@ -37,6 +45,21 @@ class Placing:
     def views(self) -> list[HostView]:
         """Every host with what is placed on it."""
         return self._rooms.views()
+
+    def foresee(self, admission: Admission, is_policed: bool) -> dict[str, str]:
+        """Why those find no host that have to be placed once a change is admitted, by name. is_policed: as it would
+        be."""
+        puts = [record for record in admission.puts if isinstance(record, WorkspaceRecord)]
+        instead: dict[Name, WorkspaceRecord | None] = {(record.playground, record.name): record for record in puts}
+        for key in admission.deletes:
+            if key.startswith("workspace/"):
+                _, playground, name = key.split("/")
+                instead[playground, name] = None
+        hosts = self._world.hosts
+        waiting = [one for one in puts if one.host not in hosts or not may_be_on(one, hosts[one.host])]
+        policed = {one.playground for one in waiting if is_policed}
+        answers = place(waiting, self._rooms.views(instead), policed)
+        return {name: answer.reason for (_, name), answer in answers.items() if isinstance(answer, Refusal)}
 
     async def run(self) -> None:
         """Places for ever, after each change of the world."""
@@ -49,6 +72,7 @@ class Placing:
         """One pass over everything that waits; true when something was committed."""
         committed = False
         updates: list[WorkspaceRecord] = []
+        refused: list[WorkspaceRecord] = []
         if unplaced := self._unplaced():
             version = self._rooms.version
             for name, answer in self._placed(list(unplaced.values())).items():
@@ -58,6 +82,7 @@ class Placing:
                     updates.append(msgspec.structs.replace(workspace, host=answer, placed=number, reason=""))
                 elif workspace.reason != answer.reason:
                     updates.append(msgspec.structs.replace(workspace, reason=answer.reason))
+                    refused += [] if workspace.reason else updates[-1:]
                 else:
                     self._refused[name] = (version, workspace)
         batch: tuple[list[Compare], list[Change]] = ([], [])
@@ -69,7 +94,18 @@ class Placing:
                 batch = ([], [])
         if batch[1]:
             committed |= await self._commit(*batch)
+        self._tell(refused)
         return await self._bind() or await self._obey_pins() or committed
+
+    def _tell(self, refused: Sequence[WorkspaceRecord]) -> None:
+        """Tells people of workspaces that wait for a host from now on."""
+        for one in refused[:TOLD]:
+            self._events.add("unplaced", _object(one), one.reason)
+        if more := refused[TOLD:]:
+            count = f"{len(more)} more workspaces find no host"
+            self._events.add(
+                "unplaced", f"playground {more[0].playground}", f"{count}, as {more[0].name}: {more[0].reason}"
+            )
 
     def _placed(self, workspaces: list[WorkspaceRecord]) -> dict[Name, str | Refusal]:
         policed = {workspace.playground for workspace in workspaces if self._world.is_policed(workspace.playground)}
@@ -186,3 +222,8 @@ class Placing:
             return True
         await self._world.reached(result)
         return True
+
+
+def _object(workspace: WorkspaceRecord) -> str:
+    kind, _, name = object_name(workspace.name).partition(" ")
+    return f"{kind} {workspace.playground}/{name}"

@@ -6,14 +6,18 @@ What the placing loop would find by looking at every record; it looks at these i
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from playground.controller.world import World
+from playground.controller.world import Grid, World
+from playground.neighbourhood import Kind, kind_of
 from playground.placement import HostView
 from playground.records import (
     AliveRecord,
     BindingRecord,
+    DrainRecord,
     HostRecord,
     MigrationRecord,
     ObservedHost,
@@ -23,6 +27,7 @@ from playground.records import (
     Record,
     WorkspaceRecord,
 )
+from playground.workspaces.migration import ENDED, State
 
 _MICRO = 1_000_000
 """Declared cpus are decimal fractions; whole millionths add and subtract without a rest."""
@@ -36,13 +41,21 @@ class _Used:
     micro_cpus: int = 0
     memory_mib: int = 0
     placed: Counter[str] = field(default_factory=Counter)
+    kinds: dict[str, Counter[Kind]] = field(default_factory=dict)
+    names: set[Name] = field(default_factory=set)
 
     def add(self, workspace: WorkspaceRecord, sign: int) -> None:
         self.micro_cpus += sign * round(workspace.cpus * _MICRO)
         self.memory_mib += sign * workspace.memory_mib
+        name, kind = (workspace.playground, workspace.name), kind_of(workspace)
+        (self.names.add if sign > 0 else self.names.discard)(name)
         self.placed[workspace.playground] += sign
+        kinds = self.kinds.setdefault(workspace.playground, Counter())
+        kinds[kind] += sign
+        if not kinds[kind]:
+            del kinds[kind]
         if not self.placed[workspace.playground]:
-            del self.placed[workspace.playground]
+            del self.placed[workspace.playground], self.kinds[workspace.playground]
 
 
 class Rooms:
@@ -50,12 +63,15 @@ class Rooms:
     may be where their pin does not allow them. Each may hold more than is so, never less; whoever has looked takes out
     what isn't.
 
-    version grows whenever a workspace that found no host might find one.
+    version grows whenever a workspace that found no host might find one. One that is being moved takes room at both
+    ends.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._used: dict[str, _Used] = defaultdict(_Used)
+        self._counted: dict[Name, tuple[WorkspaceRecord, frozenset[str]]] = {}
+        """Where each workspace is counted, and as what."""
         self.unplaced: set[Name] = set()
         self.unbound: set[Name] = set()
         self.unsettled: set[Name] = set()
@@ -64,17 +80,44 @@ class Rooms:
             self._note(None, record)
         self.close: Callable[[], None] = world.listen(self._changed)
 
-    def views(self) -> list[HostView]:
-        """Every host with what is placed on it, by name."""
+    def views(self, instead: Mapping[Name, WorkspaceRecord | None] = MappingProxyType({})) -> list[HostView]:
+        """Every host with what is placed on it, by name. instead: what these workspaces would be, None for gone."""
+        changed = self._if(instead)
         found = []
         for name, record in sorted(self._world.hosts.items()):
-            used = self._used[name]
+            used = changed.get(name) or self._used[name]
             is_up = name in self._world.alive
             seen = self._world.observed_hosts.get(name)
             cannot_police = seen.cannot_police if seen is not None else ""
-            placed = dict(used.placed)
-            found.append(HostView(record, is_up, used.micro_cpus / _MICRO, used.memory_mib, placed, cannot_police))
+            found.append(
+                HostView(
+                    record,
+                    is_up,
+                    used.micro_cpus / _MICRO,
+                    used.memory_mib,
+                    used.placed,
+                    cannot_police,
+                    used.kinds,
+                    name in self._world.drains,
+                )
+            )
         return found
+
+    def _if(self, instead: Mapping[Name, WorkspaceRecord | None]) -> dict[str, _Used]:
+        """How full those hosts would be that it concerns."""
+        found: dict[str, _Used] = {}
+        for name, workspace in instead.items():
+            before, hosts = self._counted.get(name, (None, frozenset[str]()))
+            for host in hosts:
+                if before is not None:
+                    found.setdefault(host, deepcopy(self._used[host])).add(before, -1)
+            if workspace is not None and workspace.host is not None:
+                found.setdefault(workspace.host, deepcopy(self._used[workspace.host])).add(workspace, 1)
+        return found
+
+    def on(self, host: str) -> list[Name]:
+        """Workspaces that take room of a host, by name."""
+        return sorted(self._used[host].names) if host in self._used else []
 
     def _changed(self, changes: list[tuple[str, Record | None, Record | None]], revision: int) -> None:
         for _, before, after in changes:
@@ -87,7 +130,11 @@ class Rooms:
             case PortRecord() | BindingRecord() as record:
                 self.unbound.add((record.playground, record.workspace))
             case MigrationRecord() as record:
-                self.unsettled.add((record.playground, record.workspace))
+                name = (record.playground, record.workspace)
+                self.unsettled.add(name)
+                self._count(name)
+            case DrainRecord():
+                self.version += 1
             case HostRecord():
                 self.version += 1
                 self._reconsider_pins(before, after)
@@ -106,14 +153,25 @@ class Rooms:
 
     def _workspace(self, record: WorkspaceRecord, before: Record | None, after: Record | None) -> None:
         name = (record.playground, record.name)
-        for workspace, sign in ((before, -1), (after, 1)):
-            if isinstance(workspace, WorkspaceRecord) and workspace.host is not None:
-                self._used[workspace.host].add(workspace, sign)
-        if isinstance(before, WorkspaceRecord) and before.host is not None:
-            self.version += 1  # there may be room now
+        self._count(name)
         if isinstance(after, WorkspaceRecord):
             (self.unplaced if after.host is None else self.unbound).add(name)
             self.unsettled.add(name)
+
+    def _count(self, name: Name) -> None:
+        """Counts a workspace as it is now."""
+        workspace = self._world.workspace(*name)
+        hosts = takes_room_of(self._world.grids[name[0]], workspace) if workspace is not None else frozenset[str]()
+        before = self._counted.pop(name, None)
+        after = (workspace, hosts) if workspace is not None and hosts else None
+        for counted, sign in ((before, -1), (after, 1)):
+            if counted is not None:
+                for host in counted[1]:
+                    self._used[host].add(counted[0], sign)
+        if after is not None:
+            self._counted[name] = after
+        if _weight(before) != _weight(after):
+            self.version += 1  # there may be room now, or whom another one follows
 
     def _reconsider_pins(self, before: Record | None, after: Record | None) -> None:
         """A host's labels say which pins allow it."""
@@ -122,6 +180,20 @@ class Rooms:
         if was != now:
             for playground, grid in self._world.grids.items():
                 self.unsettled.update((playground, name) for name in grid.workspaces)
+
+
+def takes_room_of(grid: Grid, workspace: WorkspaceRecord) -> frozenset[str]:
+    """Where a workspace is, and where it is being moved to."""
+    move = grid.migrations.get(workspace.name)
+    target = move.target if move is not None and State(move.state) not in ENDED else None
+    return frozenset(filter(None, (workspace.host, target)))
+
+
+def _weight(counted: tuple[WorkspaceRecord, frozenset[str]] | None) -> tuple[object, ...]:
+    if counted is None:
+        return ()
+    workspace, hosts = counted
+    return workspace.cpus, workspace.memory_mib, kind_of(workspace), hosts
 
 
 def _cannot_police(seen: Record | None) -> str:

@@ -225,11 +225,15 @@ class Sessions:
             underlay=known.underlay,
             underlay_mtu=hello.underlay_mtu,
             labels=known.labels,
-            cpus=known.cpus if known.cpus is not None else hello.cpus,
-            memory_mib=known.memory_mib if known.memory_mib is not None else hello.memory_mib,
+            cpus=known.cpus,
+            memory_mib=known.memory_mib,
             token_sha256=known.token_sha256,
             drivers=tuple(hello.drivers),
             version=hello.version,
+            share=known.share,
+            found_cpus=hello.cpus,
+            found_memory_mib=hello.memory_mib,
+            facts=dict(hello.facts),
         )
 
     async def _keep(self, session: Session) -> None:

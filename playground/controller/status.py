@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from overlay.state import PortId, port_device
+from playground.controller.rooms import takes_room_of
 from playground.controller.world import Grid, World, givers
 from playground.gateways import gateway_name, object_name
+from playground.placement import given_cpus, given_memory_mib
 from playground.records import (
     BindingRecord,
     NetworkRecord,
@@ -39,6 +41,7 @@ def hosts(world: World) -> list[Json]:
             if gateway_name(binding.workspace) is not None:
                 continue
             counts[binding.active] = counts.get(binding.active, 0) + 1
+    taken = _taken(world)
     came_or_went = {
         event.object: event.at_utc_s
         for _, event in sorted(world.events.items())
@@ -56,12 +59,26 @@ def hosts(world: World) -> list[Json]:
                 "underlay": record.underlay,
                 "ports": counts.get(name, 0),
                 "labels": record.labels,
+                "offers": record.facts,
+                "cpus": {"given": given_cpus(record), "taken": taken[name][0]},
+                "memory_mib": {"given": given_memory_mib(record), "taken": taken[name][1]},
                 "drivers": [driver.name for driver in record.drivers],
                 "version": record.version,
                 "problems": _problems(seen) if seen else [],
                 "repaired": dict(seen.repaired) if seen else {},
             }
         )
+    return found
+
+
+def _taken(world: World) -> dict[str, tuple[float, int]]:
+    """cpus and MiB of memory that workspaces take of each host, as they declare them."""
+    found = dict.fromkeys(world.hosts, (0.0, 0))
+    for grid in world.grids.values():
+        for workspace in grid.workspaces.values():
+            for host in takes_room_of(grid, workspace) & found.keys():
+                cpus, memory_mib = found[host]
+                found[host] = round(cpus + workspace.cpus, 6), memory_mib + workspace.memory_mib
     return found
 
 

@@ -26,6 +26,7 @@ from playground.records import (
     BindingRecord,
     ChangeRecord,
     ClaimRecord,
+    DrainRecord,
     DynamicRecord,
     EventRecord,
     HostRecord,
@@ -101,6 +102,7 @@ class World:
         self.site_policies: dict[str, PolicyRecord] = {}
         self.site_file: SiteRecord | None = None
         self.alive: dict[str, AliveRecord] = {}
+        self.drains: dict[str, DrainRecord] = {}
         self.changes: dict[str, ChangeRecord] = {}
         self.vnis: dict[int, ClaimRecord] = {}
         self.observed_ports: dict[str, dict[str, ObservedPort]] = defaultdict(dict)
@@ -266,6 +268,8 @@ class World:
                 _set(self.hosts, record.name, after)
             case AliveRecord():
                 _set(self.alive, record.host, after)
+            case DrainRecord():
+                _set(self.drains, record.host, after)
             case ChangeRecord():
                 _set(self.changes, record.id, after)
             case ObservedHost():

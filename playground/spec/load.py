@@ -10,9 +10,10 @@ from playground.spec import names
 from playground.spec.addresses import parse_ip
 from playground.spec.allowance import withheld
 from playground.spec.dns import with_names, with_records
-from playground.spec.models import HostShape, IncludedShape, PlaygroundShape, SiteShape
+from playground.spec.models import IncludedShape, PlaygroundShape, SiteShape
 from playground.spec.network import networks
 from playground.spec.objects import HostSpec, PlaygroundSpec, SiteSpec
+from playground.spec.placement import share_of
 from playground.spec.policies import Source, connectivity, site_policies
 from playground.spec.problem import Problem, SpecErrors
 from playground.spec.shape import fit
@@ -125,7 +126,7 @@ def load_site(text: str | bytes, file: str) -> SiteSpec:
     _check(names.domain_name, shape.domain, document, ("domain",), problems)
     _check_keys(document, "hosts", problems)
     resolvers = tuple(_addresses(shape.resolvers, document, ("resolvers",), problems))
-    hosts = dict(_hosts(shape.hosts, document, problems))
+    hosts = dict(_hosts(shape, document, problems))
     _check_underlays(hosts, problems)
     policies, places = site_policies(document, shape.policies, problems)
     if problems:
@@ -164,10 +165,8 @@ def _addresses(
             problems.append(Problem.at(document.place((*path, index)), str(error)))
 
 
-def _hosts(
-    shapes: Mapping[str, HostShape], document: Document, problems: list[Problem]
-) -> Iterator[tuple[str, HostSpec]]:
-    for name, shape in shapes.items():
+def _hosts(site: SiteShape, document: Document, problems: list[Problem]) -> Iterator[tuple[str, HostSpec]]:
+    for name, shape in site.hosts.items():
         path = ("hosts", name)
         problems.extend(check_labels(shape.labels, document, (*path, "labels")))
         try:
@@ -177,7 +176,8 @@ def _hosts(
             continue
         capacity = shape.capacity
         place = document.place((*path, "underlay"))
-        yield name, HostSpec(name, underlay, shape.labels, capacity.cpus, capacity.memory, place)
+        share = share_of(name, shape, site.capacity, document, problems)
+        yield name, HostSpec(name, underlay, shape.labels, capacity.cpus, capacity.memory, place, share)
 
 
 def _check_underlays(hosts: Mapping[str, HostSpec], problems: list[Problem]) -> None:

@@ -15,6 +15,15 @@ from overlay.mac import parse_mac
 from playground.spec.base import Labels, Listed, Shape, as_list
 from playground.spec.delivery_models import BootShape, DhcpShape, NetworkDhcpShape
 from playground.spec.machine_models import DiskShape, MachineShape, Memory
+from playground.spec.placement_models import (
+    CapacityShape,
+    Cpus,
+    OvercommitShape,
+    PlacementShape,
+    PreferShape,
+    ReserveShape,
+    SiteCapacityShape,
+)
 from playground.spec.policy_models import (
     EgressShape,
     ExpectationShape,
@@ -49,10 +58,15 @@ __all__ = [
     "NetworkDhcpShape",
     "NetworkShape",
     "NicShape",
+    "OvercommitShape",
     "PeerShape",
+    "PlacementShape",
     "PlaygroundShape",
     "PolicyShape",
+    "PreferShape",
     "RecordShape",
+    "ReserveShape",
+    "SiteCapacityShape",
     "SiteEgressShape",
     "SiteIngressShape",
     "SitePolicyShape",
@@ -77,7 +91,6 @@ def _nothing_yet(what: str, instead: str) -> Callable[[Any], Any]:
 DRIVERS = ("netns", "libvirt", "external")
 
 Mac = Annotated[str, AfterValidator(parse_mac)]
-Cpus = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 
 
 class RecordShape(Shape):
@@ -158,7 +171,7 @@ class WorkspaceShape(Shape):
     """A workspace, or with `scale` several."""
 
     not_yet = frozenset(
-        {"cloud_init", "requires", "depends_on", "context", "provides", "lease", "level"},
+        {"cloud_init", "depends_on", "context", "provides", "lease", "level"},
     )
     networks: Nics = Field(description="networks by name, or with labels, addresses and mac")
     scale: int | None = Field(default=None, ge=0, le=10_000, description="number of instances NAME-0, NAME-1, …")
@@ -168,8 +181,10 @@ class WorkspaceShape(Shape):
     driver: str = Field(
         default="netns", description="netns, libvirt or external", json_schema_extra={"enum": list(DRIVERS)}
     )
-    cpus: Cpus | None = Field(default=None, description="taken of a host's declared capacity")
-    memory: Memory | None = Field(default=None, description="taken of a host's declared capacity, as 512MiB")
+    requires: Listed = Field(default=[], description="what its host has to have: words, or selectors")
+    placement: PlacementShape = PlacementShape()
+    cpus: Cpus | None = Field(default=None, description="taken of what its host gives")
+    memory: Memory | None = Field(default=None, description="taken of what its host gives, as 512MiB")
     image: str | None = Field(default=None, description="an image on the host that its first disk begins as")
     disks: list[DiskShape] = Field(default=[], description="more disks")
     arch: str | None = Field(default=None, description="of its processors, as x86_64; default: its host's")
@@ -195,13 +210,6 @@ class PlaygroundShape(Shape):
     gateways: dict[str, GatewayShape] = Field(default={})
 
 
-class CapacityShape(Shape):
-    """What a host declares for workspaces; a key left out is no limit."""
-
-    cpus: Cpus | None = None
-    memory: Memory | None = Field(default=None, description="as 32GiB")
-
-
 class HostShape(Shape):
     """A host of a site."""
 
@@ -221,6 +229,7 @@ class SiteShape(Shape):
     domain: str = Field(default="internal", description="what names end in")
     resolvers: Listed = Field(default=[], description="addresses of name servers for all other names")
     hosts: dict[str, HostShape] = Field(default={})
+    capacity: SiteCapacityShape = SiteCapacityShape()
     links: Annotated[
         list[Any], AfterValidator(_nothing_yet("links", "leave them out: hosts reach each other plainly"))
     ] = Field(default=[])

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from overlay.pools import Span, Version, address_text
+from playground.inventory import ALL, ANY, Neighbours, Share
 from playground.machine import Machine
 from playground.spec.delivery import NOTHING, Delivery
 from playground.spec.peers import Words
@@ -146,8 +147,8 @@ class WorkspaceSpec:
     """One workspace (a scaled one is several of these, its instances in order). host: a name, a selector, or None.
 
     declared, index: the name in the file, and which instance of it; None where it is not scaled.
-    cpus and memory_mib are what it takes of a host's declared capacity; 0 takes nothing. machine: of one on a
-    hypervisor.
+    cpus and memory_mib are what it takes of what a host gives; 0 takes nothing. machine: of one on a hypervisor.
+    requires: words and selectors that its host has to meet.
     """
 
     name: str
@@ -162,6 +163,8 @@ class WorkspaceSpec:
     declared: str
     index: int | None = None
     machine: Machine | None = None
+    requires: tuple[str, ...] = ()
+    neighbours: Neighbours = ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +210,8 @@ class PlaygroundSpec:
 
 @dataclass(frozen=True, slots=True)
 class HostSpec:
-    """A host of a site file. underlay: canonical address. cpus and memory_mib: declared capacity, None for no limit."""
+    """A host of a site file. underlay: canonical address. cpus and memory_mib: what it has, None where its agent
+    says."""
 
     name: str
     underlay: str
@@ -215,6 +219,7 @@ class HostSpec:
     cpus: float | None
     memory_mib: int | None
     place: Place
+    share: Share = ALL
 
 
 @dataclass(frozen=True, slots=True)

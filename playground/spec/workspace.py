@@ -15,6 +15,7 @@ from playground.spec.machine import MEMORY_MIB, machine_of
 from playground.spec.models import DRIVERS, NicShape, WorkspaceShape
 from playground.spec.network import reserved
 from playground.spec.objects import NetworkSpec, NicSpec, WorkspaceSpec
+from playground.spec.placement import check_neighbours, neighbours_of, requires_of
 from playground.spec.problem import Place, Problem, suggestion
 from playground.spec.source import Document
 from policies.selector import Selector, is_label_key, is_label_value, is_selector, parse_selector
@@ -45,6 +46,8 @@ def workspaces(
                 problems.append(Problem.at(places[1], message))
             found[workspace.name] = workspace
     reader.allowances.check(reader.addresses, reader.macs)
+    if not problems:  # else those may lack whom a selector means
+        problems.extend(check_neighbours(shapes, document))
     return found
 
 
@@ -89,6 +92,8 @@ class _Reader:
         host, host_place = self._host(name, shape), self.document.place((*path, "host"))
         self._check_driver(name, shape.driver)
         machine = machine_of(shape, self.document, path, self.problems)
+        requires = requires_of(shape, self.document, path, self.problems)
+        neighbours = neighbours_of(shape, self.document, path, self.problems)
         for index in range(1 if shape.scale is None else shape.scale):
             yield WorkspaceSpec(
                 name=name if shape.scale is None else f"{name}-{index}",
@@ -99,6 +104,8 @@ class _Reader:
                 cpus=shape.cpus or (1.0 if machine is not None else 0.0),
                 memory_mib=shape.memory or (MEMORY_MIB if machine is not None else 0),
                 machine=machine,
+                requires=requires,
+                neighbours=neighbours,
                 place=place,
                 host_place=host_place,
                 declared=name,

@@ -274,7 +274,8 @@ def test_a_host_that_says_it_can_enforce_now_is_given_what_waited() -> None:
                 await store.commit([], [Put(key_of(record), encode(record))])
             await world.load()
             await writer.changes.accept(a_file([1], workers=1))
-            placing = Placing(store, world, Moves(store, world, EventLog(store, world), no_meter, FakeCarrier()))
+            events = EventLog(store, world)
+            placing = Placing(store, world, Moves(store, world, events, no_meter, FakeCarrier()), events)
             while await placing.once():
                 pass
             workspace = world.grids["lab"].workspaces["w-0"]

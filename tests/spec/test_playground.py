@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from overlay.pools import Span, address_text
+from playground.inventory import ANY, Neighbours
 from playground.spec import PlaygroundSpec, Selector, load_playground, load_site
 from playground.spec.delivery import NOTHING, Delivery
 
@@ -122,14 +123,21 @@ def test_hosts_capacity_drivers_and_macs_are_read() -> None:
           a: {networks: grid, host: n1, cpus: 2, memory: 1.5GiB}
           b: {networks: [{network: grid, mac: 5254.00AB.CDEF, labels: {side: in}}], host: "room in (a, b), !has(gpu)"}
           c: {networks: grid, driver: external, cpus: 0.25}
-          d: {networks: grid, scale: 0}
+          d: {networks: grid, scale: 0, labels: {app: db}}
+          e:
+            networks: grid
+            requires: [kvm, "gpu in (a, b)"]
+            placement: {strategy: pack, affinity: app=db, prefer: {anti_affinity: "!has(app)"}}
         """
     )
-    a, b, c = spec.workspaces.values()
+    a, b, c, e = spec.workspaces.values()
     assert (a.host, a.cpus, a.memory_mib) == ("n1", 2.0, 1536)
     assert isinstance(b.host, Selector) and b.host.matches({"room": "b"})
     assert (b.nics[0].mac, b.nics[0].labels) == ("52:54:00:ab:cd:ef", {"side": "in"})
     assert (c.driver, c.cpus) == ("external", 0.25)
+    assert (a.requires, a.neighbours) == ((), ANY)
+    assert e.requires == ("kvm", "gpu in (a, b)")
+    assert e.neighbours == Neighbours("pack", "app=db", "", "", "!has(app)")
 
 
 def test_a_long_name_inside_the_limit_is_accepted() -> None:

@@ -347,9 +347,31 @@ WORKSPACES = {
         "workspaces.head.networks.bandwidth: bandwidth is not built yet; "
         "leave it out (built: network, labels, addresses, address, mac, aliases, allow, dhcp, default_route)"
     ],
-    "{networks: grid, §requires: [kvm]}": [
-        "workspaces.head.requires: requires is not built yet; leave it out (built: networks, scale, labels, aliases, "
-        "host, driver, cpus, memory, image, disks, arch, machine, dhcp, boot)"
+    "{networks: grid, §depends_on: [kvm]}": [
+        "workspaces.head.depends_on: depends_on is not built yet; leave it out (built: networks, scale, labels, "
+        "aliases, host, driver, requires, placement, cpus, memory, image, disks, arch, machine, dhcp, boot)"
+    ],
+    "{networks: grid, requires: [kvm, §'k m', §'gpu in a', §'-x']}": [
+        "workspaces.head.requires[1]: 'k m' is no selector: read 'm' after 'k'; "
+        "allowed: a=b, a!=b, a in (x,y), a notin (x,y), has(a), !has(a), joined by commas, or * alone",
+        "workspaces.head.requires[2]: 'gpu in a' is no selector: read 'a' where '(' should be; "
+        "allowed: a=b, a!=b, a in (x,y), a notin (x,y), has(a), !has(a), joined by commas, or * alone",
+        "workspaces.head.requires[3]: '-x' can't be what a host has; write a word, as kvm, or a selector, as gpu=a100",
+    ],
+    "{networks: grid, placement: {strategy: §spred, §afinity: a=b}}": [
+        "workspaces.head.placement.strategy: unknown strategy 'spred'; did you mean spread?",
+        "workspaces.head.placement.afinity: unknown key 'afinity'; did you mean affinity?",
+    ],
+    "{networks: grid, placement: {affinity: §db, prefer: {anti_affinity: §'a='}}}": [
+        "workspaces.head.placement.affinity: 'db' is no selector over labels of workspaces; write one, as app=db",
+        "workspaces.head.placement.prefer.anti_affinity: 'a=' is no selector: read nothing where a label's "
+        "value should be; allowed: a=b, a!=b, a in (x,y), a notin (x,y), has(a), !has(a), joined by commas, or * alone",
+    ],
+    "{networks: grid, labels: {a: b}, placement: {affinity: §a=c, prefer: {affinity: a=b, anti_affinity: §has(z)}}}": [
+        "workspaces.head.placement.affinity: a=c selects no workspace of this playground by its labels; give one such "
+        "a label, or leave it out",
+        "workspaces.head.placement.prefer.anti_affinity: has(z) selects no workspace of this playground by its labels; "
+        "give one such a label, or leave it out",
     ],
     "{networks: grid, §image: /srv/debian.qcow2}": [
         "workspaces.head.image: image is for virtual machines; write driver: libvirt, or leave it out"

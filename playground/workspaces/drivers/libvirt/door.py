@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
+from xml.etree import ElementTree
 
 from playground.workspaces.drivers.api import DriverError
 from playground.workspaces.drivers.libvirt.line import Line
@@ -109,6 +110,15 @@ class Door:
         """What `what` returns for the connection, in a thread. Raises DriverError with libvirt's words."""
         await self.connect()
         return await asyncio.to_thread(self._called, what)
+
+    async def architectures(self) -> tuple[str, ...]:
+        """Of the processors that a domain may have here, by name."""
+
+        def work(connection: Any) -> tuple[str, ...]:
+            found = ElementTree.fromstring(connection.getCapabilities()).iterfind("guest/arch")
+            return tuple(sorted({str(arch.get("name")) for arch in found}))
+
+        return await self.call(work)
 
     async def domains(self, uuids: Collection[str] | None = None) -> dict[str, Domain]:
         """Our domains by UUID, all or these of them."""

@@ -85,6 +85,13 @@ class LibvirtDriver:
             return False
         return True
 
+    async def archs(self) -> tuple[str, ...]:
+        """Of the processors that it has or emulates, by name; none where libvirt does not say."""
+        try:
+            return await self._door.architectures()
+        except DriverError:
+            return ()
+
     async def observe(self, guests: Collection[str] | None = None) -> dict[str, Observed]:
         """Every domain of ours, and every guest that was to run here, is expected or has left."""
         notes = await asyncio.to_thread(self._notes.read, guests)
