@@ -185,8 +185,8 @@ def _static() -> Part:
             if bound == "new":
                 shape = f"typeof iifname . ct original {family} saddr; size 65535; flags dynamic,timeout; timeout 10s;"
             sets[f"{bound}_{family}"] = SetShape("set", shape)
-    sets["zones"] = SetShape("map", "typeof iifname : ct zone;")
-    sets["accepted"] = SetShape("set", "typeof ct mark;")
+    sets["zones"] = SetShape("map", f"typeof iifname : ct zone; size {_MOST};")
+    sets["accepted"] = SetShape("set", f"typeof ct mark; size {_MOST};")
     sets["policed"] = SetShape("map", "typeof iifname : verdict;")
     sets["broadcasts"] = SetShape("set", "typeof iifname . ip daddr;")
     chains = {
@@ -194,14 +194,14 @@ def _static() -> Part:
         "enter": KernelChain(
             (
                 # For a bridge, what is for any one machine is for its host. Most is, and is not asked for its address.
-                "meta pkttype host goto track",
+                f"meta pkttype host {_TRACKED}",
                 *(f"{match} notrack accept" for match in _TO_MANY),
-                "goto track",
+                _TRACKED,
+                # A bridge that nobody polices comes here only if somebody has turned its switch: it would share a zone.
+                "notrack",
             ),
             "type filter hook prerouting priority -450; policy accept;",
         ),
-        # A bridge that nobody polices comes here only if somebody has turned its switch: it would share a zone.
-        "track": KernelChain(("ct zone set iifname map @zones return", "notrack")),
         "pass": KernelChain(
             # Most packets are of connections that were accepted: it costs less to know that than whose bridge it is.
             ("ct mark @accepted meta mark set 0 accept", "iifname vmap @policed"),
@@ -243,6 +243,12 @@ def _static() -> Part:
     }
     return Part(chains, sets, {}, frozenset({OVERFLOW}))
 
+
+_TRACKED = "ct zone set iifname map @zones return"
+
+_MOST = 16384
+"""Policed bridges, and policed playgrounds, of a host. Every packet is looked up by them, and a set whose size is told
+is of the kind that finds most quickly (nft_set_hash.c: the tables never grow)."""
 
 _TO_MANY = ("ip daddr 224.0.0.0/4", "ip daddr 255.255.255.255", "iifname . ip daddr @broadcasts", "ip6 daddr ff00::/8")
 _OF_MANY = ("ip", "ip", "ip", "ip6")

@@ -140,7 +140,10 @@ def _judged(part: Part, bridge: int | None) -> Part:
                 hook = _HOOK.format("egress", device).replace("policy drop", "policy accept")
                 chains[f"to_{device}"] = Chain(stopped, hook)
             elif hears.rules:
-                chains[f"to_{device}"] = Chain((*stopped, *hears.rules), hears.hook)
+                *common, rest = hears.rules
+                chains[f"to_{device}"] = Chain(
+                    (*(f"meta mark 0 {rule}" for rule in common), *stopped, rest), hears.hook
+                )
     return Part(chains, part.sets, part.elements, part.counters)
 
 
