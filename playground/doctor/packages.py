@@ -77,6 +77,7 @@ FOR_TESTS = (
     Tool("drill", "ldnsutils", "names, by another library"),
     Tool("kdig", "knot-dnsutils", "names, by a third one"),
     Tool("ping", "iputils-ping", "reachability"),
+    Tool("sysctl", "procps", "the kernel's settings"),
     Tool("tcpdump", "tcpdump", "what is on a wire"),
     Tool("ethtool", "ethtool", "offloads"),
     Tool("iperf3", "iperf3", "throughput"),

@@ -56,11 +56,20 @@ def _found_part(
 
 
 def _elements(body: dict[str, Any]) -> dict[str, str]:
-    named = body.get("type", "")
-    key_type: list[str] = named if isinstance(named, list) else [named]
+    key_type = _types(body.get("type", ""))
     if "map" not in body:
         return {_key_text(element, key_type): "" for element in body.get("elem", ())}
     return {_key_text(key, key_type): _text(value, body["map"]) for key, value in body.get("elem", ())}
+
+
+def _types(said: Any) -> list[str]:
+    """The type of each part of a key. nft 1.1 and newer say what a set is of by `typeof`, as expressions: of these only
+    names of devices matter here."""
+    if isinstance(said, dict):
+        said = said["typeof"]
+        parts = said.get("concat", [said])
+        return ["ifname" if part.get("meta", {}).get("key", "").endswith("ifname") else "" for part in parts]
+    return said if isinstance(said, list) else [said]
 
 
 def _key_text(key: Any, types: list[str]) -> str:

@@ -58,6 +58,9 @@ def test_guests_run_and_move_in_an_unprivileged_user_namespace(tmp_path_factory:
     probe = [*command[: -len(argv)], "true"]
     if (tried := subprocess.run(probe, capture_output=True, text=True)).returncode != 0:
         pytest.skip(f"unprivileged user namespaces are not permitted here: {tried.stderr.strip()}")
+    reads = [*command[: -len(argv)], "test", "-r", str(ROOT / "pyproject.toml")]
+    if subprocess.run(reads).returncode != 0:
+        pytest.skip(f"the user nobody may not read {ROOT}")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     shutil.rmtree(base, ignore_errors=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
