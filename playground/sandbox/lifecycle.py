@@ -29,7 +29,8 @@ from playground.sandbox.folders import STATE_MARK, SandboxError, claim_state, di
 from playground.sandbox.namespaces import started
 from playground.sandbox.plan import Family, SandboxPlan, controller_address, hosts_of
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
+"""A small machine takes long to load Python; what dies is told at once."""
 END_TIMEOUT_S = 10.0
 BURIAL_TIMEOUT_S = 1.0
 """For the reaper of a dead first process: till then its PID namespace is there to see. It takes milliseconds."""
