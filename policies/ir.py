@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from policies.identity import Identity
 from policies.model import Action, Direction, Mode, OnDeny, Origin, Tier
@@ -70,23 +71,37 @@ class Chain:
         return tuple(rule for rule in self.rules if rule.ends >> end & 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class IR:
     """All ends, and what judges those that have a judge.
 
     gateways: (playground, name). cells: of the world; owned: by playground, the cells (as ends) that are no world to
-    it. egress, ingress: for each identity its chain's number, as enforced; staged_…: with what is staged.
+    it. egress, ingress: for each identity its chain, as enforced; staged_…: with what is staged. Identities that are
+    judged alike have one object.
     """
 
     identities: tuple[Identity, ...]
     gateways: tuple[tuple[str, str], ...]
     cells: tuple[Cell, ...]
     owned: Mapping[str, int]
-    chains: tuple[Chain, ...]
-    egress: tuple[int, ...]
-    ingress: tuple[int, ...]
-    staged_egress: tuple[int, ...]
-    staged_ingress: tuple[int, ...]
+    egress: tuple[Chain, ...]
+    ingress: tuple[Chain, ...]
+    staged_egress: tuple[Chain, ...]
+    staged_ingress: tuple[Chain, ...]
+
+    @cached_property
+    def chains(self) -> tuple[Chain, ...]:
+        """Each once, in the order in which identities need them."""
+        found: dict[int, Chain] = {}
+        for direction in Direction:
+            for pair in zip(*self.tables(direction), strict=True):
+                found.update((id(chain), chain) for chain in pair)
+        return tuple(found.values())
+
+    @cached_property
+    def numbers(self) -> Mapping[int, int]:
+        """The place of each chain in `chains`, by its id."""
+        return {id(chain): number for number, chain in enumerate(self.chains)}
 
     @property
     def first_gateway(self) -> int:
@@ -100,9 +115,9 @@ class IR:
 
     def chain(self, direction: Direction, end: int, is_staged: bool = False) -> Chain:
         """The chain that judges an identity, given as an end."""
-        return self.chains[self.tables(direction)[is_staged][end - FIRST_IDENTITY]]
+        return self.tables(direction)[is_staged][end - FIRST_IDENTITY]
 
-    def tables(self, direction: Direction) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def tables(self, direction: Direction) -> tuple[tuple[Chain, ...], tuple[Chain, ...]]:
         """Of one direction: as enforced, and with what is staged."""
         if direction is Direction.EGRESS:
             return self.egress, self.staged_egress

@@ -70,10 +70,10 @@ def encode(ir: IR) -> Json:
             }
             for chain in ir.chains
         ],
-        "egress": list(ir.egress),
-        "ingress": list(ir.ingress),
-        "staged_egress": list(ir.staged_egress),
-        "staged_ingress": list(ir.staged_ingress),
+        "egress": [ir.numbers[id(chain)] for chain in ir.egress],
+        "ingress": [ir.numbers[id(chain)] for chain in ir.ingress],
+        "staged_egress": [ir.numbers[id(chain)] for chain in ir.staged_egress],
+        "staged_ingress": [ir.numbers[id(chain)] for chain in ir.staged_ingress],
     }
 
 
@@ -106,6 +106,17 @@ def _decode(read: Json) -> IR:
         )
         for one in read["rules"]
     ]
+    chains = [
+        Chain(
+            Direction(one["direction"]),
+            tuple(rules[number] for number in one["admin"]),
+            tuple(heads[number] for number in one["closed_by"]),
+            tuple(rules[number] for number in one["owner"]),
+            tuple(rules[number] for number in one["baseline"]),
+        )
+        for one in read["chains"]
+    ]
+    tables = ("egress", "ingress", "staged_egress", "staged_ingress")
     return IR(
         tuple(
             Identity(
@@ -118,20 +129,7 @@ def _decode(read: Json) -> IR:
         tuple((playground, name) for playground, name in read["gateways"]),
         tuple(tuple(map(_span, cell)) for cell in read["cells"]),
         {playground: _ends(runs) for playground, runs in read["owned"].items()},
-        tuple(
-            Chain(
-                Direction(one["direction"]),
-                tuple(rules[number] for number in one["admin"]),
-                tuple(heads[number] for number in one["closed_by"]),
-                tuple(rules[number] for number in one["owner"]),
-                tuple(rules[number] for number in one["baseline"]),
-            )
-            for one in read["chains"]
-        ),
-        tuple(read["egress"]),
-        tuple(read["ingress"]),
-        tuple(read["staged_egress"]),
-        tuple(read["staged_ingress"]),
+        *(tuple(chains[number] for number in read[table]) for table in tables),
     )
 
 

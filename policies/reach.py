@@ -49,8 +49,10 @@ class Reach:
 
     def __init__(self, scene: Scene, ir: IR, is_staged: bool = False) -> None:
         self.ir = ir
-        self._egress = ir.staged_egress if is_staged else ir.egress
-        self._ingress = ir.staged_ingress if is_staged else ir.ingress
+        self._egress, self._ingress = (
+            tuple(ir.numbers[id(chain)] for chain in ir.tables(direction)[is_staged])
+            for direction in (Direction.EGRESS, Direction.INGRESS)
+        )
         self._ports = _PortsTable()
         self._splits = [[(self._ports.number(ports), ends) for ports, ends in split(one).items()] for one in ir.chains]
         networks = sorted({(endpoint.playground, endpoint.network) for endpoint in scene.endpoints})

@@ -6,9 +6,11 @@ is what the kept one is tested against. Decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from bisect import insort
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count
+from typing import NamedTuple, TypeVar
 
 from policies.bitset import numbers
 from policies.identity import Identity, LabelIndex, Terms, identities, terms_of
@@ -32,7 +34,11 @@ from policies.model import (
 from policies.renumber import Renumbering, can_renumber
 from policies.world import Span, World, owned_spans, part_world
 
+_T = TypeVar("_T")
+
 TIERS = {tier: place for place, tier in enumerate(Tier)}
+
+_NO_CHAIN = Chain(Direction.EGRESS)
 
 
 def resolve(scene: Scene) -> IR:
@@ -141,19 +147,69 @@ class _Ends:
         return found
 
 
-@dataclass(slots=True)
-class _Present:
-    """What the last resolution read and made, for the next to compare with."""
-
-    scene: Scene
-    terms: Terms
-    blocks: frozenset[BlockPeer]
-    owned: dict[str, list[Span]]
-    ends: _Ends
-    owned_ends: dict[str, int] = field(default_factory=dict)
-
-
 _ChainKey = tuple[Direction, tuple[int, ...], tuple[Variant, ...]]
+
+
+class Changes(NamedTuple):
+    """Policies of the scene before that are in this one no more, and those that are new in it: objects, not values."""
+
+    gone: Sequence[Policy]
+    come: Sequence[Policy]
+
+
+class _Asked:
+    """What the policies that there are ask of labels and of the world, counted, so that one less or more costs its
+    own."""
+
+    def __init__(self) -> None:
+        self._terms: Counter[tuple[str, str, str]] = Counter()
+        self._blocks: Counter[BlockPeer] = Counter()
+
+    def change(self, gone: Iterable[_Read], come: Iterable[_Read]) -> tuple[bool, bool]:
+        """Takes in what comes and goes; whether by that other terms are in use, and other blocks."""
+        gone, come = list(gone), list(come)
+        return (
+            _recount(self._terms, [_words(one.terms) for one in gone], [_words(one.terms) for one in come]),
+            _recount(self._blocks, [one.blocks for one in gone], [one.blocks for one in come]),
+        )
+
+    @property
+    def blocks(self) -> frozenset[BlockPeer]:
+        return frozenset(self._blocks)
+
+    def terms(self) -> Terms:
+        found = Terms()
+        for kind, key, value in self._terms:
+            if kind == _VALUE:
+                found.values.setdefault(key, set()).add(value)
+            else:
+                (found.asked if kind == _HAS else found.whole).add(key)
+        return found
+
+
+_VALUE, _HAS, _SAME = "=", "has", "same"
+
+
+def _words(terms: Terms) -> list[tuple[str, str, str]]:
+    named = [(_VALUE, key, value) for key, values in terms.values.items() for value in values]
+    return [*named, *((_HAS, key, "") for key in terms.asked), *((_SAME, key, "") for key in terms.whole)]
+
+
+def _recount(counts: Counter[_T], gone: Iterable[Iterable[_T]], come: Iterable[Iterable[_T]]) -> bool:
+    """Whether any was counted before and is not now, or the other way round."""
+    by: Counter[_T] = Counter()
+    for listed in come:
+        by.update(listed)
+    for listed in gone:
+        by.subtract(listed)
+    is_other = False
+    for one, more in by.items():
+        before = counts[one]
+        counts[one] = before + more
+        is_other |= bool(before) != bool(counts[one])
+        if not counts[one]:
+            del counts[one]
+    return is_other
 
 
 class Resolver:
@@ -162,127 +218,142 @@ class Resolver:
 
     def __init__(self) -> None:
         self._read: dict[int, _Read] = {}
+        self._asked = _Asked()
         self._resolved: dict[int, _Resolved] = {}
+        self._scene: Scene | None = None
+        self._owned: dict[str, list[Span]] = {}
+        self._ends = _Ends((), (), World((), {}, {}))
+        self._owned_ends: dict[str, int] = {}
+        self._replaced: Counter[_Name] = Counter()
         self._chains: dict[_ChainKey, Chain] = {}
-        self._present: _Present | None = None
+        self._sides: dict[Direction, _Side] = {}
         self._serials = count()
 
-    def resolve(self, scene: Scene) -> IR:
-        """The same as `resolve(scene)`, for less."""
-        read = {id(policy): self._read.get(id(policy)) or _Read(policy) for policy in scene.policies}
-        present = self._ends(scene, list(read.values()))
-        ends = present.ends
-        last = self._present
-        if last is None or last.ends is not ends:
-            self._carry(last.ends if last else None, ends)
-        self._resolved = {
-            key: self._resolved.get(key) or _Resolved(next(self._serials), one, ends) for key, one in read.items()
-        }
-        self._read, self._present = read, present
-        ordered = sorted(self._resolved.values(), key=lambda one: one.order)
-        tables = _Tables(ends, self._chains)
-        enforced, staged = {}, {}
-        for direction in Direction:
-            enforced[direction], staged[direction] = tables.select(direction, ordered)
-        self._chains = tables.used
+    def resolve(self, scene: Scene, changes: Changes | None = None) -> IR:
+        """The same as `resolve(scene)`, for less. changes: by which this scene's policies are others than the last
+        one's; found by looking at all of them where nobody says."""
+        gone, come = changes if changes is not None else self._differing(scene.policies)
+        old = {id(policy): self._read.pop(id(policy)) for policy in gone}
+        new = {id(policy): _Read(policy) for policy in come}
+        self._read.update(new)
+        are_others, is_replaced_by_others = self._is_other(scene, old, new)
+        if are_others:
+            left, self._resolved = self._resolved, {}
+            for key, one in self._read.items():
+                known = left.get(key) if key not in new else None
+                self._resolved[key] = known or _Resolved(next(self._serials), one, self._ends)
+        else:
+            left = {key: self._resolved.pop(key) for key in old}
+            fresh = {key: _Resolved(next(self._serials), one, self._ends) for key, one in new.items()}
+            self._resolved.update(fresh)
+        if are_others or is_replaced_by_others:
+            self._choose()
+        else:
+            for side in self._sides.values():
+                side.change(left.values(), fresh.values(), self._replaced)
+        self._scene = scene
+        egress, ingress = (self._sides[direction] for direction in (Direction.EGRESS, Direction.INGRESS))
         return IR(
-            ends.identities,
-            ends.gateways,
-            ends.world.cells,
-            present.owned_ends,
-            tuple(tables.chains),
-            enforced[Direction.EGRESS],
-            enforced[Direction.INGRESS],
-            staged[Direction.EGRESS],
-            staged[Direction.INGRESS],
+            self._ends.identities,
+            self._ends.gateways,
+            self._ends.world.cells,
+            self._owned_ends,
+            tuple(egress.enforced),
+            tuple(ingress.enforced),
+            tuple(egress.staged),
+            tuple(ingress.staged),
         )
 
-    def _carry(self, before: _Ends | None, after: _Ends) -> None:
-        """Takes what is kept over to other identities, or drops it where more than those has changed."""
-        if before is None or before.world is not after.world or not can_renumber(before.identities):
+    def _differing(self, policies: tuple[Policy, ...]) -> Changes:
+        now = {id(policy): policy for policy in policies}
+        gone = [one.policy for key, one in self._read.items() if key not in now]
+        return Changes(gone, [policy for key, policy in now.items() if key not in self._read])
+
+    def _is_other(self, scene: Scene, old: Mapping[int, _Read], new: Mapping[int, _Read]) -> tuple[bool, bool]:
+        """Whether ends are others than before, so that all is to be resolved and chosen anew; and whether policies are
+        replaced that were not, or the other way round."""
+        has_terms, has_blocks = self._asked.change(old.values(), new.values())
+        is_replaced = _recount(self._replaced, map(_replacing, old.values()), map(_replacing, new.values()))
+        last = self._scene
+        is_same_place = last is not None and (last.endpoints, last.subnets, last.gateways) == (
+            scene.endpoints,
+            scene.subnets,
+            scene.gateways,
+        )
+        if is_same_place and not has_terms and not has_blocks:
+            return False, is_replaced
+        before, is_first = self._ends, last is None
+        if not is_same_place:
+            self._owned = owned_spans(scene)
+        world = before.world if is_same_place and not has_blocks else part_world(self._asked.blocks, self._owned)
+        gateways = tuple(sorted({(gateway.playground, gateway.name) for gateway in scene.gateways}))
+        self._ends = _Ends(identities(scene.endpoints, self._asked.terms()), gateways, world)
+        self._owned_ends = {name: cells << self._ends.first_cell for name, cells in world.owned.items() if cells}
+        if is_first or before.world is not world or not can_renumber(before.identities):
             self._chains, self._resolved = {}, {}
-            return
-        renumbering = Renumbering(before.identities, after.identities)
+        else:
+            self._renumber(Renumbering(before.identities, self._ends.identities))
+        return True, is_replaced
+
+    def _renumber(self, renumbering: Renumbering) -> None:
+        """Takes what is kept over to other identities of the same endpoints."""
         for one in self._resolved.values():
             one.subjects = renumbering.ends(one.subjects)
             one.variants = {key: renumbering.rules(rules) for key, rules in one.variants.items()}
         self._chains = {key: renumbering.chain(chain) for key, chain in self._chains.items()}
 
-    def _ends(self, scene: Scene, read: list[_Read]) -> _Present:
-        """Those of the last time, if nothing that they depend on has changed."""
-        last = self._present
-        terms = Terms()
-        for one in read:
-            terms.add(one.terms)
-        blocks = frozenset(block for one in read for block in one.blocks)
-        is_same_place = last is not None and (last.scene.endpoints, last.scene.subnets, last.scene.gateways) == (
-            scene.endpoints,
-            scene.subnets,
-            scene.gateways,
-        )
-        if last and is_same_place and last.terms == terms and last.blocks == blocks:
-            return last
-        owned = last.owned if last and is_same_place else owned_spans(scene)
-        is_same_world = last is not None and is_same_place and last.blocks == blocks
-        world = last.ends.world if last and is_same_world else part_world(blocks, owned)
-        gateways = tuple(sorted({(gateway.playground, gateway.name) for gateway in scene.gateways}))
-        ends = _Ends(identities(scene.endpoints, terms), gateways, world)
-        owned_ends = {name: cells << ends.first_cell for name, cells in world.owned.items() if cells}
-        return _Present(scene, terms, blocks, owned, ends, owned_ends)
+    def _choose(self) -> None:
+        """What selects whom, from all that is resolved."""
+        ordered = sorted(self._resolved.values(), key=_order)
+        kept = _KeptChains(self._ends, self._chains)
+        self._sides = {direction: _Side(direction, kept, ordered, self._replaced) for direction in Direction}
+        kept.drop_unused()
+        self._chains = kept.chains
 
 
-class _Tables:
-    """Numbers chains in the order in which identities need them."""
+_Name = tuple[str, Tier, str]
+"""(playground, tier, name) of a policy that a staged one replaces."""
 
-    def __init__(self, ends: _Ends, known: dict[_ChainKey, Chain]) -> None:
-        self.chains: list[Chain] = []
-        self.used: dict[_ChainKey, Chain] = {}
-        self._numbers: dict[_ChainKey, int] = {}
-        self._ends, self._known = ends, known
 
-    def select(self, direction: Direction, ordered: list[_Resolved]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """For each identity the number of its chain as enforced, and with what is staged."""
-        selected: list[list[_Resolved]] = [[] for _ in self._ends.identities]
-        replaced = {
-            (one.head.playground, one.head.tier, one.head.replaces)
-            for one in ordered
-            if one.head.mode is Mode.STAGE and one.head.replaces
-        }
-        is_any_staged = False
-        for one in ordered:
-            if one.rules[direction] is not None:
-                is_any_staged |= one.head.mode is Mode.STAGE
-                for end in numbers(one.subjects):
-                    selected[end - FIRST_IDENTITY].append(one)
-        if not is_any_staged and not replaced:
-            table = tuple(self._number(direction, end, mine) for end, mine in enumerate(selected, FIRST_IDENTITY))
-            return table, table
-        enforced, staged = [], []
-        for end, mine in enumerate(selected, FIRST_IDENTITY):
-            enforced.append(self._number(direction, end, [one for one in mine if one.head.mode is not Mode.STAGE]))
-            staged.append(self._number(direction, end, [one for one in mine if not _is_replaced(one.head, replaced)]))
-        return tuple(enforced), tuple(staged)
+class _KeptChains:
+    """Chains by what they are made of, as long as an identity has them."""
 
-    def _number(self, direction: Direction, end: int, mine: list[_Resolved]) -> int:
+    def __init__(self, ends: _Ends, chains: dict[_ChainKey, Chain]) -> None:
+        self.chains = chains
+        self.ends = ends
+        self._users: Counter[_ChainKey] = Counter()
+
+    def key(self, direction: Direction, end: int, mine: list[_Resolved]) -> _ChainKey:
+        """What names the chain of an end that these policies select."""
         variants: tuple[Variant, ...] = ()
         if any(one.same[direction] for one in mine):
-            variants = tuple(self._ends.variant(end, one.same[direction]) for one in mine)
-        key = (direction, tuple([one.serial for one in mine]), variants)
-        number = self._numbers.get(key)
-        if number is None:
-            chain = self._known.get(key)
-            if chain is None:
-                chain = self._chain(direction, mine, variants)
-            self.used[key] = chain
-            number = self._numbers[key] = len(self.chains)
-            self.chains.append(chain)
-        return number
+            variants = tuple(self.ends.variant(end, one.same[direction]) for one in mine)
+        return direction, tuple([one.serial for one in mine]), variants
 
-    def _chain(self, direction: Direction, mine: list[_Resolved], variants: tuple[Variant, ...]) -> Chain:
+    def use(self, key: _ChainKey, mine: list[_Resolved]) -> Chain:
+        """The one chain of that name, which one more has now."""
+        self._users[key] += 1
+        chain = self.chains.get(key)
+        if chain is None:
+            chain = self.chains[key] = self._made(key, mine)
+        return chain
+
+    def leave(self, key: _ChainKey) -> None:
+        """One less has it; with the last it goes."""
+        self._users[key] -= 1
+        if not self._users[key]:
+            del self._users[key], self.chains[key]
+
+    def drop_unused(self) -> None:
+        for key in self.chains.keys() - self._users.keys():
+            del self.chains[key]
+
+    def _made(self, key: _ChainKey, mine: list[_Resolved]) -> Chain:
+        direction, _, variants = key
         rules: dict[Tier, list[ResolvedRule]] = {tier: [] for tier in Tier}
         for place, one in enumerate(mine):
             variant = variants[place] if variants and one.same[direction] else None
-            rules[one.head.tier].extend(one.resolved(direction, variant, self._ends))
+            rules[one.head.tier].extend(one.resolved(direction, variant, self.ends))
         return Chain(
             direction,
             tuple(rules[Tier.ADMIN]),
@@ -290,6 +361,58 @@ class _Tables:
             tuple(rules[Tier.OWNER]),
             tuple(rules[Tier.BASELINE]),
         )
+
+
+class _Side:
+    """One direction: which policies select each identity, in order, and the chains that these make."""
+
+    def __init__(
+        self, direction: Direction, chains: _KeptChains, ordered: Iterable[_Resolved], replaced: Collection[_Name]
+    ) -> None:
+        self._direction, self._chains = direction, chains
+        many = len(chains.ends.identities)
+        self._selecting: list[list[_Resolved]] = [[] for _ in range(many)]
+        self._keys: list[tuple[_ChainKey, ...]] = [()] * many
+        self.enforced: list[Chain] = [_NO_CHAIN] * many
+        self.staged: list[Chain] = [_NO_CHAIN] * many
+        for one in ordered:
+            for place in self._selected(one):
+                self._selecting[place].append(one)
+        for place in range(many):
+            self._lead(place, replaced)
+
+    def change(self, gone: Iterable[_Resolved], come: Iterable[_Resolved], replaced: Collection[_Name]) -> None:
+        """Some policies less and some more, of the same identities."""
+        touched: dict[int, None] = {}
+        for one in gone:
+            for place in self._selected(one):
+                self._selecting[place].remove(one)
+                touched[place] = None
+        for one in come:
+            for place in self._selected(one):
+                insort(self._selecting[place], one, key=_order)
+                touched[place] = None
+        for place in touched:
+            self._lead(place, replaced)
+
+    def _selected(self, one: _Resolved) -> list[int]:
+        return numbers(one.subjects >> FIRST_IDENTITY) if one.rules[self._direction] is not None else []
+
+    def _lead(self, place: int, replaced: Collection[_Name]) -> None:
+        mine, end = self._selecting[place], place + FIRST_IDENTITY
+        enforced = [one for one in mine if one.head.mode is not Mode.STAGE]
+        staged = [one for one in mine if not _is_replaced(one.head, replaced)] if replaced else mine
+        now = self._chains.key(self._direction, end, enforced)
+        then = now if len(staged) == len(enforced) == len(mine) else self._chains.key(self._direction, end, staged)
+        before, self._keys[place] = self._keys[place], (now, then)
+        self.enforced[place] = self._chains.use(now, enforced)
+        self.staged[place] = self._chains.use(then, staged)
+        for key in before:
+            self._chains.leave(key)
+
+
+def _order(one: _Resolved) -> tuple[int, int, str, str, str, int]:
+    return one.order
 
 
 def policy_order(head: PolicyHead) -> tuple[int, int, str, str, str, int]:
@@ -302,7 +425,12 @@ def _same(rules: Iterable[Rule]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def _is_replaced(head: PolicyHead, replaced: set[tuple[str, Tier, str]]) -> bool:
+def _replacing(read: _Read) -> tuple[_Name, ...]:
+    head = read.head
+    return ((head.playground, head.tier, head.replaces),) if head.mode is Mode.STAGE and head.replaces else ()
+
+
+def _is_replaced(head: PolicyHead, replaced: Collection[_Name]) -> bool:
     return head.mode is not Mode.STAGE and (head.playground, head.tier, head.name) in replaced
 
 

@@ -36,9 +36,9 @@ class EndNumbers:
     cells: dict[int, Cell]
 
     @cached_property
-    def identities(self) -> tuple[int, ...]:
+    def identities(self) -> frozenset[int]:
         """Those that members are."""
-        return tuple(sorted(set(self.members.values())))
+        return frozenset(self.members.values())
 
     @cached_property
     def ends(self) -> int:

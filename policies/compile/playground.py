@@ -7,11 +7,12 @@ packets pass by one comparison. So a change judges every flow anew, and a restar
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from operator import is_
 from typing import NamedTuple
 
 from policies.compile.judges import (
@@ -301,16 +302,22 @@ def compile_playground(
     return PlaygroundCompiler(playground, id).compile(ir, networks, ends, gateways, is_lenient=is_lenient)
 
 
-_JudgesKey = tuple[int, int, int, int, bool]
+@dataclass(slots=True, eq=False)
+class _Alike:
+    """Ends that the same two chains judge in one direction; while it is kept, nothing else has their identity.
 
-
-class _Judged(NamedTuple):
-    """Judges, and what they were made of; while they are kept, nothing else has the identity of these objects."""
+    judges: what those became that are local; None where nobody is, or nothing is said.
+    """
 
     chain: Chain
     staged: Chain
-    numbers: EndNumbers
-    judges: Judges
+    ends: set[int] = field(default_factory=set)
+    number: int = 0
+    judges: Judges | None = None
+
+    @property
+    def has_to_say(self) -> bool:
+        return not (has_nothing_to_say(self.chain) and has_nothing_to_say(self.staged))
 
 
 class _Place(NamedTuple):
@@ -322,10 +329,9 @@ class _Place(NamedTuple):
 
 
 class _Led(NamedTuple):
-    """What follows from which judges each end is led to. by: entry, backwards and is_closed of those."""
+    """What follows from which judges each end is led to, and from who is there. elements: of both."""
 
-    by: dict[tuple[Direction, int], tuple[str, str, bool]]
-    elements: dict[str, dict[str, str]]
+    elements: Mapping[str, Mapping[str, str]]
     blocks: _Blocks
 
 
@@ -336,14 +342,21 @@ class PlaygroundCompiler:
     def __init__(self, playground: str, id: str) -> None:
         self._playground, self._id = playground, id
         self._numbered: tuple[object, EndNumbers] | None = None
-        self._judges: dict[_JudgesKey, _Judged] = {}
+        self._ir: IR | None = None
+        self._is_lenient = False
+        self._alike: dict[tuple[int, int], _Alike] = {}
+        self._speaking = 0
+        """Of these, how many have something to say."""
+        self._entries: dict[tuple[Direction, int], Judges] = {}
+        """What judges each local end."""
         self._users: Counter[tuple[str, ...]] = Counter()
         """How many judges have a part."""
+        self._said = 0
+        """The sum of all judges' digests: the same in whatever order they came."""
         self._parts = NO_PARTS
         self._place: _Place | None = None
         self._led: _Led | None = None
         self._digests: dict[str, tuple[Mapping[str, str], str]] = {}
-        self._is_lenient = False
 
     def compile(
         self,
@@ -362,19 +375,21 @@ class PlaygroundCompiler:
         if place is None or place.where != where:
             local = frozenset(numbers.members[end.workspace, end.network] for end in ends if end.is_local)
             place = _Place(where, local, self._host_elements(numbers, bridges, ends, gateways))
-        is_any, judged, entries = self._entries(ir, numbers, place.local, is_lenient)
-        if not is_any:
+        if place is self._place and self._ir is not None and is_lenient == self._is_lenient:
+            is_led_anew = self._change(self._ir, ir, place)
+        else:
+            is_led_anew = True
+            self._begin(ir, place, is_lenient)
+        if is_led_anew or self._led is None:
+            jumps = self._jumps(bridges, ends, numbers, self._entries)
+            before = self._led.elements if self._led is not None else {}
+            elements = {name: _kept(before.get(name), found) for name, found in {**place.elements, **jumps}.items()}
+            self._led = _Led(elements, _Blocks(bridges, ends, numbers, self._entries))
+        self._ir, self._place, self._is_lenient = ir, place, is_lenient
+        if not self._speaking:
             return None
-        by = {key: (one.entry, one.backwards, one.is_closed) for key, one in entries.items()}
-        led = self._led
-        if led is None or led.by != by or place is not self._place:
-            led = _Led(by, self._jumps(bridges, ends, numbers, entries), _Blocks(bridges, ends, numbers, entries))
-        self._place, self._led = place, led
-        blocks = led.blocks
-        before = self._parts.get((self._id, "elements"), _NO_PART).elements
-        elements = {name: _kept(before.get(name), found) for name, found in {**place.elements, **led.elements}.items()}
-        judges = tuple([one.judges for one in judged.values()])
-        generation = self._generation(elements, blocks, judges)
+        blocks = self._led.blocks
+        generation = self._generation(self._led.elements, blocks)
         stateless = f"m_{self._id}" if blocks.silent else _STATELESS
         known = _known(generation, stateless)
         chains = {f"p_{self._id}": KernelChain((*known, *_judging(generation, blocks)))}
@@ -383,11 +398,12 @@ class PlaygroundCompiler:
         if blocks.silent:
             chains[stateless] = KernelChain((f"jump {_NEIGHBOURS}", *blocks.silent, f"goto {_STATELESS}"))
         own: dict[Hashable, Part] = {
-            (self._id, "elements"): Part({}, {}, elements),
+            (self._id, "elements"): Part({}, {}, self._led.elements),
             (self._id, "playground"): Part(chains, {}, {"accepted": {str(generation): ""}}),
         }
-        self._parts = self._parts.patched({**self._changed(judged), **_differing(self._parts, own)})
+        self._parts = self._parts.patched(_differing(self._parts, own))
         read = _Read(ir, numbers, networks, ends, gateways)
+        judges = tuple([one.judges for one in self._alike.values() if one.judges is not None])
         return Compiled(self._parts, frozenset(network.bridge for network in networks), generation, judges, read)
 
     def _numbers(self, ir: IR) -> EndNumbers:
@@ -396,60 +412,97 @@ class PlaygroundCompiler:
             self._numbered = known, number_ends(ir, self._playground)
         return self._numbered[1]
 
-    def _entries(
-        self, ir: IR, numbers: EndNumbers, local: frozenset[int], is_lenient: bool
-    ) -> tuple[bool, dict[_JudgesKey, _Judged], dict[tuple[Direction, int], Judges]]:
-        """Whether anything judges anybody of the playground; all judges that are needed here; and, by direction and
-        end, what judges each local end."""
-        found: dict[tuple[Direction, int], Judges] = {}
-        judged: dict[_JudgesKey, _Judged] = {}
-        is_any = False
+    def _begin(self, ir: IR, place: _Place, is_lenient: bool) -> None:
+        """Has all ends judged, of whom others are there, or in another form."""
+        is_same_form = self._place is not None and self._place.where[0] is place.where[0]
+        before = self._alike if is_same_form and is_lenient == self._is_lenient else {}
+        gone = [one.judges for one in self._alike.values()]
+        self._alike, self._entries, self._is_lenient = {}, {}, is_lenient
         for direction in Direction:
-            enforced, staged = ir.tables(direction)
-            subjects: dict[tuple[int, int], list[int]] = {}
-            for end in numbers.identities:
-                pair = enforced[end - FIRST_IDENTITY], staged[end - FIRST_IDENTITY]
-                if pair in subjects:
-                    subjects[pair].append(end)
-                else:
-                    subjects[pair] = [end]
-            for (one, other), alike in subjects.items():
-                chain, rehearsed = ir.chains[one], ir.chains[other]
-                if has_nothing_to_say(chain) and has_nothing_to_say(rehearsed):
-                    continue
-                is_any = True
-                mine = [end for end in alike if end in local]
-                if not mine:
-                    continue
-                number = min([numbers.numbers[end] for end in alike])
-                key = id(chain), id(rehearsed), id(numbers), number, is_lenient
-                known = self._judges.get(key)
-                if known is None:
-                    name = f"{_DIRECTIONS[direction][0]}_{self._id}_{number:x}"
-                    judges = compile_judges(chain, rehearsed, numbers, self._id, name, is_lenient)
-                    known = _Judged(chain, rehearsed, numbers, judges)
-                judged[key] = known
-                for end in mine:
-                    found[direction, end] = known.judges
-        return is_any, judged, found
+            tables = ir.tables(direction)
+            for end in sorted(place.where[0].identities):
+                self._join(end, tables[0][end - FIRST_IDENTITY], tables[1][end - FIRST_IDENTITY])
+        for key, one in self._alike.items():
+            if (known := before.get(key)) is not None:
+                one.number, one.judges = known.number, known.judges
+            self._judge(one, place)
+        self._speaking = sum(one.has_to_say for one in self._alike.values())
+        self._exchange(gone, [one.judges for one in self._alike.values()])
 
-    def _changed(self, judged: dict[_JudgesKey, _Judged]) -> dict[Hashable, Part | None]:
-        """Parts of judges that come or go with these; one that several have goes with the last."""
-        before, self._judges = self._judges, judged
+    def _change(self, before: IR, after: IR, place: _Place) -> bool:
+        """Has those ends judged anew whose chains are others; whether any end is led elsewhere by that."""
+        touched: dict[tuple[int, int], _Alike] = {}
+        moved: set[tuple[Direction, int]] = set()
+        for direction in Direction:
+            now, then = before.tables(direction), after.tables(direction)
+            for end in _differing_ends(*now, *then):
+                if end in place.where[0].identities:
+                    old = now[0][end - FIRST_IDENTITY], now[1][end - FIRST_IDENTITY]
+                    new = then[0][end - FIRST_IDENTITY], then[1][end - FIRST_IDENTITY]
+                    left = touched[_key(*old)] = self._alike[_key(*old)]
+                    left.ends.remove(end)
+                    touched[_key(*new)] = self._join(end, *new)
+                    moved.add((direction, end))
+        if not touched:
+            return False
+        gone, come = [], []
+        led = {key: _led_to(self._entries.pop(key, None)) for key in moved}
+        for key, one in touched.items():
+            was, is_new = one.judges, one.number == 0
+            if not one.ends:
+                del self._alike[key]
+                self._speaking -= one.has_to_say
+                gone.append(was)
+                continue
+            self._speaking += is_new and one.has_to_say
+            mine = [(one.chain.direction, end) for end in one.ends & place.local]
+            led.update((end, _led_to(self._entries.get(end))) for end in mine if end not in led)
+            self._judge(one, place)
+            if one.judges is not was:
+                gone.append(was)
+                come.append(one.judges)
+        self._exchange(gone, come)
+        return any(_led_to(self._entries.get(end)) != before for end, before in led.items())
+
+    def _join(self, end: int, chain: Chain, staged: Chain) -> _Alike:
+        one = self._alike.get(_key(chain, staged))
+        if one is None:
+            one = self._alike[_key(chain, staged)] = _Alike(chain, staged)
+        one.ends.add(end)
+        return one
+
+    def _judge(self, one: _Alike, place: _Place) -> None:
+        """Makes its judges, if any of its ends is local, and has these led to them."""
+        numbers, direction = place.where[0], one.chain.direction
+        number = min([numbers.numbers[end] for end in one.ends])
+        mine = one.ends & place.local if one.has_to_say else frozenset()
+        if not mine:
+            one.judges = None
+        elif one.judges is None or number != one.number:
+            name = f"{_DIRECTIONS[direction][0]}_{self._id}_{number:x}"
+            one.judges = compile_judges(one.chain, one.staged, numbers, self._id, name, self._is_lenient)
+        one.number = number
+        if one.judges is not None:
+            self._entries.update(((direction, end), one.judges) for end in mine)
+
+    def _exchange(self, gone: Iterable[Judges | None], come: Iterable[Judges | None]) -> None:
+        """Has the parts of some judges go and those of others come; one that several have goes with the last."""
         changed: dict[Hashable, Part | None] = {}
-        for key in before.keys() - judged.keys():
-            for name in before[key].judges.parts:
+        for judges in filter(None, gone):
+            self._said -= int(judges.digest or "0", 16)
+            for name in judges.parts:
                 self._users[name] -= 1
                 if not self._users[name]:
                     del self._users[name]
                     changed[(self._id, *name)] = None
-        for key in judged.keys() - before.keys():
-            for name, part in judged[key].judges.parts.items():
+        for judges in filter(None, come):
+            self._said += int(judges.digest or "0", 16)
+            for name, part in judges.parts.items():
                 self._users[name] += 1
                 if self._users[name] == 1:
                     known = self._parts.get((self._id, *name))
                     changed[(self._id, *name)] = known if known == part else part
-        return changed
+        self._parts = self._parts.patched(changed)
 
     def _host_elements(
         self,
@@ -506,7 +559,7 @@ class PlaygroundCompiler:
                         _put(elements, "silent", bridges[one.network], address, "")
         return elements
 
-    def _generation(self, elements: Mapping[str, Mapping[str, str]], blocks: _Blocks, judges: Iterable[Judges]) -> int:
+    def _generation(self, elements: Mapping[str, Mapping[str, str]], blocks: _Blocks) -> int:
         """30 bits that tell all of it, and the highest, so it is never nought."""
         digest = blake2b(self._id.encode(), digest_size=4)
         for name, found in sorted(elements.items()):
@@ -516,8 +569,25 @@ class PlaygroundCompiler:
             if known is None or known[0] is not found:
                 known = self._digests[name] = found, fingerprint(repr(sorted(found.items())))
             digest.update(f"{name} {known[1]} ".encode())
-        digest.update(repr((blocks.marks, blocks.jumps, sorted(one.digest for one in judges))).encode())
+        digest.update(repr((blocks.marks, blocks.jumps, self._said)).encode())
         return int.from_bytes(digest.digest(), "big") & ~REVERSED | ACCEPTED
+
+
+def _key(chain: Chain, staged: Chain) -> tuple[int, int]:
+    return id(chain), id(staged)
+
+
+def _led_to(judges: Judges | None) -> tuple[str, str, bool] | None:
+    """All that leading an end there needs to know."""
+    return (judges.entry, judges.backwards, judges.is_closed) if judges is not None else None
+
+
+def _differing_ends(
+    enforced: Sequence[Chain], staged: Sequence[Chain], enforced_now: Sequence[Chain], staged_now: Sequence[Chain]
+) -> list[int]:
+    """Identities, as ends, whose chains are not the same objects any more."""
+    same = map(is_, enforced, enforced_now), map(is_, staged, staged_now)
+    return [end for end, alike in enumerate(zip(*same, strict=True), FIRST_IDENTITY) if alike != (True, True)]
 
 
 def _differing(parts: KeptParts, wanted: Mapping[Hashable, Part]) -> dict[Hashable, Part | None]:
