@@ -111,7 +111,8 @@ class Scope:
 
     ports_log: ids of ports whose record or binding changed. workspaces_log: (playground, name) of those whose record
     or move did. policies: by the names of their records, each the same object while its record stays: who reads them
-    tells by that which have changed. networks_version: of the last change of a network.
+    tells by that which have changed. policies_log: those names whose record did. networks_version: of the last change
+    of a network.
     """
 
     version: int = 0
@@ -125,6 +126,7 @@ class Scope:
     policies: dict[str, Policy] = field(default_factory=dict)
     ports_log: Log[str] = field(default_factory=Log)
     workspaces_log: Log[tuple[str, str]] = field(default_factory=Log)
+    policies_log: Log[str] = field(default_factory=Log)
     networks_version: int = 0
 
     def put(self, record: Viewed) -> None:
@@ -218,6 +220,8 @@ class Scope:
                 self.workspaces_log.note((record.playground, record.name), self.version)
             case MigrationRecord():
                 self.workspaces_log.note((record.playground, record.workspace), self.version)
+            case PolicyRecord():
+                self.policies_log.note(record.name, self.version)
             case _:
                 pass
 

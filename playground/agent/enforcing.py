@@ -65,6 +65,8 @@ class Enforcing:
         self._door = door
         self._rules = NO_RULES
         self._guards, self._policies = GuardTable(), PolicyTable()
+        self._guard_read: object = None
+        self._guard_table: Parts = {}
         self._devices: dict[str, int] = {}
         """Indexes by name, as they were found last."""
         self._bridges: dict[str, int] = {}
@@ -92,7 +94,7 @@ class Enforcing:
         before = self._closed()
         if is_doubted:
             self.cannot_police = self._door.can_police() or ""
-        for device, parts in rules.guards.items():
+        for device, parts in rules.guards.items() if rules.guards is not self._rules.guards else ():
             known = self._rules.guards.get(device)
             if known is not None and known is not parts and _is_shut(parts) and not _is_shut(known):
                 self._closing[device] = self._closing.get(device, known)
@@ -187,23 +189,39 @@ class Enforcing:
     def _ruleset(self) -> tuple[Ruleset, frozenset[str]]:
         """What is wanted of devices that there are; and the bridges whose frames the rules of playgrounds have to
         meet."""
-        groups: dict[Hashable, Parts] = {"": self._rules.shared}
-        judging = self._judging()
+        guard = self._guard()
+        if self.cannot_police or not self._rules.policing:
+            return {GUARD: guard}, frozenset()
+        compiled = {id: policing.compiled for id, policing in self._rules.policing.items()}
+        bridges = frozenset(bridge for one in compiled.values() for bridge in one.bridges)
+        return {GUARD: guard, POLICY: self._policies.of(compiled)}, bridges
+
+    def _guard(self) -> Parts:
+        """The guard's table; not gone through while all that it is made of is as it was."""
+        rules, judging = self._rules, self._judging()
+        read = (
+            rules.shared,
+            rules.guards,
+            rules.owners,
+            judging,
+            self._devices.copy(),
+            self._closing.copy(),
+            self._answering.copy(),
+        )
+        if self._guard_read == read:
+            return self._guard_table
+        groups: dict[Hashable, Parts] = {"": rules.shared}
         for device in self._devices:
-            parts = self._closing.get(device) or self._rules.guards.get(device) or _shut(device)
-            playground, bridge = self._rules.owners.get(device, ("", ""))
+            parts = self._closing.get(device) or rules.guards.get(device) or _shut(device)
+            playground, bridge = rules.owners.get(device, ("", ""))
             if playground in judging:
                 index = self._answering.get(bridge)
                 parts = self._guards.judged(device, parts, index)
                 if index is not None and ("answers", index) not in groups:
                     groups["answers", index] = _answers(index)
             groups[device] = parts
-        guard = self._guards.of(groups)
-        if self.cannot_police or not self._rules.policing:
-            return {GUARD: guard}, frozenset()
-        compiled = {id: policing.compiled for id, policing in self._rules.policing.items()}
-        bridges = frozenset(bridge for one in compiled.values() for bridge in one.bridges)
-        return {GUARD: guard, POLICY: self._policies.of(compiled)}, bridges
+        self._guard_read, self._guard_table = read, self._guards.of(groups)
+        return self._guard_table
 
     def _shown(self, ruleset: Ruleset, bridges: frozenset[str]) -> InForce:
         tracked: dict[str, Tracked] = {}

@@ -24,7 +24,7 @@ from policies.compile.playground import (
     PolicedNetwork,
 )
 from policies.model import Endpoint, Gateway, Policy, Scene, Subnet
-from policies.resolve import Resolver
+from policies.resolve import Changes, Resolver
 
 _ZONES = 65535
 """Conntrack zones beside 0, which is everybody's (linux/netfilter/nf_conntrack_zones_common.h: 16 bits)."""
@@ -85,6 +85,18 @@ class _Read(NamedTuple):
         return is_kept and self[1] == other[1] and self[3:] == other[3:]
 
 
+class _Place(NamedTuple):
+    """Who is there and where, whatever is said of them: the same as long as the section is, and the zones are."""
+
+    endpoints: tuple[Endpoint, ...]
+    gateways: tuple[Gateway, ...]
+    subnets: tuple[Subnet, ...]
+    networks: tuple[PolicedNetwork, ...]
+    ends: tuple[PolicedEnd, ...]
+    legs: tuple[PolicedGateway, ...]
+    tracked: Mapping[str, Tracked]
+
+
 @dataclass(slots=True)
 class Police:
     """One playground's, on one host."""
@@ -92,7 +104,10 @@ class Police:
     playground: str
     policing: Policing | None = None
     _read: _Read | None = None
+    _place: _Place | None = None
     _ports: dict[str, _Known] = field(default_factory=dict)
+    _policies: dict[str, Policy] = field(default_factory=dict)
+    """The playground's own, as they were resolved last."""
     _resolver: Resolver = field(default_factory=Resolver)
     _compiler: PlaygroundCompiler | None = None
 
@@ -102,50 +117,74 @@ class Police:
         """What the kernel is to hold; None where nobody polices the playground. site: the site's own policies, the same
         tuple while they stay. zones: of the host's networks, by VNI."""
         scope = section.scope
-        policies = (*site, *scope.policies.values())
-        if not policies or not section.networks:
+        if not (site or scope.policies) or not section.networks:
             self.policing, self._read = None, None
             return None
         numbers = tuple(zones[network.vni] for network in section.networks.values())
-        read = _Read(section, scope.version, site, numbers, is_lenient)
-        if self._read is not None and read.is_same(self._read):
+        read, last = _Read(section, scope.version, site, numbers, is_lenient), self._read
+        if last is not None and read.is_same(last):
             return self.policing
-        gateways = self._read_ports(scope)
+        place = self._place
+        if place is None or last is None or last.section is not section or last.zones != numbers:
+            place = self._place = self._look(section, zones)
         scene = Scene(
-            endpoints=tuple(known.endpoint for known in self._ports.values()),
-            policies=policies,
-            gateways=tuple(
+            endpoints=place.endpoints,
+            policies=(*site, *scope.policies.values()),
+            gateways=place.gateways,
+            subnets=place.subnets,
+        )
+        ir = self._resolver.resolve(scene, self._changes(last, read))
+        if self._compiler is None:
+            self._compiler = PlaygroundCompiler(self.playground, playground_id(self.playground))
+        compiled = self._compiler.compile(ir, place.networks, place.ends, place.legs, is_lenient=is_lenient)
+        self.policing = Policing(compiled, place.tracked) if compiled is not None else None
+        self._read = read
+        return self.policing
+
+    def _changes(self, last: _Read | None, read: _Read) -> Changes | None:
+        """The policies that the scope's log says have come and gone; None where it does not tell of all."""
+        scope = read.section.scope
+        is_told = last is not None and last.section.scope is scope and last.site is read.site
+        names = scope.policies_log.since(last.version) if last is not None and is_told else None
+        if names is None:
+            self._policies = scope.policies.copy()
+            return None
+        gone, come = [], []
+        for name in names:
+            before, after = self._policies.pop(name, None), scope.policies.get(name)
+            if after is not None:
+                self._policies[name] = after
+            if before is not after:
+                gone += [before] if before is not None else []
+                come += [after] if after is not None else []
+        return Changes(gone, come)
+
+    def _look(self, section: Section, zones: Mapping[int, int]) -> _Place:
+        scope = section.scope
+        gateways = self._read_ports(scope)
+        tracked = {}
+        for id in section.guards.needs:
+            if (known := self._ports.get(id)) is not None:
+                network = section.networks[NetworkId(known.record.network_id)]
+                tracked[str(id)] = Tracked(zones[network.vni], known.here.addresses)
+        return _Place(
+            tuple(known.endpoint for known in self._ports.values()),
+            tuple(
                 Gateway(self.playground, name, frozenset(leg.network for leg in legs))
                 for name, legs in sorted(gateways.items())
             ),
-            subnets=tuple(
+            tuple(
                 Subnet(self.playground, network.name, ip_network(subnet))
                 for network in scope.networks.values()
                 for subnet in network.subnets
             ),
-        )
-        if self._compiler is None:
-            self._compiler = PlaygroundCompiler(self.playground, playground_id(self.playground))
-        compiled = self._compiler.compile(
-            self._resolver.resolve(scene),
             tuple(_network(scope.networks[id], zones[network.vni]) for id, network in section.networks.items()),
             tuple(known.here if _is_here(section, id) else known.elsewhere for id, known in self._ports.items()),
             tuple(
                 PolicedGateway(name, leg.network, _addresses(leg)) for name, legs in gateways.items() for leg in legs
             ),
-            is_lenient=is_lenient,
+            tracked,
         )
-        self.policing = Policing(compiled, self._tracked(section, zones)) if compiled is not None else None
-        self._read = read
-        return self.policing
-
-    def _tracked(self, section: Section, zones: Mapping[int, int]) -> dict[str, Tracked]:
-        found = {}
-        for id in section.guards.needs:
-            if (known := self._ports.get(id)) is not None:
-                network = section.networks[NetworkId(known.record.network_id)]
-                found[str(id)] = Tracked(zones[network.vni], known.here.addresses)
-        return found
 
     def _read_ports(self, scope: Scope) -> dict[str, list[PortRecord]]:
         """Takes in the ports of workspaces; returns the legs of gateways, by name."""
