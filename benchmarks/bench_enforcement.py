@@ -1,6 +1,6 @@
 """One policy changed, at a thousand ports on two hosts, until packets meet it: opened, and cut.
 
-`python benchmarks/bench_enforcement.py [--ports 1000] [--policies 10,1000] [--times 10]`. Half of the ports (taps) are
+`python benchmarks/bench_enforcement.py [--ports 1000] [--policies 10,1000,10000] [--times 10]`. Half of the ports (taps) are
 on each host. Each policy is one workspace's: it reaches its partner on the other host, on one port. `all_s`: all of
 them at once, on ports that run. Then one is edited again and again: a port more, a port less. `opened`: from the
 request that carries the file until the first datagram that only the edit allows comes out of the partner's tap;
@@ -30,18 +30,21 @@ LONGEST_S = 120.0
 
 
 class Policed(Lab):
-    """The playground with policies: workspace a-N reaches b-N. port: what the first of them is allowed to."""
+    """The playground with policies: workspace a-N reaches b-N. port: what the first of them is allowed to. pairs: of
+    workspaces; policies beyond them are further ones of the same."""
 
     count = 0
+    pairs = 1
     port = 1
 
     def text(self) -> str:
         lines = ["policies:"] if self.count else []
         for number in range(self.count):
-            ports = f"udp/{self.port}" if number == 0 else "udp/53"
+            pair, more = number % self.pairs, number // self.pairs
+            ports = f"udp/{self.port}" if number == 0 else f"udp/{53 + more}"
             lines.append(
-                f"  - {{name: p-{number}, subject: workspace=a-{number}, "
-                f"egress: [{{to: workspace=b-{number}, ports: {ports}}}]}}"
+                f"  - {{name: p-{number}, subject: workspace=a-{pair}, "
+                f"egress: [{{to: workspace=b-{pair}, ports: {ports}}}]}}"
             )
         return super().text() + "\n".join(lines) + "\n"
 
@@ -84,7 +87,7 @@ def measure_size(ports: int, policies: int, times: int) -> Json:
         assert isinstance(site, Policed)
         load = round(os.getloadavg()[0], 2)
         bulk(site, ports)
-        site.count = policies
+        site.count, site.pairs = policies, ports // len(HOSTS)
         start = time.perf_counter()
         site.put()
         site.converged()
@@ -116,7 +119,7 @@ def measure_ovn(ports: int, times: int) -> Json:
 def main() -> None:
     options = measure.parser(__doc__)
     options.add_argument("--ports", type=int, default=1000)
-    options.add_argument("--policies", default="10,1000", help="policies (default: %(default)s)")
+    options.add_argument("--policies", default="10,1000,10000", help="policies (default: %(default)s)")
     options.add_argument("--times", type=int, default=10, help="edits at each size")
     asked = options.parse_args()
     began = measure.machine()

@@ -19,10 +19,12 @@ from playground import view as view_module
 from playground.derive import Derivation, Role, Setting, derive_whole
 from playground.derive.guests import role_of
 from playground.records import (
+    SITE_POLICIES,
     BindingRecord,
     HostRecord,
     MigrationRecord,
     NetworkRecord,
+    PolicyRecord,
     PortRecord,
     WorkspaceRecord,
     network_id,
@@ -31,6 +33,10 @@ from playground.records import (
 )
 from playground.view import View, freeze, host_scope, playground_scope, thaw
 from playground.wire import Changed, Complete, Enter, Leave, Viewed
+from policies.codec import pack
+from policies.model import EndpointPeer, Mode, Origin, Policy, Rule, SamePeer, Tier, WorldPeer
+from policies.ports import Ports, Protocol
+from policies.selector import parse_selector
 
 UNDERLAY = {"n1": "192.0.2.11", "n2": "192.0.2.12", "n3": "192.0.2.13"}
 
@@ -355,9 +361,30 @@ EDITS = st.tuples(
         (
             *("port", "bind", "unbind", "move", "address", "workspace", "adopt", "leave", "network", "mtu", "host"),
             *("forget", "gateway", "leg", "no leg", "routed", "learned", "leads"),
+            *("policy", "same", "stage", "no policy", "site policy", "no site policy", "label"),
         )
     ),
 )
+
+
+def a_policy(index: int, owner: str, host: str, *, mode: Mode = Mode.ENFORCE, is_same: bool = False) -> PolicyRecord:
+    """One of three of a playground, or of the site. host: picks what it says."""
+    number, playground = index % 3, "" if owner == SITE_POLICIES else owner
+    places = frozenset({playground}) if playground else None
+    roles = f"role={'ab'[index % 2]}" if host != "n3" else f"workspace=w-{index}"
+    peers = (SamePeer("role") if is_same else EndpointPeer(parse_selector(roles), places), WorldPeer())
+    rule = Rule(peers, Ports.of(Protocol.TCP, 20 + index), Origin("f", 1))
+    subject = EndpointPeer(parse_selector("role=b" if host == "n1" else "*"), places)
+    tier = Tier.OWNER if playground else Tier.ADMIN
+    priority = number + 1 if tier is Tier.ADMIN else 0
+    replaces = "p-0" if mode is Mode.STAGE and index == 4 else ""
+    policy = Policy(
+        *(f"p-{number}", (subject,), None if index == 3 else (rule,), (rule,), Origin("f", number), tier, priority),
+        mode=mode,
+        playground=playground,
+        replaces=replaces,
+    )
+    return PolicyRecord(playground=owner, name=policy.name, body=pack(policy))
 
 
 PLACES = st.tuples(st.sampled_from(["atlas", "other"]), st.integers(0, 4))
@@ -414,6 +441,19 @@ def edit(view: View, network: NetworkRecord, index: int, host: str, kind: str) -
             view.take(Changed(scope, 2, [*entered, leading], []))
         case "routed":
             view.take(Changed(scope, 2, [*entered, msgspec.structs.replace(port, router="wan")], []))
+        case "policy" | "same" | "stage":
+            mode = Mode.STAGE if kind == "stage" else Mode.ENFORCE
+            policy = a_policy(index, network.playground, host, mode=mode, is_same=kind == "same")
+            view.take(Changed(scope, 2, [*entered, policy], []))
+        case "no policy":
+            view.take(Changed(scope, 2, [], [f"policy/{network.playground}/p-{index % 3}"]))
+        case "site policy":
+            view.take(Changed("site", 2, [a_policy(index, SITE_POLICIES, host)], []))
+        case "no site policy":
+            view.take(Changed("site", 2, [], [f"policy/{SITE_POLICIES}/p-{index % 3}"]))
+        case "label":
+            labels = {"role": "ab"[index % 2], "workspace": port.workspace}
+            view.take(Changed(scope, 2, [*entered, msgspec.structs.replace(port, labels=labels)], []))
 
 
 @settings(max_examples=120, deadline=None)
@@ -422,6 +462,8 @@ def edit(view: View, network: NetworkRecord, index: int, host: str, kind: str) -
 )
 @example([((SECOND, 3, "n3", "move"), {("atlas", 3)}), ((GRID, 3, "n1", "move"), set())])
 @example([((SECOND, 3, "n3", "move"), set()), ((GRID, 3, "n1", "move"), {("atlas", 3)})])
+@example([((GRID, i, "n1", kind), set()) for kind in ("bind", "label", "policy", "no policy") for i in (0, 1, 2)])
+@example([((GRID, i, "n2", kind), set()) for kind in ("bind", "policy", "stage", "site policy") for i in (4, 0, 3)])
 def test_whatever_changes_what_is_kept_equals_what_is_derived_from_nothing(history: list) -> None:
     derivation = Derivation()
     view = a_view("n1", [GRID, SECOND], [])
