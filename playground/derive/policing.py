@@ -162,6 +162,7 @@ class Police:
     def _look(self, section: Section, zones: Mapping[int, int]) -> _Place:
         scope = section.scope
         gateways = self._read_ports(scope)
+        legs = [(name, leg) for name, found in gateways.items() for leg in found]
         tracked = {}
         for id in section.guards.needs:
             if (known := self._ports.get(id)) is not None:
@@ -170,8 +171,8 @@ class Police:
         return _Place(
             tuple(known.endpoint for known in self._ports.values()),
             tuple(
-                Gateway(self.playground, name, frozenset(leg.network for leg in legs))
-                for name, legs in sorted(gateways.items())
+                Gateway(self.playground, name, frozenset(leg.network for leg in found))
+                for name, found in sorted(gateways.items())
             ),
             tuple(
                 Subnet(self.playground, network.name, ip_network(subnet))
