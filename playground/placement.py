@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from playground.inventory import ANY
 from playground.neighbourhood import Kind, Neighbourhood
@@ -113,10 +114,14 @@ def may_be_on(workspace: WorkspaceRecord, host: HostRecord) -> bool:
 
 
 def place(
-    workspaces: Sequence[WorkspaceRecord], hosts: Sequence[HostView], policed: Container[str] = ()
+    workspaces: Sequence[WorkspaceRecord],
+    hosts: Sequence[HostView],
+    policed: Container[str] = (),
+    barred: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[tuple[str, str], str | Refusal]:
     """A host's name or a Refusal for each workspace, by (playground, name). policed: playgrounds whose policies a host
-    has to enforce. One that has a host is to leave it, and counts there no more.
+    has to enforce. barred: hosts that will not do for another reason, which is said. A workspace that has a host is to
+    leave it, and counts there no more.
 
     The result does not depend on the order of either argument. Those who may go to few hosts (pins, requirements)
     choose before those who may go anywhere, large ones before small ones, then by name; those who go where others are
@@ -143,7 +148,7 @@ def place(
     while waiting:
         again: list[WorkspaceRecord] = []
         for workspace in waiting:
-            answer = _place_one(workspace, rooms, others, workspace.playground in policed)
+            answer = _place_one(workspace, rooms, others, workspace.playground in policed, barred)
             answers[workspace.playground, workspace.name] = answer
             if not isinstance(answer, Refusal):
                 rooms[answer].add(workspace)
@@ -173,7 +178,11 @@ def _natural(name: str) -> tuple[str, int, str]:
 
 
 def _place_one(
-    workspace: WorkspaceRecord, rooms: Mapping[str, _Room], others: Neighbourhood, is_policed: bool
+    workspace: WorkspaceRecord,
+    rooms: Mapping[str, _Room],
+    others: Neighbourhood,
+    is_policed: bool,
+    barred: Mapping[str, str],
 ) -> str | Refusal:
     if not rooms:
         return Refusal("the site has no hosts; start an agent on one")
@@ -193,7 +202,7 @@ def _place_one(
             isinstance(pin, Selector) and not pin.matches(room.view.record.labels)
         ):
             causes.setdefault(f"not selected by {workspace.pin}", []).append(name)
-        elif cause := _misfit(workspace, room, others, is_policed):
+        elif cause := _misfit(workspace, room, others, is_policed) or barred.get(name):
             causes.setdefault(cause, []).append(name)
         elif least is None or _burden(workspace, room, others) < least:
             best, least = name, _burden(workspace, room, others)

@@ -16,7 +16,7 @@ import msgspec
 from fastapi import FastAPI, Query, Request, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from playground import __version__, wire
@@ -84,6 +84,12 @@ class MigrateBody(WorkspaceBody):
 
     host: Text
     measure: bool = True
+
+
+class DrainBody(_Body):
+    """parallel: moves at a time; None for as many as before."""
+
+    parallel: int | None = Field(default=None, ge=1, le=64)
 
 
 class BindingBody(_Body):
@@ -289,6 +295,18 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
     @app.put("/v1/site/policies")
     async def apply_site_policies(body: SiteBody) -> Json:
         return await controller.tiers.apply(body.file, body.text)
+
+    @app.put("/v1/hosts/{name}/drain")
+    async def drain(name: str, body: DrainBody) -> Json:
+        return await controller.drain(name, body.parallel)
+
+    @app.delete("/v1/hosts/{name}/drain")
+    async def resume(name: str) -> Json:
+        return await controller.resume(name)
+
+    @app.get("/v1/hosts/{name}/drain")
+    async def drained(name: str, wait_s: Wait = 0.0) -> Json:
+        return await controller.drained(name, min(wait_s, 60.0))
 
     @app.post("/v1/hosts/{name}/token")
     async def token(name: str) -> Json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from playground.cli.command import DONE, JSON, NO, TIMEOUT, Command, option
+from playground.cli.host_commands import HOST_COMMANDS
 from playground.cli.policy_commands import POLICY_COMMANDS
 from playground.cli.port_commands import PORT_COMMANDS
 from playground.cli.site_commands import SITE_COMMANDS
@@ -385,7 +386,7 @@ workspace whose host's agent is away is waited for, 10 s at most; after that its
 )
 
 COMMANDS: Mapping[str, Command] = {
-    command.name: command for command in (*_ALL, *PORT_COMMANDS, *POLICY_COMMANDS, *SITE_COMMANDS)
+    command.name: command for command in (*_ALL, *HOST_COMMANDS, *PORT_COMMANDS, *POLICY_COMMANDS, *SITE_COMMANDS)
 }
 
 DAEMONS = frozenset({"controller", "agent"})
@@ -393,6 +394,7 @@ DAEMONS = frozenset({"controller", "agent"})
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "port": tuple(command.name.partition(" ")[2] for command in PORT_COMMANDS),
+    "host": tuple(command.name.partition(" ")[2] for command in HOST_COMMANDS),
     "policy": tuple(command.name.partition(" ")[2] for command in POLICY_COMMANDS),
     "site": tuple(command.name.partition(" ")[2] for command in SITE_COMMANDS),
 }
@@ -402,6 +404,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "start here": ("demo", "doctor"),
     "change": ("plan", "up", "down"),
     "look": ("status", "hosts", "ports", "leases", "why", "capture", "events", "probe"),
+    "hosts": tuple(command.name for command in HOST_COMMANDS),
     "policies": tuple(command.name for command in (*POLICY_COMMANDS, *SITE_COMMANDS)),
     "workspaces": ("exec", "start", "stop", "migrate", *(command.name for command in PORT_COMMANDS)),
     "daemons": ("controller", "agent"),

@@ -90,11 +90,12 @@ def _clock(utc_s: float) -> str:
 def hosts_table(rows: Sequence[Row], ink: render.Ink) -> str:
     """A line a host: what is taken of what it gives, since when where it is not up, labels and problems."""
     return render.table(
-        ("HOST", "STATE", "SINCE", "UNDERLAY", "PORTS", "CPUS", "MEMORY", "LABELS", "REPAIRED", "PROBLEMS"),
+        ("HOST", "STATE", "DRAIN", "SINCE", "UNDERLAY", "PORTS", "CPUS", "MEMORY", "LABELS", "REPAIRED", "PROBLEMS"),
         (
             (
                 render.word(row, "name"),
                 ink.state(render.word(row, "state")),
+                render.word(row, "drain"),
                 _clock(row["since"]) if row.get("since") and row["state"] != "up" else "",
                 render.word(row, "underlay"),
                 render.word(row, "ports"),

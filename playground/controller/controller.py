@@ -16,6 +16,7 @@ from playground.controller.bindings import Bindings
 from playground.controller.carrying import Carrying
 from playground.controller.changes import Changes, accepted, shown_steps
 from playground.controller.clients import ClientsAsked
+from playground.controller.draining import PARALLEL, Draining
 from playground.controller.dynamic import Dynamic
 from playground.controller.events import EventLog
 from playground.controller.evidence import Evidence
@@ -32,6 +33,7 @@ from playground.controller.world import Unreadable, World
 from playground.gateways import gateway_name, object_name
 from playground.records import (
     Desired,
+    HostRecord,
     MigrationRecord,
     PlaygroundRecord,
     WorkspaceRecord,
@@ -103,6 +105,7 @@ class Controller:
         self.changes = Changes(store, self.world, self.events)
         self.progress = Progress(self.world, self.changes.is_written)
         self._placing = Placing(store, self.world, self.moves, self.events)
+        self.draining = Draining(store, self.world, self.events, self.moves, self._placing)
         self._dynamic = Dynamic(store, self.world)
         self._handovers = Handovers(store, self.world, self.events, self._placing.views)
 
@@ -119,6 +122,7 @@ class Controller:
                     self._placing.run,
                     self._learning.run,
                     self._handovers.run,
+                    self.draining.run,
                     self.moves.run,
                     self.changes.run,
                     self._dynamic.run,
@@ -279,6 +283,37 @@ class Controller:
         if move is None:
             raise Unknown(f"{ref} has never been moved")
         return _shown(move)
+
+    async def drain(self, host: str, parallel: int | None) -> dict[str, Any]:
+        """Wants a host empty until `resume`. parallel: moves at a time. Raises Unknown."""
+        self._known_host(host)
+        known = self.world.drains.get(host)
+        await self.draining.drain(host, parallel or (known.parallel if known is not None else PARALLEL))
+        return self.draining.report(host)
+
+    async def resume(self, host: str) -> dict[str, Any]:
+        """Wants it empty no more. Raises Unknown."""
+        self._known_host(host)
+        await self.draining.resume(host)
+        return self.draining.report(host)
+
+    async def drained(self, host: str, wait_s: float) -> dict[str, Any]:
+        """How far the drain of a host is; waits up to `wait_s` while something there leaves by itself. Raises
+        Unknown."""
+        self._known_host(host)
+        try:
+            async with asyncio.timeout(wait_s):
+                while any(one["state"] != "stuck" for one in self.draining.report(host)["left"]):
+                    await self.world.moved(self.world.revision)
+        except TimeoutError:
+            pass
+        return self.draining.report(host)
+
+    def _known_host(self, host: str) -> HostRecord:
+        record = self.world.hosts.get(host)
+        if record is None:
+            raise Unknown(f"no host {host}; hosts are {', '.join(sorted(self.world.hosts)) or 'none'}")
+        return record
 
     async def issue_token(self, host: str) -> str:
         """A new secret for a host's agent; the old one is void. Raises Unknown, also for a host whose token is given

@@ -1,4 +1,4 @@
-"""Hands gateways over: from a host that is gone, or that the file no longer allows, to one that can carry them.
+"""Hands gateways over: from a host that is gone, drained, or no longer allowed by the file, to one that can carry them.
 
 A gateway stays where it is for as long as it can: a host that comes back gets none back, and of those that may take one
 over, hosts that went lately come last. What was translated on the old host is lost with it, and the event says so.
@@ -104,6 +104,8 @@ class Handovers:
             return f"{gateway.host} is no host of this site any more"
         if not allows(gateway.pin, host):
             return f"host: {gateway.pin} does not allow {host.name}"
+        if host.name in self._world.drains and host.name in self._world.alive:
+            return f"host {host.name} is drained"
         since = self._absent.get(host.name)
         return f"host {host.name} is gone" if since is not None and now - since >= AWAY_S else ""
 

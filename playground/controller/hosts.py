@@ -20,6 +20,7 @@ async def admit_hosts(store: Store, world: World, site: SiteSpec, tokens: Mappin
     if lost:
         raise ValueError(f"{site.name}: hosts {', '.join(lost)} still carry workspaces; move or remove those first")
     changes: list[Put | Delete] = [Delete(f"host/{name}") for name in world.hosts.keys() - site.hosts.keys()]
+    changes += [Delete(key_of(drain)) for name, drain in world.drains.items() if name not in site.hosts]
     for name, host in site.hosts.items():
         known = world.hosts.get(name)
         record = HostRecord(

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import MappingProxyType
 
 import msgspec
 
@@ -39,12 +41,23 @@ class Placing:
         self._moves = moves
         self._events = events
         self._rooms = Rooms(world)
+        self.deciding = asyncio.Lock()
+        """Held from a look at the rooms until what was decided by it is in the store, or `held_for`."""
         self._refused: dict[Name, tuple[int, WorkspaceRecord]] = {}
         """Workspaces that found no host, as they were, and the version of the rooms that had none for them."""
 
     def views(self) -> list[HostView]:
         """Every host with what is placed on it."""
         return self._rooms.views()
+
+    def elsewhere(self, workspace: WorkspaceRecord, barred: Mapping[str, str] = MappingProxyType({})) -> str | Refusal:
+        """The host that one would go to which has to leave its own. barred: hosts that will not do, and why."""
+        policed = {workspace.playground} if self._world.is_policed(workspace.playground) else set[str]()
+        return place([workspace], self._rooms.views(), policed, barred)[workspace.playground, workspace.name]
+
+    def held_for(self, name: Name, host: str) -> AbstractContextManager[None]:
+        """Keeps room of a host for a workspace that is about to be moved there."""
+        return self._rooms.held_for(name, host)
 
     def foresee(self, admission: Admission, is_policed: bool) -> dict[str, str]:
         """Why those find no host that have to be placed once a change is admitted, by name. is_policed: as it would
@@ -70,6 +83,11 @@ class Placing:
 
     async def once(self) -> bool:
         """One pass over everything that waits; true when something was committed."""
+        async with self.deciding:
+            committed = await self._place()
+        return await self._bind() or await self._obey_pins() or committed
+
+    async def _place(self) -> bool:
         committed = False
         updates: list[WorkspaceRecord] = []
         refused: list[WorkspaceRecord] = []
@@ -95,7 +113,7 @@ class Placing:
         if batch[1]:
             committed |= await self._commit(*batch)
         self._tell(refused)
-        return await self._bind() or await self._obey_pins() or committed
+        return committed
 
     def _tell(self, refused: Sequence[WorkspaceRecord]) -> None:
         """Tells people of workspaces that wait for a host from now on."""
@@ -146,15 +164,18 @@ class Placing:
             move = self._world.grids[name[0]].migrations.get(name[1])
             if move and State(move.state) not in ENDED:
                 continue
-            unplaced = msgspec.structs.replace(workspace, host=None)
-            answer = self._placed([unplaced])[name]
+            async with self.deciding:
+                answer = self.elsewhere(workspace)
             if isinstance(answer, Refusal):
                 committed |= await self._explain(workspace, answer.reason)
+            elif workspace.desired == "stopped" and (cause := stays_with_disks(workspace)):
+                committed |= await self._explain(workspace, cause)
             elif workspace.desired == "stopped":
-                committed |= await self._unplace(workspace)
+                committed |= await self.unplace(workspace)
             else:
                 try:
-                    await self._moves.request(workspace, answer, measure=False, by_hand=False)
+                    with self.held_for(name, answer):
+                        await self._moves.request(workspace, answer, measure=False, by_hand=False)
                     committed = True
                 except Refused as error:
                     committed |= await self._explain(workspace, str(error))
@@ -167,7 +188,8 @@ class Placing:
         after = msgspec.structs.replace(workspace, reason=reason)
         return await self._commit([self._world.compare(workspace)], [Put(key_of(after), encode(after))])
 
-    async def _unplace(self, workspace: WorkspaceRecord) -> bool:
+    async def unplace(self, workspace: WorkspaceRecord) -> bool:
+        """Has one that is stopped placed anew."""
         after = msgspec.structs.replace(workspace, host=None, generation=workspace.generation + 1)
         bindings = [Delete(f"claim/active/{port}") for port in workspace.ports]
         return await self._commit([self._world.compare(workspace)], [Put(key_of(after), encode(after)), *bindings])
@@ -222,6 +244,12 @@ class Placing:
             return True
         await self._world.reached(result)
         return True
+
+
+def stays_with_disks(workspace: WorkspaceRecord) -> str:
+    """Why one that is stopped can't be placed anew, "" when it can: it would lose what it has written."""
+    own = workspace.machine is not None and any(not disk.path for disk in workspace.machine.disks)
+    return f"it is stopped, and its disks are on {workspace.host}; start it, then it can move" if own else ""
 
 
 def _object(workspace: WorkspaceRecord) -> str:

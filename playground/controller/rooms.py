@@ -5,8 +5,9 @@ What the placing loop would find by looking at every record; it looks at these i
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -42,13 +43,11 @@ class _Used:
     memory_mib: int = 0
     placed: Counter[str] = field(default_factory=Counter)
     kinds: dict[str, Counter[Kind]] = field(default_factory=dict)
-    names: set[Name] = field(default_factory=set)
 
     def add(self, workspace: WorkspaceRecord, sign: int) -> None:
         self.micro_cpus += sign * round(workspace.cpus * _MICRO)
         self.memory_mib += sign * workspace.memory_mib
-        name, kind = (workspace.playground, workspace.name), kind_of(workspace)
-        (self.names.add if sign > 0 else self.names.discard)(name)
+        kind = kind_of(workspace)
         self.placed[workspace.playground] += sign
         kinds = self.kinds.setdefault(workspace.playground, Counter())
         kinds[kind] += sign
@@ -72,6 +71,7 @@ class Rooms:
         self._used: dict[str, _Used] = defaultdict(_Used)
         self._counted: dict[Name, tuple[WorkspaceRecord, frozenset[str]]] = {}
         """Where each workspace is counted, and as what."""
+        self._held: dict[Name, str] = {}
         self.unplaced: set[Name] = set()
         self.unbound: set[Name] = set()
         self.unsettled: set[Name] = set()
@@ -115,9 +115,16 @@ class Rooms:
                 found.setdefault(workspace.host, deepcopy(self._used[workspace.host])).add(workspace, 1)
         return found
 
-    def on(self, host: str) -> list[Name]:
-        """Workspaces that take room of a host, by name."""
-        return sorted(self._used[host].names) if host in self._used else []
+    @contextlib.contextmanager
+    def held_for(self, name: Name, host: str) -> Iterator[None]:
+        """Keeps room of a host for a workspace that is about to be moved there."""
+        self._held[name] = host
+        self._count(name)
+        try:
+            yield
+        finally:
+            del self._held[name]
+            self._count(name)
 
     def _changed(self, changes: list[tuple[str, Record | None, Record | None]], revision: int) -> None:
         for _, before, after in changes:
@@ -161,7 +168,9 @@ class Rooms:
     def _count(self, name: Name) -> None:
         """Counts a workspace as it is now."""
         workspace = self._world.workspace(*name)
-        hosts = takes_room_of(self._world.grids[name[0]], workspace) if workspace is not None else frozenset[str]()
+        hosts = frozenset[str]()
+        if workspace is not None:
+            hosts = takes_room_of(self._world.grids[name[0]], workspace).union(filter(None, (self._held.get(name),)))
         before = self._counted.pop(name, None)
         after = (workspace, hosts) if workspace is not None and hosts else None
         for counted, sign in ((before, -1), (after, 1)):

@@ -55,6 +55,7 @@ def hosts(world: World) -> list[Json]:
                 "name": name,
                 "site": record.site,
                 "state": host_state(world, name),
+                "drain": _drain(world, name),
                 "since": came_or_went.get(f"host {name}"),
                 "underlay": record.underlay,
                 "ports": counts.get(name, 0),
@@ -80,6 +81,25 @@ def _taken(world: World) -> dict[str, tuple[float, int]]:
                 cpus, memory_mib = found[host]
                 found[host] = round(cpus + workspace.cpus, 6), memory_mib + workspace.memory_mib
     return found
+
+
+def on_host(world: World, host: str) -> list[WorkspaceRecord]:
+    """Workspaces and gateways that are on a host, come to it, leave it, or have left something there, in order; of a
+    host that is gone those alone that are placed there."""
+    found = (
+        workspace
+        for playground, names in world.ties.concerned.get(host, {}).items()
+        for workspace in (world.workspace(playground, name) for name in names)
+        if workspace is not None and (host in world.alive or workspace.host == host)
+    )
+    return sorted(found, key=lambda one: (one.playground, natural(one.name)))
+
+
+def _drain(world: World, host: str) -> str | None:
+    """draining | drained, None where nobody wants it empty."""
+    if host not in world.drains:
+        return None
+    return "draining" if on_host(world, host) else "drained"
 
 
 def _problems(seen: ObservedHost) -> list[str]:

@@ -17,6 +17,7 @@ from playground.placement import HostView
 from playground.records import (
     AliveRecord,
     BindingRecord,
+    DrainRecord,
     Driver,
     HostRecord,
     PlaygroundRecord,
@@ -92,7 +93,11 @@ class Site:
         """As a controller that begins."""
 
         def views() -> list[HostView]:
-            return [HostView(host, is_up=name in self.world.alive) for name, host in sorted(self.world.hosts.items())]
+            world = self.world
+            return [
+                HostView(host, is_up=name in world.alive, is_draining=name in world.drains)
+                for name, host in sorted(world.hosts.items())
+            ]
 
         return Handovers(self.store, self.world, self.events, views)
 
@@ -292,5 +297,33 @@ def test_what_somebody_changed_meanwhile_is_looked_at_again(within: Callable[...
         site.store.commit = raced  # type: ignore[method-assign, assignment]
         await site.look(AWAY_S + 0.1)
         assert (site.gateway.host, site.gateway.pin, site.bindings) == ("n3", "n3", {("n3", "n3", 2)})
+
+    within(claim)
+
+
+def test_a_gateway_leaves_a_drained_host_at_once_and_stays_where_no_other_may_have_it(
+    within: Callable[..., None],
+) -> None:
+    async def claim(site: Site) -> None:
+        await site.say(DrainRecord(host="n1", began_utc_s=0.0), DrainRecord(host="n2", began_utc_s=0.0))
+        await site.look()
+        assert (site.gateway.host, site.bindings) == ("n3", {("n3", "n3", 2)})
+        assert site.events.said[-1][2].startswith("n1 → n3: host n1 is drained; ")
+        await site.say(DrainRecord(host="n3", began_utc_s=0.0))
+        await site.look()
+        assert site.gateway.host == "n3"
+        assert site.gateway.reason == "host n3 is drained; no host fits; n1, n2: draining"
+
+    within(claim)
+
+
+def test_a_drained_host_that_is_gone_is_waited_for_as_any_other(within: Callable[..., None]) -> None:
+    async def claim(site: Site) -> None:
+        await site.goes("n1")
+        await site.say(DrainRecord(host="n1", began_utc_s=0.0))
+        await site.look()
+        assert site.gateway.host == "n1"
+        await site.look(AWAY_S + 0.1)
+        assert site.gateway.host != "n1"
 
     within(claim)
