@@ -181,8 +181,8 @@ def test_who_asks_to_be_refused_without_end_is_told_no_more_than_so_often(police
         icmp.settimeout(0.3)
         heard = 0
         with suppress(TimeoutError):
-            while icmp.recv(2000):
-                heard += 1
+            while icmp.recv(2000):  # a busy kernel may judge what was sent long after
+                heard, took_s = heard + 1, time.monotonic() - began
     assert 0 < heard <= MOST_TOLD_PER_SECOND * (2 + took_s) + 10
 
 
