@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -57,6 +58,25 @@ def test_a_feed_forgets_the_oldest_beyond_its_size_but_never_the_last(monkeypatc
     feed.publish([an_event(3, size=500)])
     assert (feed.start, feed.end) == (2, 3)
     assert feed.read(Place("a", 2)) == [an_event(3, size=500)]
+
+
+@pytest.mark.parametrize("together", [1, 10])
+@pytest.mark.parametrize("value_bytes", [20, 200, 2000])
+def test_a_feed_takes_the_memory_that_it_may_and_no_more(
+    value_bytes: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "KEPT_BYTES", 1 << 20)
+    feed = Feed(1000)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for revision in range(1001, 1001 + (3 << 20) // (300 + value_bytes) // together):
+            feed.publish([an_event(revision, f"observed/{revision:08}/{n}", value_bytes) for n in range(together)])
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 0.7 < taken / (1 << 20) < 1.1
+    assert feed.start > 1000
 
 
 def test_a_place_in_the_middle_of_a_batch_is_told_only_the_rest() -> None:
