@@ -234,17 +234,22 @@ def _misfit(workspace: WorkspaceRecord, room: _Room, others: Neighbourhood, is_p
         return cause
     if is_policed and room.view.cannot_police:
         return f"can't enforce policies: {room.view.cannot_police}"
-    if (cause := _shortage(workspace, host, room)) is not None:
+    if (cause := _shortage(workspace, host, room.cpus, room.memory_mib)) is not None:
         return cause
     return others.misfit(workspace, host.name)
 
 
-def _shortage(workspace: WorkspaceRecord, host: HostRecord, room: _Room) -> str | None:
+def no_room(workspace: WorkspaceRecord, view: HostView) -> str:
+    """Why a host has not as much free as a workspace declares, "" when it has. used_* of the view count."""
+    return _shortage(workspace, view.record, view.used_cpus, view.used_memory_mib) or ""
+
+
+def _shortage(workspace: WorkspaceRecord, host: HostRecord, used_cpus: float, used_mib: int) -> str | None:
     cpus, memory_mib = given_cpus(host), given_memory_mib(host)
-    if workspace.cpus and cpus is not None and room.cpus + workspace.cpus > cpus + _SLACK:
-        return f"{max(0.0, cpus - room.cpus):g} of {cpus:g} cpus free, {workspace.cpus:g} wanted"
-    if workspace.memory_mib and memory_mib is not None and room.memory_mib + workspace.memory_mib > memory_mib:
-        free = max(0, memory_mib - room.memory_mib)
+    if workspace.cpus and cpus is not None and used_cpus + workspace.cpus > cpus + _SLACK:
+        return f"{max(0.0, cpus - used_cpus):g} of {cpus:g} cpus free, {workspace.cpus:g} wanted"
+    if workspace.memory_mib and memory_mib is not None and used_mib + workspace.memory_mib > memory_mib:
+        free = max(0, memory_mib - used_mib)
         return f"{free} of {memory_mib} MiB memory free, {workspace.memory_mib} MiB wanted"
     return None
 

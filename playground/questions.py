@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from playground.responder.protocol import PortTold
+from playground.workspaces.departure import Departure
 from policies.flows import Flow
 
 MOST_FLOWS = 16384
@@ -60,7 +61,28 @@ class TellClients(_Question, frozen=True, tag="tell-clients"):
     ports: list[str]
 
 
-Question = FollowVerdicts | CheckPolicies | CountVerdicts | TellFlows | TakeFlows | TellClients
+class TellDeparture(_Question, frozen=True, tag="tell-departure"):
+    """`Departing`: of a guest, by id, that may be copied by its driver. to: the target's `Hypervisor.peer`. underlay:
+    the target's address, size: that of an underlay packet, in bytes."""
+
+    driver: str
+    guest: str
+    to: str
+    underlay: str
+    size: int
+
+
+class TellArrival(_Question, frozen=True, tag="tell-arrival"):
+    """`Arrival`: whether a guest that departs so might come. copies_storage: disks that its host made come along."""
+
+    driver: str
+    departure: Departure
+    copies_storage: bool
+
+
+Question = (
+    FollowVerdicts | CheckPolicies | CountVerdicts | TellFlows | TakeFlows | TellClients | TellDeparture | TellArrival
+)
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -130,6 +152,13 @@ class Clients(msgspec.Struct, frozen=True):
 
     ports: list[PortTold]
     problems: dict[str, str]
+
+
+class Departing(msgspec.Struct, frozen=True):
+    """passes: whether a packet of the size that was asked for came back from the target, None where nothing did."""
+
+    departure: Departure
+    passes: bool | None
 
 
 class Flows(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from dhcp.leases import Lease
 from dhcp.scope import Boot
 from playground.inventory import ALL, Neighbours, Share
 from playground.machine import Machine
+from playground.manner import PLAIN, Manner
 from policies.codec import PackedPolicy
 
 SCHEMA = 3
@@ -63,13 +64,14 @@ Led = Literal["", "tool"]
 class Driver(msgspec.Struct, frozen=True):
     """What a host says of one of its workspace drivers. domain: moves of kind same-kernel work between equal domains.
     peer: how other hosts' hypervisors reach this one's; empty where none copies workspaces. archs: of the processors
-    that it has or emulates; none where nobody says."""
+    that it has or emulates; none where nobody says. folder: where this one has what it makes for its guests."""
 
     name: str
     move: Move
     domain: str = ""
     peer: str = ""
     archs: tuple[str, ...] = ()
+    folder: str = ""
 
 
 class HostRecord(_Record, frozen=True, kw_only=True, tag="host"):
@@ -366,8 +368,12 @@ class MigrationRecord(_Record, frozen=True, kw_only=True, tag="migration"):
     """A workspace's move, driven by the controller. state: see `playground.workspaces.migration`.
 
     by_hand: somebody asked for it, and may have gone against the file's `host:`. led: by whom. came: the number by
-    which it is at the source. to: of one that the source's hypervisor makes, how it reaches the target's. called_off:
-    that hypervisor is told to stop; it alone knows whether it still can.
+    which it is at the source. manner: how it is to be made. to: of one that the source's hypervisor makes, how it
+    reaches the target's; folder: where that has what it makes for guests; is_one_kernel: its disks are the very same
+    files there. called_off: that hypervisor is told to stop; it alone knows whether it still can.
+
+    phases: states with the time (UTC, s) at which each began. gap_utc_s: when the longest silence began; losses: when
+    packets were sent that got lost, and how many in a row.
     """
 
     playground: str
@@ -381,14 +387,29 @@ class MigrationRecord(_Record, frozen=True, kw_only=True, tag="migration"):
     by_hand: bool = True
     led: Led = ""
     came: int = 0
+    manner: Manner = PLAIN
     to: str = ""
+    folder: str = ""
+    is_one_kernel: bool = False
     called_off: bool = False
     cause: str = ""
     gap_ms: float | None = None
     lost: int | None = None
     duplicated: int | None = None
     pause_ms: float | None = None
+    phases: tuple[tuple[str, float], ...] = ()
+    gap_utc_s: float | None = None
+    losses: tuple[tuple[float, int], ...] = ()
     finished_utc_s: float | None = None
+
+    @property
+    def promise(self) -> str:
+        """What became of `manner.max_gap_ms`: kept, broken or unknown; "" where there was none, or nothing moved."""
+        if not self.manner.max_gap_ms or self.state != "settled" or self.finished_utc_s is None:
+            return ""
+        if self.gap_ms is None:
+            return "unknown"
+        return "kept" if self.gap_ms <= self.manner.max_gap_ms else "broken"
 
 
 class ObservedPort(_Record, frozen=True, kw_only=True, tag="observed-port"):

@@ -214,22 +214,17 @@ async def _run(options: argparse.Namespace) -> int:
         nonlocal is_offered
         underlay.look_again()
         is_offered = await hypervisor.offered()
-        offers = [d for d in drivers.values() if d is not hypervisor or is_offered]
+        offers = [DriverRecord(d.name, d.move, d.domain) for d in drivers.values() if d is not hypervisor]
+        if is_offered:
+            own = (hypervisor.peer, await hypervisor.archs(), str(hypervisor.folder))
+            offers.append(DriverRecord(hypervisor.name, hypervisor.move, "", *own))
         return wire.Hello(
             host=options.name,
             protocol=wire.PROTOCOL,
             version=__version__,
             underlay=options.underlay,
             underlay_mtu=underlay.mtu,
-            drivers=[
-                *[
-                    DriverRecord(d.name, d.move, d.domain, d.peer, await d.archs())
-                    if isinstance(d, LibvirtDriver)
-                    else DriverRecord(d.name, d.move, d.domain)
-                    for d in offers
-                ],
-                NAT,
-            ],
+            drivers=[*offers, NAT],
             cpus=cpus(),
             memory_mib=memory_mib(),
             instance=instance,

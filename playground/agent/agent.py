@@ -33,6 +33,7 @@ from playground.agent.cache import Cache, Said
 from playground.agent.enforcing import Door, Enforcing
 from playground.agent.evidence import Evidence
 from playground.agent.execute import execute
+from playground.agent.fitness import Fitness
 from playground.agent.focus import differing, guests_in, widen
 from playground.agent.gateways import Gateways
 from playground.agent.given import Given
@@ -42,7 +43,7 @@ from playground.agent.link import Link
 from playground.agent.reports import Reports, leaving, observed_port, observed_workspace
 from playground.agent.standing import StandingFile
 from playground.derive import Derivation, Derived, Role, Setting, Want
-from playground.questions import Clients, TellClients
+from playground.questions import Clients, TellArrival, TellClients, TellDeparture
 from playground.records import (
     ObservedHost,
     ObservedWorkspace,
@@ -132,6 +133,7 @@ class Agent:
             link.say,
             lambda: list(self._enforcing.mended),
         )
+        self._fitness = Fitness(drivers, underlay, link.say)
         self._lenience = Lenience(DIRECTORY / dataplane_name)
         self._rules_due = False
         self._doubted_s = 0.0
@@ -213,6 +215,10 @@ class Agent:
                 answering = asyncio.create_task(self._tell_clients(message.id, question))
                 self._orders.add(answering)
                 answering.add_done_callback(self._orders.discard)
+            case wire.Ask(question=(TellDeparture() | TellArrival()) as question):
+                telling = asyncio.create_task(self._fitness.answer(message.id, question))
+                self._orders.add(telling)
+                telling.add_done_callback(self._orders.discard)
             case wire.Ask():
                 self._evidence.asked(message)
             case wire.Enough():

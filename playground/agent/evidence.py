@@ -33,7 +33,9 @@ from playground.questions import (
     PortFlows,
     TakeFlows,
     Taken,
+    TellArrival,
     TellClients,
+    TellDeparture,
     TellFlows,
     Verdict,
     Verdicts,
@@ -191,8 +193,8 @@ class Evidence:
             if isinstance(ask.question, FollowVerdicts):
                 await self._follow(ask.id, ask.question)
                 return
-            if isinstance(ask.question, TellClients):
-                return  # the responder's
+            if isinstance(ask.question, TellClients | TellDeparture | TellArrival):
+                return  # the responder's, and the drivers'
             body = await asyncio.to_thread(self._found, ask.question)
         except (OSError, NftError) as error:
             await self._say(wire.Answer(ask.id, msgspec.Raw(b"null"), problem=str(error)))

@@ -18,7 +18,6 @@ from playground.workspaces.drivers.api import (
     GuestState,
     Hypervisor,
     Observed,
-    Sending,
 )
 
 log = logging.getLogger("agent")
@@ -252,8 +251,8 @@ class Guests:
             case Role.RUN, GuestState.RUNNING | GuestState.ELSEWHERE if copy is not None and is_copying:
                 is_over = want.called_off or want.concluded >= copy.move
                 return True, driver.call_off(want.id) if is_over else None
-            case Role.RUN, GuestState.RUNNING if want.send_to and (copy is None or copy.move < want.move):
-                return True, driver.send(want.guest, want.move, Sending(want.send_to))
+            case Role.RUN, GuestState.RUNNING if want.sending is not None and (copy is None or copy.move < want.move):
+                return True, driver.send(want.guest, want.move, want.sending)
             case Role.RUN, GuestState.ELSEWHERE if copy is not None and copy.move <= want.concluded:
                 # it left by a move that is over, and belongs here: whatever became of it there, it runs there no more
                 self.anew(want)

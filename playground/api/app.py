@@ -28,6 +28,7 @@ from playground.controller.evidence import MARKS
 from playground.controller.execution import EXIT, Channel, NotPossible
 from playground.controller.moves import Refused
 from playground.controller.sessions import SessionRefused
+from playground.manner import Manner
 from playground.records import HostRecord
 from playground.spec import SpecErrors
 from playground.store.api import StoreError
@@ -80,10 +81,22 @@ class WorkspaceBody(_Body):
 
 
 class MigrateBody(WorkspaceBody):
-    """measure: run a 1 kHz stream to the workspace while it moves."""
+    """measure: run a 1 kHz stream to the workspace while it moves. dry_run: say what speaks for and against the move
+    instead. The rest as in `playground.manner.Manner`, where 0 is for "not asked for"."""
 
     host: Text
     measure: bool = True
+    dry_run: bool = False
+    post_copy: bool = False
+    auto_converge: bool = False
+    copy_storage: bool = False
+    bandwidth_mib_s: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    timeout_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 0.0
+    max_gap_ms: Annotated[float, Field(ge=0, le=86_400_000, allow_inf_nan=False)] = 0.0
+
+    def manner(self) -> Manner:
+        """How the move is to be made."""
+        return Manner(**{field: getattr(self, field) for field in Manner.__struct_fields__})
 
 
 class DrainBody(_Body):
@@ -242,15 +255,19 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
         return await controller.set_desired(body.workspace, "stopped")
 
     @app.post("/v1/migrate", status_code=202)
-    async def migrate(body: MigrateBody) -> Json:
+    async def migrate(body: MigrateBody, response: Response) -> Json:
+        if body.dry_run:
+            response.status_code = 200
+            return await controller.look_at_move(body.workspace, body.host, body.measure, body.manner())
         workspace = controller.workspace(body.workspace)
-        move = await controller.moves.request(workspace, body.host, body.measure)
+        move = await controller.moves.request(workspace, body.host, body.measure, manner=body.manner())
         return {
             "playground": move.playground,
             "workspace": move.workspace,
             "from": move.source,
             "to": move.target,
             "generation": move.generation,
+            "timeout_s": round(move.deadline_utc_s - move.started_utc_s, 3),
         }
 
     @app.post("/v1/abort")

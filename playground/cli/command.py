@@ -39,16 +39,15 @@ def option(*names: str, help: str, complete: str = "", **arguments: Any) -> Opti
     return Option(names, help, arguments, complete)
 
 
-def _number(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < 1e9:
+def number(text: str) -> float:
+    """An option's value: a number from 0 to a billion. Raises ValueError."""
+    found = float(text)
+    if not 0 <= found < 1e9:
         raise ValueError(text)
-    return number
+    return found
 
 
-_number.__name__ = "number"  # as argparse says what it wanted
-
-TIMEOUT = option("--timeout", metavar="S", type=_number, default=60.0, help="seconds to wait for it (default 60)")
+TIMEOUT = option("--timeout", metavar="S", type=number, default=60.0, help="seconds to wait for it (default 60)")
 JSON = option("--json", action="store_true", help="print JSON, for programs")
 
 DONE = (0, "done")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from playground.cli.command import DONE, JSON, NO, TIMEOUT, Command, option
+from playground.cli.command import DONE, JSON, NO, TIMEOUT, Command, number, option
 from playground.cli.host_commands import HOST_COMMANDS
 from playground.cli.policy_commands import POLICY_COMMANDS
 from playground.cli.port_commands import PORT_COMMANDS
@@ -287,18 +287,41 @@ or PLAYGROUND/NAME where NAME alone is ambiguous.""",
         "lifecycle:migrate",
         """\
 Moves a running workspace with its addresses, names and connections, and waits until the move is settled.
-A stream of small packets to it measures what was lost, what came twice, and the longest silence.""",
+A stream of small packets to it measures what was lost, what came twice, and the longest silence.
+What would hinder the move is found out before anything changes; --dry-run says it, and moves nothing.""",
         (
             ("playground migrate worker-1 n3", ""),
+            ("playground migrate worker-1 n3 --dry-run", "what speaks for and against it"),
+            ("playground migrate db n2 --max-gap 200 --timeout 120", "rather not at all than with a longer silence"),
             ("playground migrate worker-1 --abort", "call a running move off, while it can be"),
         ),
-        (DONE, (1, "refused, or the move was aborted"), (3, "not settled within --timeout")),
+        (
+            DONE,
+            (1, "refused, or the move was aborted"),
+            (3, "the controller does not say how it ended"),
+            (4, "it has moved, and --max-gap was not kept"),
+        ),
         (
             option("workspace", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME"),
             option("host", metavar="HOST", nargs="?", complete="host", help="where to"),
             option("--abort", action="store_true", help="call the workspace's running move off"),
+            option("--dry-run", action="store_true", help="say what speaks for and against the move, and move nothing"),
             option("--no-measure", action="store_true", help="send no packets of our own"),
-            TIMEOUT,
+            option("--max-gap", metavar="MS", type=number, default=0.0, help="the longest silence that is allowed"),
+            option(
+                "--timeout",
+                metavar="S",
+                type=number,
+                default=0.0,
+                help="call it off after S seconds (default 60; 600 for a virtual machine)",
+            ),
+            option("--bandwidth", metavar="MiB/s", type=int, default=0, help="what copying may take of the network"),
+            option(
+                "--auto-converge", action="store_true", help="slow a machine down that writes faster than is copied"
+            ),
+            option("--post-copy", action="store_true", help="let it go on there before all of its memory is there"),
+            option("--copy-storage", action="store_true", help="take the disks along that its host has made"),
+            option("--plot", metavar="FILE", complete="file", help="draw the timeline: .png, .svg or .pdf"),
             JSON,
         ),
     ),

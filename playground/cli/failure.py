@@ -1,6 +1,7 @@
 """Owns the exit codes, and the errors that a command ends with. Prints nothing.
 
-0 done · 1 refused or not possible · 2 usage · 3 not converged in time · 70 our bug · 130 interrupted.
+0 done · 1 refused or not possible · 2 usage · 3 not converged in time · 4 done, but what was promised was not kept ·
+70 our bug · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ DONE = 0
 REFUSED = 1
 USAGE = 2
 NOT_CONVERGED = 3
+BROKEN = 4
 BUG = 70
 INTERRUPTED = 130
 

@@ -7,8 +7,8 @@ import sys
 import time
 from typing import Any
 
-from playground.cli import progress, render, site
-from playground.cli.failure import DONE, REFUSED, Failure, NotConverged, UsageFailure
+from playground.cli import progress, render, site, timeline
+from playground.cli.failure import BROKEN, DONE, REFUSED, Failure, NotConverged, UsageFailure
 from playground.client import Client, Refused, Unreachable
 
 _POLL_S = 0.1
@@ -19,6 +19,9 @@ PROBE_S = 300.0
 """How long all pairs of a playground may take."""
 
 ENDED = frozenset({"settled", "aborted"})
+
+BEYOND_S = 30.0
+"""How much longer than a move may last its result is waited for: calling it off, settling and measuring take time."""
 
 
 def start(args: argparse.Namespace) -> int:
@@ -73,6 +76,8 @@ def migrate(args: argparse.Namespace) -> int:
     """Moves, or calls a move off."""
     if args.abort == (args.host is not None):
         raise UsageFailure("name a host to move to, or --abort, one of them: playground migrate WORKSPACE HOST")
+    if args.plot:
+        timeline.check(args.plot)
     client = site.client_of(args)
     if args.abort:
         answer = client.post("abort", {"workspace": args.workspace})
@@ -80,18 +85,52 @@ def migrate(args: argparse.Namespace) -> int:
         print(render.json_text(answer) if args.json else said)
         return DONE
     order = {"workspace": args.workspace, "host": args.host, "measure": not args.no_measure}
+    manner = {
+        "dry_run": args.dry_run,
+        "post_copy": args.post_copy,
+        "auto_converge": args.auto_converge,
+        "copy_storage": args.copy_storage,
+        "bandwidth_mib_s": args.bandwidth,
+        "timeout_s": args.timeout,
+        "max_gap_ms": args.max_gap,
+    }
+    order |= {word: value for word, value in manner.items() if value}
     asked = client.post("migrate", order)
+    if args.dry_run:
+        print(render.json_text(asked) if args.json else verdict_text(asked))
+        return DONE if asked["may_move"] else REFUSED
     try:
-        result = follow_move(client, asked, args.timeout)
+        result = follow_move(client, asked, asked["timeout_s"] + BEYOND_S)
     except KeyboardInterrupt:
         ref = f"{asked['playground']}/{asked['workspace']}"
         print(f"playground: the move goes on; `playground migrate {ref} --abort` calls it off", file=sys.stderr)
         raise
-    print(render.json_text(result) if args.json else move_text(result))
+    print(
+        render.json_text(result) if args.json else "\n".join(filter(None, (move_text(result), timeline.text(result))))
+    )
+    if args.plot:
+        timeline.draw(result, args.plot)
     if result["state"] != "settled":
         print(f"playground: the move was aborted: {result.get('cause') or 'no cause was given'}", file=sys.stderr)
         return REFUSED
+    if result.get("promise") in ("broken", "unknown"):
+        print(f"playground: it has moved, and {_broken(result)}", file=sys.stderr)
+        return BROKEN
     return DONE
+
+
+def _broken(result: dict[str, Any]) -> str:
+    allowed = f"--max-gap {result['max_gap_ms']:g}"
+    if result["promise"] == "unknown":
+        return f"whether {allowed} was kept is not known: its measurement failed"
+    return f"{allowed} was not kept: the longest silence was {render.milliseconds(result['gap_ms'])}"
+
+
+def verdict_text(verdict: dict[str, Any]) -> str:
+    """Whether a workspace may be moved, and each thing that was looked at."""
+    may = "may be moved" if verdict["may_move"] else "may not be moved"
+    head = f"{render.word(verdict, 'workspace')}: {render.word(verdict, 'from')} → {render.word(verdict, 'to')}, {may}"
+    return f"{head}\n\n{_table(('about', 'said', 'text'), verdict['findings'])}"
 
 
 def follow_move(client: Client, asked: dict[str, Any], timeout: float) -> dict[str, Any]:

@@ -25,12 +25,14 @@ from playground.controller.gateways import Handovers
 from playground.controller.learning import Learning
 from playground.controller.moves import Moves
 from playground.controller.placing import Placing
+from playground.controller.preflight import Preflight
 from playground.controller.probing import Probing
 from playground.controller.progress import Progress
 from playground.controller.sessions import Sessions
 from playground.controller.tiers import Tiers
 from playground.controller.world import Unreadable, World
 from playground.gateways import gateway_name, object_name
+from playground.manner import Manner
 from playground.records import (
     Desired,
     HostRecord,
@@ -99,7 +101,8 @@ class Controller:
         self.evidence = Evidence(self.world, self.sessions, self.asking, self.called)
         self.probing = Probing(store, self.world, self.execution, outside)
         carrying = Carrying(self.world, self.asking, self.events)
-        self.moves = Moves(store, self.world, self.events, self.probing.meter, carrying)
+        self.preflight = Preflight(self.world, self.asking, self.probing.measurable)
+        self.moves = Moves(store, self.world, self.events, self.probing.meter, carrying, self.preflight)
         self.bindings = Bindings(self.world, self.moves)
         self._learning = Learning(store, self.world, self.events)
         self.changes = Changes(store, self.world, self.events)
@@ -263,6 +266,19 @@ class Controller:
             await self.world.reached(result)
             self.events.add(f"workspace-{desired}", f"workspace {after.playground}/{after.name}", "asked for")
 
+    async def look_at_move(self, ref: str, host: str, measure: bool, manner: Manner) -> dict[str, Any]:
+        """What speaks for and against a move, and changes nothing."""
+        workspace = self.workspace(ref)
+        verdict = await self.preflight.look(workspace, host, measure, manner)
+        return {
+            "playground": workspace.playground,
+            "workspace": workspace.name,
+            "from": workspace.host,
+            "to": host,
+            "may_move": not verdict.refusals,
+            "findings": verdict.rows(),
+        }
+
     async def migration(self, ref: str, generation: int, wait_s: float) -> dict[str, Any]:
         """The last move of a workspace; waits up to `wait_s` until the one of `generation` (or a later one) has
         finished."""
@@ -389,6 +405,12 @@ def _shown(move: MigrationRecord) -> dict[str, Any]:
         "lost": move.lost,
         "duplicated": move.duplicated,
         "pause_ms": move.pause_ms,
+        "max_gap_ms": move.manner.max_gap_ms or None,
+        "promise": move.promise,
+        "gap_at_s": None if move.gap_utc_s is None else round(move.gap_utc_s - move.started_utc_s, 4),
+        "losses": [{"at_s": round(at - move.started_utc_s, 4), "packets": n} for at, n in move.losses],
+        "phases": [{"state": state, "at_s": round(at - move.started_utc_s, 4)} for state, at in move.phases],
+        "seconds": None if move.finished_utc_s is None else round(move.finished_utc_s - move.started_utc_s, 4),
         "state": move.state,
         "cause": move.cause,
         "generation": move.generation,

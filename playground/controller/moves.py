@@ -12,7 +12,9 @@ from typing import Protocol
 import msgspec
 
 from playground.controller.events import EventLog
+from playground.controller.preflight import Preflight
 from playground.controller.world import Grid, World
+from playground.manner import PLAIN, Manner
 from playground.placement import allows
 from playground.records import (
     BindingRecord,
@@ -37,7 +39,7 @@ COPY_DEADLINE_S = 600.0
 """Of what a hypervisor copies: then it is told to stop."""
 
 CALL_OFF_S = 15.0
-"""How long it may take to say whether it could."""
+"""How long it may take to say whether it could; then somebody who knows better may decide."""
 
 SETTLE_S = 5.0
 """How long stragglers are chased when a host does not say that it has converged."""
@@ -45,14 +47,24 @@ SETTLE_S = 5.0
 Meter = Callable[[MigrationRecord], Awaitable["Metering | None"]]
 
 
+class Measured(msgspec.Struct, frozen=True):
+    """As in MigrationRecord."""
+
+    gap_ms: float | None = None
+    lost: int | None = None
+    duplicated: int | None = None
+    gap_utc_s: float | None = None
+    losses: tuple[tuple[float, int], ...] = ()
+
+
 class Refused(Exception):
     """The move can't be; the text says why and what would help."""
 
 
 class Metering(Protocol):
-    """A measurement under way around one move. `finish` ends it and returns gap_ms, lost, duplicated."""
+    """A measurement under way around one move. `finish` ends it and returns what it found."""
 
-    async def finish(self) -> tuple[float | None, int | None, int | None]: ...
+    async def finish(self) -> Measured: ...
 
 
 class Carrier(Protocol):
@@ -66,7 +78,10 @@ class Carrier(Protocol):
 class Moves:
     """All moves of the site."""
 
-    def __init__(self, store: Store, world: World, events: EventLog, meter: Meter, carrier: Carrier) -> None:
+    def __init__(
+        self, store: Store, world: World, events: EventLog, meter: Meter, carrier: Carrier, preflight: Preflight
+    ) -> None:
+        self._preflight = preflight
         self._store = store
         self._world = world
         self._events = events
@@ -82,22 +97,28 @@ class Moves:
         self._tasks: set[asyncio.Future[None]] = set()
 
     async def request(
-        self, workspace: WorkspaceRecord, target: str, measure: bool, by_hand: bool = True, led: Led = ""
+        self,
+        workspace: WorkspaceRecord,
+        target: str,
+        measure: bool,
+        by_hand: bool = True,
+        led: Led = "",
+        manner: Manner = PLAIN,
     ) -> MigrationRecord:
-        """Starts a move. by_hand: asked for, also against the file's `host:`. led: by whom it goes on. Raises Refused,
-        with nothing changed."""
+        """Starts a move. by_hand: asked for, also against the file's `host:`. led: by whom it goes on. Raises Refused
+        with all that hinders it, and nothing changed."""
         for _ in range(5):
             current = self._world.workspace(workspace.playground, workspace.name)
             if current is None:
                 raise Refused(f"{workspace.playground}/{workspace.name} is gone")
-            result = await self._request(current, target, measure, by_hand, led)
+            result = await self._request(current, target, measure, by_hand, led, manner)
             if result is not None:
                 return result
             await asyncio.sleep(0.02)
         raise Refused("the workspace keeps changing; try again in a moment")
 
     async def _request(
-        self, workspace: WorkspaceRecord, target: str, measure: bool, by_hand: bool, led: Led
+        self, workspace: WorkspaceRecord, target: str, measure: bool, by_hand: bool, led: Led, manner: Manner
     ) -> MigrationRecord | None:
         name = f"{workspace.playground}/{workspace.name}"
         grid = self._world.grids[workspace.playground]
@@ -109,8 +130,12 @@ class Moves:
                 )
             await self._apply(grid, previous, Event.LATE)
             return None
-        to = self._check(workspace, grid, target, led)
+        verdict = await self._preflight.look(workspace, target, measure, manner, led)
+        refusals = verdict.refusals or self._preflight.by_records(workspace, target, measure, manner, led).refusals
+        if refusals:
+            raise Refused("\n".join(refusals))
         now = time.time()
+        usual_s = TOLD_DEADLINE_S if led else COPY_DEADLINE_S if verdict.to else DEADLINE_S
         # never again a number that an earlier workspace of this name had, whose guest may still be about
         generation = self._world.revision + 1
         move = MigrationRecord(
@@ -121,17 +146,21 @@ class Moves:
             state=State.REQUESTED.value,
             generation=generation,
             started_utc_s=now,
-            deadline_utc_s=now + (TOLD_DEADLINE_S if led else COPY_DEADLINE_S if to else DEADLINE_S),
+            deadline_utc_s=now + (manner.timeout_s or usual_s),
             by_hand=by_hand,
             led=led,
             came=_came(workspace, previous),
-            to=to,
+            manner=manner,
+            to=verdict.to,
+            folder=verdict.folder,
+            is_one_kernel=verdict.is_one_kernel,
+            phases=((State.REQUESTED.value, now),),
         )
         compares = [self._world.compare(workspace), Compare(key_of(move), self._world.modified(key_of(move)))]
         changes: list[Change] = [Put(key_of(move), encode(move))]
         for binding in self._bindings(grid, workspace):
             compares.append(self._world.compare(binding))
-            after = msgspec.structs.replace(binding, target=target, phase="requested", copied=bool(to))
+            after = msgspec.structs.replace(binding, target=target, phase="requested", copied=bool(verdict.to))
             changes.append(Put(key_of(after), encode(after)))
         identity = (workspace.playground, workspace.name)
         if measure:
@@ -144,49 +173,12 @@ class Moves:
         self._events.add("move-requested", f"workspace {name}", f"from {move.source} to {target}")
         return move
 
-    def _check(self, workspace: WorkspaceRecord, grid: Grid, target: str, led: Led) -> str:
-        """How the source's hypervisor reaches the target's, "" where none copies it. Raises Refused."""
-        name = f"{workspace.playground}/{workspace.name}"
-        hosts = self._world.hosts
-        if target not in hosts:
-            raise Refused(f"no host {target}; hosts are {', '.join(sorted(hosts)) or 'none'}")
-        if workspace.host is None:
-            raise Refused(f"{name} is on no host yet: {workspace.reason or 'it waits to be placed'}")
-        if workspace.host == target:
-            raise Refused(f"{name} is on {target} already")
-        if workspace.desired != "running":
-            raise Refused(f"{name} is stopped; start it, then move it")
-        for host in (target,) if led else (workspace.host, target):  # a tool may bring it up again after its host died
-            if host not in self._world.alive:
-                raise Refused(f"host {host} is not up" + ("" if led else "; a move needs both ends"))
-        source_driver = next((d for d in hosts[workspace.host].drivers if d.name == workspace.driver), None)
-        target_driver = next((d for d in hosts[target].drivers if d.name == workspace.driver), None)
-        if target_driver is None or source_driver is None:
-            raise Refused(f"host {target} does not offer the driver {workspace.driver}")
-        there = self._world.observed_hosts.get(target)
-        if there is not None and there.cannot_police and self._world.is_policed(workspace.playground):
-            raise Refused(f"host {target} can't enforce the policies about {name}: {there.cannot_police}")
-        if source_driver.move == "same-kernel" and source_driver.domain != target_driver.domain:
-            raise Refused(
-                f"{name} is a {workspace.driver} workspace, and one can't move between kernels: "
-                f"{workspace.host} and {target} are different machines"
-            )
-        if led:
-            return ""
-        seen = self._world.observed_workspaces.get((workspace.playground, workspace.name), {}).get(workspace.host)
-        if seen is None or seen.state != "running":
-            raise Refused(f"{name} is not running on {workspace.host} yet ({seen.state if seen else 'not reported'})")
-        last = grid.migrations.get(workspace.name)
-        arrived = last.generation if last is not None and last.target == workspace.host else workspace.generation
-        if seen.generation not in (workspace.generation, arrived):
-            raise Refused(f"{name} is about to be restarted on {workspace.host} by an edit; try again in a moment")
-        return target_driver.peer
-
     def _bindings(self, grid: Grid, workspace: WorkspaceRecord) -> list[BindingRecord]:
         return [grid.bindings[p] for p in workspace.ports if p in grid.bindings]
 
     async def abort(self, workspace: WorkspaceRecord) -> MigrationRecord:
-        """Aborts a move that has not been activated. Raises Refused."""
+        """Aborts a move that has not been activated. One that a hypervisor was told to stop, and that nobody has heard
+        of since, is by this taken for one that has not left. Raises Refused."""
         grid = self._world.grids[workspace.playground]
         move = grid.migrations.get(workspace.name)
         if move is None:
@@ -194,7 +186,7 @@ class Moves:
         if State(move.state) in ENDED:
             name = f"{workspace.playground}/{workspace.name}"
             raise Refused(f"{name} is not being moved: its last move is over, and it is already at {workspace.host}")
-        if _is_copied(move):
+        if _is_copied(move) and not (move.called_off and time.time() > move.deadline_utc_s):
             return await self._call_off(move, "aborted on request")
         after = await self.step(move, Event.ABORT, "aborted on request")
         if after is None or after.state != State.ABORTED:
@@ -286,12 +278,14 @@ class Moves:
         if move.source not in self._world.alive and state is not State.COPYING:
             return Event.SOURCE_GONE, f"host {move.source} is gone"
         if now > move.deadline_utc_s:
-            return Event.LATE, f"not done within {DEADLINE_S:.0f} s"
+            return Event.LATE, _not_done(move)
         if is_current and target is not None and target.state == "failed":
             return Event.PREPARE_FAILED, target.cause or f"host {move.target} could not prepare"
         if state is State.REQUESTED and is_current and target is not None and target.state == "prepared":
             return Event.TARGET_READY, ""
         if state is State.PREPARED and self._may_begin(move):
+            if move.manner.max_gap_ms and self._meters.get(identity) is None:
+                return Event.ABORT, "its longest silence can't be measured: it answers nobody who may ask it"
             return Event.METER_RUNS, ""
         return None, ""
 
@@ -316,15 +310,13 @@ class Moves:
                 return Event.ARRIVED, ""
             case "paused" if move.state == State.COPYING:
                 return Event.STANDS_STILL, ""
-        if now > move.deadline_utc_s:
-            if move.called_off:
-                return Event.LATE, move.cause
+        if now > move.deadline_utc_s and not move.called_off:
             self._spawn(self._give_up(move))
         return None, ""
 
     async def _give_up(self, move: MigrationRecord) -> None:
         try:
-            await self._call_off(move, f"not done within {COPY_DEADLINE_S:.0f} s")
+            await self._call_off(move, _not_done(move))
         except Refused:
             log.info("move went on when it was to be called off workspace=%s/%s", move.playground, move.workspace)
 
@@ -355,7 +347,7 @@ class Moves:
         """Before the flip. The move goes on at once, not with the next look."""
         await self._carry(move)
         identity = (move.playground, move.workspace)
-        is_metered = identity not in self._measured or identity in self._meters
+        is_metered = identity not in self._measured or self._meters.get(identity) is not None
         if is_metered and self._world.moving.get(identity) == move:
             await self._apply(self._world.grids[move.playground], move, Event.METER_RUNS)
 
@@ -409,10 +401,10 @@ class Moves:
         identity = (move.playground, move.workspace)
         metering = self._meters.pop(identity, None)
         self._measured.discard(identity)
-        result: tuple[float | None, int | None, int | None] = (None, None, None)
+        measured = Measured()
         if metering is not None:
             try:
-                result = await metering.finish()
+                measured = await metering.finish()
             except Exception:
                 log.exception("measurement failed workspace=%s/%s", *identity)
         for _ in range(5):
@@ -420,9 +412,7 @@ class Moves:
             current = grid.migrations.get(move.workspace) if grid else None
             if current is None or current.generation != move.generation:
                 return
-            after = msgspec.structs.replace(
-                current, gap_ms=result[0], lost=result[1], duplicated=result[2], finished_utc_s=time.time()
-            )
+            after = msgspec.structs.replace(current, **msgspec.structs.asdict(measured), finished_utc_s=time.time())
             outcome = await self._store.commit([self._world.compare(current)], [Put(key_of(after), encode(after))])
             if not isinstance(outcome, Conflict):
                 await self._world.reached(outcome)
@@ -430,8 +420,13 @@ class Moves:
         text = f"{move.state} at {move.target if move.state == State.SETTLED else move.source}"
         if move.cause:
             text += f": {move.cause}"
-        if result[0] is not None:
-            text += f": gap {result[0]:.1f} ms, lost {result[1]}, duplicated {result[2]}"
+        if measured.gap_ms is not None:
+            text += f": gap {measured.gap_ms:.1f} ms, lost {measured.lost}, duplicated {measured.duplicated}"
+        if move.state == State.SETTLED and move.manner.max_gap_ms:
+            text += f"; at most {move.manner.max_gap_ms:g} ms were allowed"
+        if move.state == State.SETTLED:
+            times = (f"{state} {at - move.started_utc_s:.2f} s" for state, at in move.phases[1:])
+            text += f" ({', '.join(times)})"
         self._events.add(f"move-{move.state}", f"workspace {move.playground}/{move.workspace}", text)
 
     async def _apply(
@@ -443,7 +438,11 @@ class Moves:
         if state is State(move.state):
             return None
         after = msgspec.structs.replace(
-            move, state=state.value, cause=cause, pause_ms=pause_ms if pause_ms is not None else move.pause_ms
+            move,
+            state=state.value,
+            cause=cause,
+            pause_ms=pause_ms if pause_ms is not None else move.pause_ms,
+            phases=(*move.phases, (state.value, time.time())),
         )
         compares = [self._world.compare(move)]
         changes: list[Change] = [Put(key_of(after), encode(after))]
@@ -487,6 +486,13 @@ class Moves:
 
 
 _PHASES: dict[State, Phase] = {State.PREPARED: "prepared", State.COPYING: "copying", State.LANDING: "landing"}
+
+
+def _not_done(move: MigrationRecord) -> str:
+    said = f"not done within {move.deadline_utc_s - move.started_utc_s:.0f} s"
+    if move.to and move.manner.max_gap_ms:
+        return f"{said}; its hypervisor never found that it could stop it for {move.manner.max_gap_ms:g} ms or less"
+    return said
 
 
 def _copied(seen: ObservedWorkspace | None, move: MigrationRecord) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from playground.controller import trying
 from playground.controller.execution import Channel, Execution, Finished
 from playground.controller.knocking import Knocking, asked
-from playground.controller.moves import Metering
+from playground.controller.moves import Measured, Metering
 from playground.controller.trying import Try
 from playground.controller.world import Grid, World
 from playground.records import MigrationRecord, PortRecord, ProbeRecord, WorkspaceRecord, encode, key_of
@@ -27,8 +27,8 @@ BEFORE_S = 0.3
 AFTER_S = 0.4
 METER_MAX_S = 60
 START_S = 10.0
-ECHOES_MAX_S = 900
-"""Of a measurement that lasts as long as a hypervisor copies."""
+BEYOND_S = 300.0
+"""How much longer than a hypervisor may copy its measurement lasts at most."""
 
 ANSWERED_S = 3.0
 """How long the first answer to an echo request is waited for."""
@@ -126,11 +126,9 @@ class Probing:
         machine echo requests. None, with the reason logged, when nobody may send it any."""
         grid = self._world.grids[move.playground]
         moving = grid.workspaces[move.workspace]
-        site_policies = tuple(self._world.site_policies.values())
-        pairs = _peers(grid, moving, move)
-        if moving.driver == "libvirt":
-            return await self._echoes(move, await asyncio.to_thread(trying.echo_pair, grid, site_policies, pairs))
-        found = await asyncio.to_thread(trying.open_pair, grid, site_policies, pairs, METER_PORT)
+        found = await self._pair(grid, moving, move.source, move.target)
+        if move.to:
+            return await self._echoes(move, found)
         if moving.driver != "netns" or found is None:
             log.info("move not measured workspace=%s/%s: no peer may send to it", move.playground, move.workspace)
             return None
@@ -153,19 +151,37 @@ class Probing:
         await asyncio.sleep(BEFORE_S)
         return _Stream(self._execution, sender, collecting)
 
-    async def _echoes(self, move: MigrationRecord, pair: tuple[PortRecord, PortRecord] | None) -> Metering | None:
+    async def measurable(self, workspace: WorkspaceRecord, target: str) -> str:
+        """Who would measure a workspace's move to a host, "" where nobody may."""
+        found = await self._pair(self._world.grids[workspace.playground], workspace, str(workspace.host), target)
+        return "" if found is None else found[0].workspace
+
+    async def _pair(
+        self, grid: Grid, moving: WorkspaceRecord, source: str, target: str
+    ) -> tuple[PortRecord, PortRecord, int] | None:
+        """Who may send a moving workspace what measures its move, to which of its ports; the UDP port, 0 for echo
+        requests."""
+        site_policies = tuple(self._world.site_policies.values())
+        pairs = _peers(grid, moving, (source, target))
+        if moving.driver != "libvirt":
+            return await asyncio.to_thread(trying.open_pair, grid, site_policies, pairs, METER_PORT)
+        pair = await asyncio.to_thread(trying.echo_pair, grid, site_policies, pairs)
+        return None if pair is None else (*pair, 0)
+
+    async def _echoes(self, move: MigrationRecord, pair: tuple[PortRecord, PortRecord, int] | None) -> Metering | None:
         """Echo requests from one port to the other; None when the first gets no answer."""
         if pair is None:
             log.info("move not measured workspace=%s/%s: no peer may ask it", move.playground, move.workspace)
             return None
-        peer, own = pair
+        peer, own, _ = pair
+        longest_s = max(1.0, move.deadline_utc_s - time.time()) + BEYOND_S
         sender = await self._execution.start(
-            ["@echoes", own.addresses[0], "--rate", str(METER_RATE), "--seconds", str(ECHOES_MAX_S)],
+            ["@echoes", own.addresses[0], "--rate", str(METER_RATE), "--seconds", f"{longest_s:.0f}"],
             workspace=(move.playground, peer.workspace),
         )
         asking = asyncio.Event()
         collecting = asyncio.create_task(
-            self._execution.finish(sender, b"", ECHOES_MAX_S + 10, on_stderr=lambda _: asking.set())
+            self._execution.finish(sender, b"", longest_s + 10, on_stderr=lambda _: asking.set())
         )
         metering = _Stream(self._execution, sender, collecting, is_one=True)
         try:
@@ -190,15 +206,14 @@ class _Stream(Metering):
         self._sender = sender
         self._collecting = collecting
 
-    async def finish(self) -> tuple[float | None, int | None, int | None]:
+    async def finish(self) -> Measured:
         await asyncio.sleep(AFTER_S)
         # a sender that is asked to end tells the receiver how many it sent
         await self._execution.signal(self._sender, "TERM")
         if not self._is_one:
             await self._execution.finish(self._sender, b"", 10)
         finished = await self._collecting
-        result = msgspec.json.decode(finished.stdout, type=dict[str, Any])
-        return result["gap_ms"], result["lost"], result["duplicated"]
+        return msgspec.json.decode(finished.stdout, type=Measured)
 
 
 def _mismatch(one: Try) -> dict[str, str]:
@@ -213,8 +228,9 @@ def _mismatch(one: Try) -> dict[str, str]:
     }
 
 
-def _peers(grid: Grid, moving: WorkspaceRecord, move: MigrationRecord) -> list[tuple[PortRecord, PortRecord]]:
-    """Ports of running workspaces, each with the moving one's port on the same network; those on a third host first."""
+def _peers(grid: Grid, moving: WorkspaceRecord, ends: tuple[str, str]) -> list[tuple[PortRecord, PortRecord]]:
+    """Ports of running workspaces, each with the moving one's port on the same network; those on a third host first.
+    ends: the hosts between which it moves."""
     networks = {grid.ports[p].network_id: grid.ports[p] for p in moving.ports if p in grid.ports}
     others = sorted(
         (
@@ -222,7 +238,7 @@ def _peers(grid: Grid, moving: WorkspaceRecord, move: MigrationRecord) -> list[t
             for w in grid.workspaces.values()
             if w.name != moving.name and w.desired == "running" and w.driver == "netns" and w.host
         ),
-        key=lambda w: (w.host in (move.source, move.target), w.name),
+        key=lambda w: (w.host in ends, w.name),
     )
     ports = [grid.ports[id] for other in others for id in other.ports if id in grid.ports]
     return [(port, networks[port.network_id]) for port in ports if port.network_id in networks]

@@ -9,7 +9,7 @@ from overlay.state import PortId, port_device
 from playground.gateways import gateway_name
 from playground.records import MigrationRecord, WorkspaceRecord
 from playground.view import View, playground_scope
-from playground.workspaces.drivers.api import Guest, Nic
+from playground.workspaces.drivers.api import Guest, Nic, Sending
 from playground.workspaces.migration import ENDED, State
 
 
@@ -44,8 +44,8 @@ class Want:
     placed: the number of its placement; a guest that came where it is before that is of an earlier workspace.
     move: the number by which it is where it belongs: of its last move that this host was shown, or of its placement.
     concluded: of the last of these that is over; a guest that a newer move has brought elsewhere is not taken back,
-    whatever an older view says. send_to: where this host's hypervisor is to copy it now. called_off: it
-    is to stop that.
+    whatever an older view says. sending: where this host's hypervisor is to copy it now, and how. called_off: it is to
+    stop that.
     """
 
     id: str
@@ -60,7 +60,7 @@ class Want:
     placed: int = 0
     move: int = 0
     concluded: int = 0
-    send_to: str = ""
+    sending: Sending | None = None
     called_off: bool = False
 
 
@@ -134,6 +134,8 @@ def want_of(view: View, host: str, playground: str, name: str) -> Want | None:
         placed=workspace.placed,
         move=max(workspace.placed, move.generation if move is not None else 0),
         concluded=max(workspace.placed, _concluded(move)),
-        send_to=move.to if move is not None and is_sent and move.state == State.COPYING else "",
+        sending=Sending(move.to, move.folder, move.manner, move.is_one_kernel)
+        if move is not None and is_sent and move.state == State.COPYING
+        else None,
         called_off=move is not None and is_sent and move.called_off,
     )

@@ -2,8 +2,9 @@
 
 A plain script for inside a guest, standard library only: `python -I -S echoes.py ADDRESS [--rate 1000] [--seconds 600]`
 asks until SIGTERM or SIGINT, writes `asking ADDRESS` to stderr with the first answer, and prints
-`{"sent", "received", "lost", "duplicated", "gap_ms"}` at its end; gap_ms is the longest time between two answers. It
-needs CAP_NET_RAW. ICMP: RFC 792; ICMPv6: RFC 4443 §4.
+`{"sent", "received", "lost", "duplicated", "gap_ms", "gap_utc_s", "losses"}` at its end; gap_ms is the longest time
+between two answers, gap_utc_s when it began; losses are `[utc_s, number]`, when requests were sent that got none, and
+how many in a row. It needs CAP_NET_RAW. ICMP: RFC 792; ICMPv6: RFC 4443 §4.
 """
 
 from __future__ import annotations
@@ -18,51 +19,77 @@ import socket
 import struct
 import sys
 import time
+from array import array
 from dataclasses import dataclass, field
 from types import FrameType
 
 ECHO4, REPLY4 = 8, 0
 ECHO6, REPLY6 = 128, 129
 MAGIC = b"pgechoes"
+MOST_LOSSES = 50
 LINGER_S = 0.3
 """How long answers are waited for after the last request."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Pure. Counts answers. Times are ns, of one clock."""
+    """Pure. Counts answers. Times are ns, of one clock; sent_ns: of each request."""
 
-    sent: int = 0
+    sent_ns: array[int] = field(default_factory=lambda: array("q"))
     received: int = 0
     duplicated: int = 0
     gap_ns: int = 0
+    gap_at_ns: int | None = None
     last_ns: int | None = None
-    _seen: set[int] = field(default_factory=set)
+    _seen: bytearray = field(default_factory=bytearray)
+
+    @property
+    def sent(self) -> int:
+        return len(self.sent_ns)
+
+    def send(self, now_ns: int) -> None:
+        """One more request is on its way."""
+        self.sent_ns.append(now_ns)
+        self._seen.append(0)
 
     def arrive(self, number: int, now_ns: int) -> None:
         """The answer to one request."""
-        if self.last_ns is not None:
-            self.gap_ns = max(self.gap_ns, now_ns - self.last_ns)
+        self._note_silence(now_ns)
         self.last_ns = now_ns
-        if number in self._seen:
+        if self._seen[number]:
             self.duplicated += 1
             return
-        self._seen.add(number)
+        self._seen[number] = 1
         self.received += 1
 
     def end(self, now_ns: int) -> None:
         """No more requests are sent: a silence that lasts until now counts."""
-        if self.last_ns is not None:
-            self.gap_ns = max(self.gap_ns, now_ns - self.last_ns)
+        self._note_silence(now_ns)
 
-    def result(self) -> dict[str, int | float]:
-        """What is printed."""
+    def _note_silence(self, now_ns: int) -> None:
+        if self.last_ns is not None and now_ns - self.last_ns > self.gap_ns:
+            self.gap_ns, self.gap_at_ns = now_ns - self.last_ns, self.last_ns
+
+    def losses(self) -> list[tuple[int, int]]:
+        """When requests were sent that got no answer, and how many in a row; the `MOST_LOSSES` largest, in order."""
+        found, start = [], self._seen.find(0)
+        while start >= 0:
+            end = self._seen.find(1, start)
+            end = self.sent if end < 0 else end
+            found.append((self.sent_ns[start], end - start))
+            start = self._seen.find(0, end)
+        return sorted(sorted(found, key=lambda one: -one[1])[:MOST_LOSSES])
+
+    def result(self, utc_ns: int = 0) -> dict[str, object]:
+        """What is printed. utc_ns: UTC less the clock that times are of."""
         return {
             "sent": self.sent,
             "received": self.received,
             "lost": self.sent - self.received,
             "duplicated": self.duplicated,
             "gap_ms": round(self.gap_ns / 1e6, 3),
+            "gap_utc_s": None if self.gap_at_ns is None else round((self.gap_at_ns + utc_ns) / 1e9, 4),
+            "losses": [[round((at + utc_ns) / 1e9, 4), number] for at, number in self.losses()],
         }
 
 
@@ -74,10 +101,12 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def request(family: int, identifier: int, number: int) -> bytes:
-    """The number in full is in the data: an echo's own has 16 bits. For ICMPv6 the kernel fills the checksum in."""
+def request(family: int, identifier: int, number: int, size: int = 0) -> bytes:
+    """The number in full is in the data: an echo's own has 16 bits. size: of the data, as far as that is more and even.
+    For ICMPv6 the kernel fills the checksum in."""
     kind = ECHO4 if family == socket.AF_INET else ECHO6
-    packet = struct.pack("!BBHHH", kind, 0, 0, identifier, number & 0xFFFF) + MAGIC + struct.pack("!Q", number)
+    data = (MAGIC + struct.pack("!Q", number)).ljust(size - size % 2, b"\0")
+    packet = struct.pack("!BBHHH", kind, 0, 0, identifier, number & 0xFFFF) + data
     if family == socket.AF_INET:
         packet = packet[:2] + struct.pack("!H", checksum(packet)) + packet[4:]
     return packet
@@ -117,7 +146,7 @@ def run(address: str, rate: int, seconds: float) -> Tally:
         if now >= due:
             with contextlib.suppress(OSError):  # no route, or no buffer just now: it counts as lost
                 channel.sendto(request(family, identifier, tally.sent), target)
-            tally.sent += 1
+            tally.send(now)
             due = max(due + step, now - 20 * step)  # a machine that was busy is not made up for at once
         _read(channel, family, identifier, tally, max(0, due - time.monotonic_ns()) / 1e9)
         if tally.received and not said:
@@ -150,7 +179,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=600.0)
     asked = parser.parse_args(argv)
-    print(json.dumps(run(asked.address, asked.rate, asked.seconds).result()), flush=True)
+    tally = run(asked.address, asked.rate, asked.seconds)
+    print(json.dumps(tally.result(time.time_ns() - time.monotonic_ns())), flush=True)
     return 0
 
 

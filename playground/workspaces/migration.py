@@ -36,7 +36,7 @@ class Event(Enum):
     COPY_FAILED = "the source's hypervisor could not copy it; it goes on there"
     TARGET_GONE = "the target host's lease ended"
     SOURCE_GONE = "the source host's lease ended"
-    LATE = "the deadline passed"
+    LATE = "the deadline passed (of what a hypervisor copies, only its word counts)"
     REMOVED = "the workspace was removed"
 
 
@@ -78,7 +78,6 @@ TABLE: dict[tuple[State, Event], tuple[State, Effect]] = {
     (State.REQUESTED, Event.LATE): (State.ABORTED, Effect.GIVE_BACK),
     (State.PREPARED, Event.LATE): (State.ABORTED, Effect.GIVE_BACK),
     (State.COPYING, Event.LATE): (State.ABORTED, Effect.GIVE_BACK),
-    (State.LANDING, Event.LATE): (State.ABORTED, Effect.GIVE_BACK),
     (State.ACTIVATED, Event.LATE): (State.SETTLED, Effect.REST),
     (State.ACTIVATED, Event.SOURCE_GONE): (State.SETTLED, Effect.REST),
     (State.REQUESTED, Event.REMOVED): (State.ABORTED, Effect.NONE),

@@ -29,6 +29,7 @@ END_REPEATS, END_INTERVAL_S = 10, 0.03
 LINGER_S = 0.2
 """How long a receiver waits for late datagrams after the end marker."""
 
+MOST_LOSSES = 50
 BLOCK = 65536
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h; the socket module does not name it
 
@@ -42,9 +43,12 @@ class Tally:
     duplicated: int = 0
     reordered: int = 0
     gap_ns: int = 0
+    gap_at_ns: int | None = None
     sent: int | None = None
     last_ns: int | None = None
     _highest: int = -1
+    _first: tuple[int, int] = (0, 0)
+    _last: tuple[int, int] = (0, 0)
     _seen: bytearray = field(default_factory=bytearray)
 
     def arrive(self, number: int, planned: int, offset_ns: int, now_ns: int) -> None:
@@ -53,7 +57,8 @@ class Tally:
         if number >= len(self._seen):
             self._seen.extend(bytes(number + 1024 - len(self._seen)))
         # Silence before the first arrival counts from the sender's start: a stream that began unheard has a gap too.
-        self.gap_ns = max(self.gap_ns, offset_ns if self.last_ns is None else now_ns - self.last_ns)
+        self._note_silence(offset_ns, now_ns)
+        self._first, self._last = (number, now_ns) if self.last_ns is None else self._first, (number, now_ns)
         self.last_ns = max(now_ns, self.last_ns or 0)
         if self._seen[number]:
             self.duplicated += 1
@@ -70,11 +75,32 @@ class Tally:
         sent: as the marker says; None without one, and then the planned number counts.
         """
         if self.sent is None:
-            self.gap_ns = max(self.gap_ns, offset_ns if self.last_ns is None else now_ns - self.last_ns)
+            self._note_silence(offset_ns, now_ns)
             self.sent = self.planned if sent is None else sent
 
-    def result(self) -> dict[str, int | float | None]:
-        """What is printed. gap_ms: the longest silence while the stream ran."""
+    def _note_silence(self, offset_ns: int, now_ns: int) -> None:
+        began = now_ns - offset_ns if self.last_ns is None else self.last_ns
+        if now_ns - began > self.gap_ns:
+            self.gap_ns, self.gap_at_ns = now_ns - began, began
+
+    def losses(self) -> list[tuple[int, int]]:
+        """When datagrams were due that did not arrive, by the sender's steady rate, and how many in a row; the
+        `MOST_LOSSES` largest, in order."""
+        sent = self.sent if self.sent is not None else self.planned
+        seen = bytes(self._seen[:sent]).ljust(sent, b"\0")
+        (first, began), (last, ended) = self._first, self._last
+        step = (ended - began) / (last - first) if last > first else 0.0
+        found, start = [], seen.find(0)
+        while start >= 0:
+            end = seen.find(1, start)
+            end = sent if end < 0 else end
+            found.append((began + int((start - first) * step), end - start))
+            start = seen.find(0, end)
+        return sorted(sorted(found, key=lambda one: -one[1])[:MOST_LOSSES])
+
+    def result(self) -> dict[str, object]:
+        """What is printed. gap_ms: the longest silence while the stream ran; gap_utc_s: when it began; losses:
+        `[utc_s, number]`."""
         sent = self.sent if self.sent is not None else self.planned
         return {
             "sent": sent,
@@ -83,6 +109,8 @@ class Tally:
             "duplicated": self.duplicated,
             "reordered": self.reordered,
             "gap_ms": round(self.gap_ns / 1e6, 3),
+            "gap_utc_s": None if self.gap_at_ns is None else round(self.gap_at_ns / 1e9, 4),
+            "losses": [[round(at / 1e9, 4), number] for at, number in self.losses()],
         }
 
 
@@ -164,7 +192,7 @@ def send(address: str, port: int, rate: float, seconds: float) -> dict[str, int 
     return {"sent": sent, "refused": refused, "late_ms": round(late * 1000, 3)}
 
 
-def receive(port: int, patience: float) -> dict[str, int | float | None]:
+def receive(port: int, patience: float) -> dict[str, object]:
     """Counts one stream: from its first datagram to its end marker, or until nothing came for `patience` seconds.
 
     Arrivals are timed by the kernel, so that a receiver that had to wait for the CPU shows no gap that there was not.

@@ -11,14 +11,14 @@ import pytest
 from playground.agent.guests import Guests
 from playground.derive import Role, Want
 from playground.machine import Machine
-from playground.workspaces.drivers.api import Copy, CopyState, Guest, GuestState, Hypervisor, Nic, Observed
+from playground.workspaces.drivers.api import Copy, CopyState, Guest, GuestState, Hypervisor, Nic, Observed, Sending
 from playground.workspaces.drivers.memory_hypervisor import Fabric, MemoryHypervisor, Part, Power, Room
 
 NIC = Nic("0" * 12, "pg" + "0" * 12, "02:00:00:00:00:01", 1450, 0)
 GUEST = Guest("7a010e8d8fc8", "atlas", "w", "w", (NIC,), 1, 96, Machine(kernel="/boot/vmlinuz"))
 
 
-def a_want(role: Role, move: int = 0, concluded: int = 0, send_to: str = "", called_off: bool = False) -> Want:
+def a_want(role: Role, move: int = 0, concluded: int = 0, to: str = "", called_off: bool = False) -> Want:
     return Want(
         id=GUEST.id,
         playground="atlas",
@@ -31,7 +31,7 @@ def a_want(role: Role, move: int = 0, concluded: int = 0, send_to: str = "", cal
         adopt=True,
         move=move,
         concluded=concluded,
-        send_to=send_to,
+        sending=Sending(to) if to else None,
         called_off=called_off,
     )
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_lab import FakeController, Play, a_move, a_status, a_workspace
+
+from playground.cli import lifecycle, timeline
 
 
 @pytest.mark.parametrize(("verb", "wanted"), [("start", "running"), ("stop", "stopped")])
@@ -38,7 +42,7 @@ def test_an_ambiguous_workspace_names_the_candidates(controller: FakeController,
 
 
 def test_a_move_is_followed_to_its_end_and_measured(controller: FakeController, play: Play) -> None:
-    controller.answers["POST migrate"] = (202, a_move() | {"generation": 4})
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 4, "timeout_s": 60.0})
     controller.answers["GET migrations"] = [a_move("copying", gap_ms=None, generation=4), a_move(generation=4)]
     ran = play("migrate", "worker-1", "n3")
     assert ran.out == "worker-1: n1 → n3, settled; gap 2.1 ms, lost 0, duplicated 0, pause 0.4 ms\n"
@@ -50,7 +54,7 @@ def test_a_move_is_followed_to_its_end_and_measured(controller: FakeController, 
 
 
 def test_an_unmeasured_move_claims_nothing(controller: FakeController, play: Play) -> None:
-    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1})
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1, "timeout_s": 60.0})
     controller.answers["GET migrations"] = a_move(gap_ms=None, lost=None, duplicated=None, pause_ms=None)
     ran = play("migrate", "worker-1", "n3", "--no-measure")
     assert ran.out == "worker-1: n1 → n3, settled; not measured\n"
@@ -58,13 +62,13 @@ def test_an_unmeasured_move_claims_nothing(controller: FakeController, play: Pla
 
 
 def test_a_moves_json_is_the_controllers(controller: FakeController, play: Play) -> None:
-    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1})
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1, "timeout_s": 60.0})
     controller.answers["GET migrations"] = a_move()
     assert json.loads(play("migrate", "worker-1", "n3", "--json").out) == a_move()
 
 
 def test_an_aborted_move_is_a_refusal_with_its_cause(controller: FakeController, play: Play) -> None:
-    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1})
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1, "timeout_s": 60.0})
     controller.answers["GET migrations"] = a_move("aborted", gap_ms=None, cause="host n3 is gone")
     ran = play("migrate", "worker-1", "n3")
     assert ran.code == 1
@@ -82,19 +86,117 @@ def test_an_aborted_move_is_a_refusal_with_its_cause(controller: FakeController,
 def test_a_move_that_something_else_overtakes_is_a_refusal_that_says_so(
     controller: FakeController, play: Play, answer: Any, said: str
 ) -> None:
-    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1})
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1, "timeout_s": 60.0})
     controller.answers["GET migrations"] = [a_move("copying", gap_ms=None), answer]
     ran = play("migrate", "worker-1", "n3")
     assert (ran.code, ran.out) == (1, "")
     assert said in ran.err
 
 
-def test_a_move_that_does_not_settle_in_time_is_three(controller: FakeController, play: Play) -> None:
-    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1})
+def test_a_move_of_which_nobody_says_how_it_ended_is_three(
+    controller: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "BEYOND_S", 0.0)
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1, "timeout_s": 0.1})
     controller.answers["GET migrations"] = a_move("copying")
-    ran = play("migrate", "worker-1", "n3", "--timeout", "0")
+    ran = play("migrate", "worker-1", "n3")
     assert ran.code == 3
-    assert "not settled within 0 s (copying)" in ran.err
+    assert "not settled within 0.1 s (copying)" in ran.err
+
+
+def test_how_a_move_is_to_be_made_is_asked_for_as_it_was_said(controller: FakeController, play: Play) -> None:
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1, "timeout_s": 9.0})
+    controller.answers["GET migrations"] = a_move()
+    words = [
+        "--post-copy",
+        "--auto-converge",
+        "--copy-storage",
+        "--bandwidth",
+        "8",
+        "--timeout",
+        "9",
+        "--max-gap",
+        "50",
+    ]
+    assert play("migrate", "worker-1", "n3", *words).code == 0
+    assert controller.asked[0][2] == {
+        "workspace": "worker-1",
+        "host": "n3",
+        "measure": True,
+        "post_copy": True,
+        "auto_converge": True,
+        "copy_storage": True,
+        "bandwidth_mib_s": 8,
+        "timeout_s": 9.0,
+        "max_gap_ms": 50.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("promise", "code", "said"),
+    [
+        ("kept", 0, ""),
+        ("broken", 4, "--max-gap 2 was not kept: the longest silence was 2.1 ms"),
+        ("unknown", 4, "whether --max-gap 2 was kept is not known"),
+    ],
+)
+def test_a_promise_that_was_not_kept_is_four(
+    controller: FakeController, play: Play, promise: str, code: int, said: str
+) -> None:
+    controller.answers["POST migrate"] = (202, a_move() | {"generation": 1, "timeout_s": 60.0})
+    controller.answers["GET migrations"] = a_move(promise=promise, max_gap_ms=2.0)
+    ran = play("migrate", "worker-1", "n3", "--max-gap", "2")
+    assert ran.code == code and said in ran.err
+
+
+@pytest.mark.parametrize(("may_move", "code"), [(True, 0), (False, 1)])
+def test_a_dry_run_says_what_speaks_for_and_against_a_move(
+    controller: FakeController, play: Play, may_move: bool, code: int
+) -> None:
+    findings = [{"about": "processor", "said": "fine", "text": "n3 has it"}]
+    head = {"workspace": "worker-1", "from": "n1", "to": "n3"}
+    controller.answers["POST migrate"] = head | {"may_move": may_move, "findings": findings}
+    ran = play("migrate", "worker-1", "n3", "--dry-run")
+    assert ran.code == code
+    assert f"worker-1: n1 → n3, {'may' if may_move else 'may not'} be moved\n" in ran.out
+    assert "processor  fine  n3 has it" in ran.out
+    assert len(controller.asked) == 1
+
+
+PHASES = [{"state": s, "at_s": at} for s, at in (("requested", 0.0), ("copying", 0.5), ("settled", 2.0))]
+
+
+def test_a_moves_timeline_has_a_bar_for_each_phase_and_for_the_silence() -> None:
+    move = a_move(phases=PHASES, gap_ms=500.0, gap_at_s=1.0, losses=[{"at_s": 1.1, "packets": 3}])
+    lines = timeline.text(move).splitlines()
+    assert [line.split()[0] for line in lines] == ["requested", "copying", "silence", "lost"]
+    bars = [line[13 : 13 + timeline.WIDTH] for line in lines]
+    assert bars[0] == "=" * 12 + " " * 36 and bars[1] == " " * 12 + "=" * 36
+    assert bars[2] == " " * 24 + "#" * 12 + " " * 12 and bars[3].index("x") == 26
+    assert "3 packets, the first at 1.10 s" in lines[3]
+
+
+def test_a_plot_that_could_not_be_drawn_is_refused_before_the_move(
+    controller: FakeController, play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for path, cause in (
+        ("a.txt", "ends in .png"),
+        (f"{tmp_path}/no/a.png", "no folder"),
+        ("a.png", "playground[plot]"),
+    ):
+        ran = play("migrate", "worker-1", "n3", "--plot", path)
+        assert ran.code == 1 and cause in ran.err
+    assert controller.asked == []
+
+
+@pytest.mark.parametrize("ending", timeline.ENDINGS)
+def test_a_plot_is_drawn_into_its_file(tmp_path: Path, ending: str) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    file = tmp_path / f"move{ending}"
+    timeline.check(str(file))
+    timeline.draw(a_move(phases=PHASES, gap_at_s=1.0, losses=[{"at_s": 1.1, "packets": 3}]), str(file))
+    assert file.stat().st_size > 1000
 
 
 def test_a_move_is_called_off(controller: FakeController, play: Play) -> None:

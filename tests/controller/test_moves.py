@@ -11,9 +11,13 @@ import pytest
 
 from playground.controller import moves as moves_module
 from playground.controller.events import EventLog
-from playground.controller.moves import Metering, Moves, Refused
+from playground.controller.execution import NotPossible
+from playground.controller.moves import Measured, Metering, Moves, Refused
+from playground.controller.preflight import Preflight
 from playground.controller.world import World
+from playground.manner import PLAIN, Manner
 from playground.placement import may_be_on
+from playground.questions import Departing, TellArrival, TellDeparture
 from playground.records import (
     AliveRecord,
     BindingRecord,
@@ -33,6 +37,7 @@ from playground.records import (
 )
 from playground.store.api import Delete, Put
 from playground.store.memory import MemoryStore
+from playground.workspaces.departure import Arrival, Departure
 
 PORT = port_id("atlas", "w", "grid")
 
@@ -90,14 +95,36 @@ class FakeCarrier:
             raise RuntimeError("a bug")
 
 
+class FakeAsking:
+    """Hosts that answer what stands here: of each, by the question's name; or why they can't."""
+
+    def __init__(self) -> None:
+        self.departing = Departing(Departure("qemu", "x86_64", "pc", "<cpu/>"), passes=True)
+        self.arrival = Arrival()
+        self.cause = ""
+        self.asked: list[tuple[str, object]] = []
+
+    async def ask(self, host: str, question: object, kind: type, timeout_s: float) -> object:
+        self.asked.append((host, question))
+        if self.cause:
+            raise NotPossible(self.cause)
+        return self.departing if kind is Departing else self.arrival
+
+
 class Site:
     """A controller's moves over a store in memory; `say` is what an agent's report does."""
 
     def __init__(self, meter: Callable[[MigrationRecord], Awaitable[Metering | None]]) -> None:
         self.carrier = FakeCarrier()
+        self.asking, self.peer = FakeAsking(), "sender"
         self.store = MemoryStore()
         self.world = World(self.store)
-        self.moves = Moves(self.store, self.world, EventLog(self.store, self.world), meter, self.carrier)
+        self.preflight = Preflight(self.world, self.asking, self.measurable)  # type: ignore[arg-type]
+        events = EventLog(self.store, self.world)
+        self.moves = Moves(self.store, self.world, events, meter, self.carrier, self.preflight)
+
+    async def measurable(self, workspace: WorkspaceRecord, target: str) -> str:
+        return self.peer
 
     async def say(self, *what: Record) -> None:
         revision = await self.store.commit([], [Put(key_of(r), encode(r)) for r in what])
@@ -416,8 +443,8 @@ def test_a_measured_move_copies_only_once_its_meter_runs_and_reports_what_it_saw
     started = asyncio.Event()
 
     class Seen(Metering):
-        async def finish(self) -> tuple[float | None, int | None, int | None]:
-            return 2.5, 1, 0
+        async def finish(self) -> Measured:
+            return Measured(2.5, 1, 0)
 
     async def meter(move: MigrationRecord) -> Metering | None:
         await started.wait()
@@ -535,13 +562,33 @@ def test_only_the_hypervisor_says_whether_a_copy_could_still_be_called_off(word:
 
 def test_a_copy_that_takes_too_long_is_called_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moves_module, "COPY_DEADLINE_S", 0.2)
-    monkeypatch.setattr(moves_module, "CALL_OFF_S", 0.2)
 
     async def work() -> None:
         async with a_site() as site:
             await to_copying(site)
-            await site.until("aborted")  # nobody answered
-            assert site.move.called_off and "not done within" in site.move.cause
+            async with asyncio.timeout(5):
+                while not site.move.called_off:
+                    await site.world.moved(site.world.revision)
+            assert site.move.state == "copying" and "not done within 0 s" in site.move.cause
+            await site.say(copied(site, "failed", cause="operation aborted"))
+            await site.until("aborted")
+            assert "not done within 0 s" in site.move.cause
+
+    run(work())
+
+
+def test_of_a_copy_that_was_called_off_and_nobody_speaks_of_a_person_may_decide(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(moves_module, "CALL_OFF_S", 0.1)
+
+    async def work() -> None:
+        async with a_site() as site:
+            await to_copying(site)
+            await site.moves.abort(site.workspace)
+            await asyncio.sleep(0.3)
+            assert site.move.state == "copying"
+            assert (await site.moves.abort(site.workspace)).state == "aborted"
 
     run(work())
 
@@ -554,5 +601,166 @@ def test_an_older_copys_word_is_no_word_of_this_one() -> None:
             await site.say(said("n1", 1, "running", copied=old))
             await asyncio.sleep(0.3)
             assert site.move.state == "copying"
+
+    run(work())
+
+
+GAP = Manner(max_gap_ms=200)
+
+
+async def refused(site: Site, manner: Manner = PLAIN, measure: bool = False, target: str = "n2") -> str:
+    """Why a move is refused; nothing has changed."""
+    before = site.world.revision
+    with pytest.raises(Refused) as error:
+        await site.moves.request(site.workspace, target, measure, manner=manner)
+    assert site.world.revision == before
+    return str(error.value)
+
+
+def test_what_a_hypervisor_is_told_goes_by_the_record() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await site.say(*of_hypervisors())
+            manner = Manner(True, True, 8, True, 30.0)
+            move = await site.moves.request(site.workspace, "n2", measure=False, manner=manner)
+            assert move.manner == manner
+            assert move.deadline_utc_s - move.started_utc_s == pytest.approx(30)
+            (source, leaving), (target, coming) = site.asking.asked
+            assert (source, target) == ("n1", "n2")
+            assert isinstance(leaving, TellDeparture) and leaving.to == "qemu+tcp://n2/system"
+            assert isinstance(coming, TellArrival) and coming.copies_storage
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("manner", "cause"),
+    [
+        (Manner(post_copy=True), "--post-copy: only where a hypervisor copies"),
+        (Manner(auto_converge=True, bandwidth_mib_s=8), "--auto-converge, --bandwidth: only"),
+        (Manner(copy_storage=True), "--copy-storage: only"),
+        (GAP, "--max-gap needs the measurement"),
+    ],
+)
+def test_a_manner_that_no_hypervisor_is_there_for_is_refused(manner: Manner, cause: str) -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            assert cause in await refused(site, manner)
+
+    run(work())
+
+
+def test_all_that_hinders_a_move_is_said_at_once() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            workspace = msgspec.structs.replace(site.workspace, memory_mib=512, driver="libvirt")
+            small = msgspec.structs.replace(a_host("n2"), memory_mib=256)
+            await site.say(workspace, small)
+            said = (await refused(site, Manner(post_copy=True, max_gap_ms=5), measure=True)).splitlines()
+            assert [line.partition(":")[0] for line in said] == [
+                "host n2 does not offer the driver libvirt",
+                "--post-copy",
+                "--max-gap",
+                "host n2 has no room for atlas/w",
+            ]
+
+    run(work())
+
+
+def test_a_gap_that_nobody_may_measure_is_no_promise() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            site.peer = ""
+            assert "no peer may send atlas/w" in await refused(site, GAP, measure=True)
+            site.peer = "sender"
+            move = await site.moves.request(site.workspace, "n2", measure=True, manner=GAP)
+            await site.say(said("n2", move.generation, "prepared"))  # and then it answers nobody: no meter
+            await site.until("aborted")
+            assert "can't be measured" in site.move.cause
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("arrival", "cause"),
+    [
+        (Arrival("the processor there lacks what Skylake has"), "host n2: the processor there lacks"),
+        (
+            Arrival(disks=("its disk /a is not on this host", "the image /b is not on this host")),
+            "host n2: its disk /a",
+        ),
+    ],
+)
+def test_what_the_target_lacks_refuses_a_move(arrival: Arrival, cause: str) -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await site.say(*of_hypervisors())
+            site.asking.arrival = arrival
+            said = await refused(site)
+            assert cause in said and len(said.splitlines()) == max(1, len(arrival.disks))
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("departing", "about", "verdict"),
+    [
+        (Departing(Departure("qemu", "x86_64", "pc", ""), True), "underlay", "fine"),
+        (Departing(Departure("qemu", "x86_64", "pc", ""), None), "underlay", "unknown"),
+        (Departing(Departure("qemu", "x86_64", "pc", ""), False), "underlay", "refused"),
+        (Departing(Departure("qemu", "x86_64", "pc", "", unreachable="no TLS"), True), "hypervisors", "refused"),
+    ],
+)
+def test_a_verdict_says_of_each_thing_what_was_found(departing: Departing, about: str, verdict: str) -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await site.say(*of_hypervisors())
+            site.asking.departing = departing
+            looked = await site.preflight.look(site.workspace, "n2", False, PLAIN)
+            assert {one.about: one.said for one in looked.findings}[about] == verdict
+            assert bool(looked.refusals) == (verdict == "refused")
+
+    run(work())
+
+
+def test_a_host_that_does_not_answer_refuses_a_move() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await site.say(*of_hypervisors())
+            site.asking.cause = "host n1 did not answer within 5 s"
+            assert await refused(site) == site.asking.cause
+
+    run(work())
+
+
+@pytest.mark.parametrize(("gap_ms", "promise"), [(200.0, "kept"), (200.1, "broken"), (None, "unknown")])
+def test_a_promise_is_judged_by_what_was_measured(gap_ms: float | None, promise: str) -> None:
+    move = MigrationRecord(
+        playground="atlas",
+        workspace="w",
+        source="n1",
+        target="n2",
+        state="settled",
+        generation=1,
+        started_utc_s=0,
+        deadline_utc_s=60,
+        manner=GAP,
+        gap_ms=gap_ms,
+        finished_utc_s=3,
+    )
+    assert move.promise == promise
+    assert msgspec.structs.replace(move, state="aborted").promise == ""
+    assert msgspec.structs.replace(move, manner=PLAIN).promise == ""
+
+
+def test_a_result_has_the_times_of_its_phases() -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await to_copying(site)
+            await site.say(copied(site, "failed", cause="no"))
+            await site.until("aborted")
+            assert [state for state, _ in site.move.phases] == ["requested", "prepared", "copying", "aborted"]
+            times = [at for _, at in site.move.phases]
+            assert times == sorted(times) and times[0] == site.move.started_utc_s
 
     run(work())

@@ -15,6 +15,7 @@ from playground.controller.batches import batches
 from playground.controller.events import EventLog
 from playground.controller.moves import Moves
 from playground.controller.placing import Placing
+from playground.controller.preflight import Preflight
 from playground.controller.progress import Progress
 from playground.controller.shown import Shown, Touched
 from playground.controller.tiers import Tiers
@@ -275,7 +276,8 @@ def test_a_host_that_says_it_can_enforce_now_is_given_what_waited() -> None:
             await world.load()
             await writer.changes.accept(a_file([1], workers=1))
             events = EventLog(store, world)
-            placing = Placing(store, world, Moves(store, world, events, no_meter, FakeCarrier()), events)
+            preflight = Preflight(world, None, no_meter)  # type: ignore[arg-type]
+            placing = Placing(store, world, Moves(store, world, events, no_meter, FakeCarrier(), preflight), events)
             while await placing.once():
                 pass
             workspace = world.grids["lab"].workspaces["w-0"]

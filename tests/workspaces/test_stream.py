@@ -4,19 +4,22 @@ import json
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from namespace_lab import SCRIPTS
 
+from playground.workspaces import echoes
 from playground.workspaces.stream import Tally
 
 MS = 1_000_000
+COUNTS = ("sent", "received", "lost", "duplicated", "reordered", "gap_ms")
 STREAM = (sys.executable, "-I", "-S", str(SCRIPTS / "stream.py"))
 
 
-def a_tally(numbers: list[int], planned: int = 10, sent: int | None = 10) -> dict[str, int | float | None]:
+def a_tally(numbers: list[int], planned: int = 10, sent: int | None = 10) -> dict[str, Any]:
     """Arrivals a millisecond apart, then the end marker."""
     tally = Tally()
     for at, number in enumerate(numbers):
@@ -27,7 +30,31 @@ def a_tally(numbers: list[int], planned: int = 10, sent: int | None = 10) -> dic
 
 def test_a_whole_stream_lost_nothing() -> None:
     result = a_tally(list(range(10)))
-    assert result == {"sent": 10, "received": 10, "lost": 0, "duplicated": 0, "reordered": 0, "gap_ms": 1.0}
+    assert {key: result[key] for key in COUNTS} == dict(zip(COUNTS, (10, 10, 0, 0, 0, 1.0), strict=True))
+    assert result["losses"] == []
+
+
+def test_losses_are_told_with_their_time_by_the_senders_rate() -> None:
+    tally = Tally()
+    for number in (0, 1, 2, 6, 7, 9):
+        tally.arrive(number, 10, number * MS, 1000 * MS + number * MS)
+    tally.end(10, 10 * MS, 1010 * MS)
+    assert tally.losses() == [(1003 * MS, 3), (1008 * MS, 1)]
+    assert tally.result()["losses"] == [[1.003, 3], [1.008, 1]] and tally.result()["gap_utc_s"] == 1.002
+
+
+def test_unanswered_requests_are_told_with_the_time_at_which_they_were_sent() -> None:
+    tally = echoes.Tally()
+    for number in range(8):
+        tally.send(number * MS)
+        if number not in (3, 4, 7):
+            tally.arrive(number, number * MS)
+    tally.arrive(5, 8 * MS)
+    tally.end(9 * MS)
+    assert tally.losses() == [(3 * MS, 2), (7 * MS, 1)]
+    told = tally.result(utc_ns=1000 * MS)
+    assert (told["sent"], told["lost"], told["duplicated"]) == (8, 3, 1)
+    assert (told["gap_ms"], told["gap_utc_s"], told["losses"]) == (3.0, 1.002, [[1.003, 2], [1.007, 1]])
 
 
 def test_a_stream_that_never_resumes_counts_as_lost_to_its_end() -> None:
@@ -52,7 +79,7 @@ def test_only_the_first_end_marker_counts() -> None:
     tally.arrive(0, 1, 0, 0)
     tally.end(1, 0, 1 * MS)
     tally.end(7, 0, 500 * MS)
-    assert tally.result() == {"sent": 1, "received": 1, "lost": 0, "duplicated": 0, "reordered": 0, "gap_ms": 1.0}
+    assert [tally.result()[key] for key in COUNTS] == [1, 1, 0, 0, 0, 1.0]
 
 
 @settings(max_examples=50)

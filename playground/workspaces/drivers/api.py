@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from playground.machine import Machine
+from playground.manner import PLAIN, Manner
 from playground.records import Move
+from playground.workspaces.departure import Arrival, Departure
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +124,13 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """Where a guest is to be copied, and how. to: the target's `Hypervisor.peer`."""
+    """Where a guest is to be copied, and how. to, folder: the target's `Hypervisor.peer` and `Hypervisor.folder`.
+    is_one_kernel: its disks are the same files there, found so by the kernel that both hosts are of."""
 
     to: str
+    folder: str = ""
+    manner: Manner = PLAIN
+    is_one_kernel: bool = False
 
 
 class DriverError(Exception):
@@ -203,6 +209,9 @@ class Hypervisor(Driver, Protocol):
     peer: str
     """How other hosts' hypervisors reach this one's."""
 
+    folder: Path
+    """Where it has what it makes for its guests: their disks, what they write on their serial lines."""
+
     async def offered(self) -> bool:
         """Whether guests can be made here now."""
         ...
@@ -231,6 +240,14 @@ class Hypervisor(Driver, Protocol):
 
     async def said(self, guest_id: str) -> Path:
         """The file that all that the guest says on that line is added to. Raises DriverError where there is none."""
+        ...
+
+    async def departing(self, guest_id: str, to: str) -> Departure:
+        """What a guest that runs here needs where it goes. to: that host's `peer`, which is tried."""
+        ...
+
+    async def arriving(self, departure: Departure, copies_storage: bool) -> Arrival:
+        """Whether a guest that departs so might come; nothing is changed."""
         ...
 
     async def call_off(self, guest_id: str) -> None:

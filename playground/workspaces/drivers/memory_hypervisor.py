@@ -15,6 +15,7 @@ from enum import Enum
 from pathlib import Path
 
 from playground.records import Move
+from playground.workspaces.departure import Arrival, Departure
 from playground.workspaces.drivers.api import (
     Copy,
     CopyState,
@@ -194,6 +195,7 @@ class MemoryHypervisor:
 
     def __init__(self, host: str, fabric: Fabric, changed: Callable[[str], None] = lambda guest: None) -> None:
         self.peer = host
+        self.folder = Path("/")
         self._host = host
         self._fabric = fabric
         self._rooms = fabric.join(host, changed)
@@ -279,6 +281,18 @@ class MemoryHypervisor:
     async def _go_on(self, guest_id: str) -> None:
         while self._fabric.advance(guest_id) is not None:
             await asyncio.sleep(0)
+
+    async def departing(self, guest_id: str, to: str) -> Departure:
+        """It needs nothing that there is not everywhere."""
+        self._note("departing", guest_id, to)
+        self._running(guest_id)
+        is_away = to in self._fabric.away or to not in self._fabric.rooms
+        return Departure("memory", "", "", "", unreachable="unable to connect to server" if is_away else "")
+
+    async def arriving(self, departure: Departure, copies_storage: bool) -> Arrival:
+        """Whatever it is, it may come."""
+        self._note("arriving", "")
+        return Arrival()
 
     async def call_off(self, guest_id: str) -> None:
         """Its copying ends, unless it runs at the target already."""

@@ -18,7 +18,14 @@ from xml.etree import ElementTree
 
 from playground.workspaces.drivers.api import DriverError
 from playground.workspaces.drivers.libvirt.line import Line
-from playground.workspaces.drivers.libvirt.xml import NAMESPACE, Mark, read_mark, write_mark
+from playground.workspaces.drivers.libvirt.xml import (
+    NAMESPACE,
+    Mark,
+    knows_model,
+    named_model,
+    read_mark,
+    write_mark,
+)
 
 log = logging.getLogger("agent")
 
@@ -99,6 +106,8 @@ class Door:
         self._connection: Any = None
         self._marks: dict[str, Mark] = {}
         """By UUID: what was read of domains; they change by our own doing only, and with a migration."""
+        self._switching: set[str] = set()
+        """UUIDs of domains that are to go on at their target once all of their memory has been copied once."""
         self._lock = threading.RLock()
 
     async def connect(self) -> None:
@@ -212,18 +221,76 @@ class Door:
         """It does not run, and is not known. One that is gone is fine."""
         await self.call(lambda connection: self._destroy(connection, uuid))
 
-    async def migrate(self, uuid: str, to: str, flags: Collection[str], parameters: Mapping[str, object]) -> None:
+    async def migrate(
+        self, uuid: str, to: str, flags: Collection[str], parameters: Mapping[str, object], pause_ms: int
+    ) -> None:
         """Has the domain go to the libvirtd at `to`; returns when it is there. flags: names VIR_MIGRATE_… without that.
-        Raises DriverError: then it goes on here."""
+        pause_ms: it is copied on and on until the rest takes no longer; by POSTCOPY it goes on there once all has been
+        copied once. Raises DriverError: then it goes on here."""
         libvirt = _module()
         number = 0
         for flag in flags:
             number |= getattr(libvirt, f"VIR_MIGRATE_{flag}")
 
         def work(connection: Any) -> None:
-            connection.lookupByUUIDString(uuid).migrateToURI3(to, dict(parameters), number)
+            domain = connection.lookupByUUIDString(uuid)
+            domain.migrateSetMaxDowntime(pause_ms)
+            domain.migrateToURI3(to, dict(parameters), number)
 
-        await self.call(work)
+        if "POSTCOPY" in flags:
+            self._switching.add(uuid)
+        try:
+            await self.call(work)
+        finally:
+            self._switching.discard(uuid)
+
+    async def described(self, uuid: str) -> tuple[str, str]:
+        """A domain's XML as another libvirtd would be told: as it runs, and as it is started next."""
+        libvirt = _module()
+
+        def work(connection: Any) -> tuple[str, str]:
+            domain = connection.lookupByUUIDString(uuid)
+            migratable, inactive = libvirt.VIR_DOMAIN_XML_MIGRATABLE, libvirt.VIR_DOMAIN_XML_INACTIVE
+            return domain.XMLDesc(migratable), domain.XMLDesc(migratable | inactive)
+
+        return await self.call(work)
+
+    async def why_no_processor(self, kind: str, arch: str, model: str, cpu: str) -> str | None:
+        """Why a machine like that can't have this processor here, "" when it can, None where libvirt can't tell. cpu:
+        the element of its XML, "" for what its hypervisor takes by itself. Raises DriverError for a machine that is
+        not to be had here at all."""
+        libvirt = _module()
+        fine = (libvirt.VIR_CPU_COMPARE_IDENTICAL, libvirt.VIR_CPU_COMPARE_SUPERSET)
+
+        def work(connection: Any) -> str | None:
+            found = connection.getDomainCapabilities(None, arch or None, model or None, kind or None)
+            name = named_model(cpu)
+            if kind == "qemu":
+                return "" if not name or knows_model(found, name) else f"its processor {name} can't be emulated there"
+            if not name:
+                return None
+            try:
+                compared = connection.compareHypervisorCPU(None, arch or None, model or None, kind, cpu, 0)
+            except libvirt.libvirtError:
+                return None
+            return "" if compared in fine else f"the processor there lacks what {name} has"
+
+        return await self.call(work)
+
+    async def why_unreachable(self, uri: str) -> str:
+        """Why a libvirtd can't be reached from this host, "" when it can. Opens a connection of its own, and closes
+        it."""
+        libvirt = _module()
+
+        def work() -> str:
+            try:
+                connection = libvirt.open(uri)
+            except libvirt.libvirtError as error:
+                return _said(error)
+            connection.close()
+            return ""
+
+        return await asyncio.to_thread(work)
 
     async def abort(self, uuid: str) -> None:
         """Whatever copies the domain stops; nothing where nothing does."""
@@ -280,6 +347,7 @@ class Door:
                 any_event = connection.domainEventRegisterAny
                 any_event(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None)
                 any_event(None, libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._on_completed, None)
+                any_event(None, libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, self._on_iteration, None)
                 try:
                     connection.setKeepAlive(KEEPALIVE_S, 2)
                     connection.registerCloseCallback(lambda *_: self._tell(""), None)
@@ -413,6 +481,19 @@ class Door:
         if event in (self._libvirt.VIR_DOMAIN_EVENT_UNDEFINED, self._libvirt.VIR_DOMAIN_EVENT_DEFINED):
             self._marks.pop(uuid, None)
         self._tell(uuid)
+
+    def _on_iteration(self, connection: Any, domain: Any, iteration: int, opaque: Any) -> None:
+        uuid = domain.UUIDString()
+        if iteration > 1 and uuid in self._switching:
+            self._switching.discard(uuid)
+            # libvirt is not called from where its events are heard
+            threading.Thread(target=self._switch, args=(uuid,), name="post-copy", daemon=True).start()
+
+    def _switch(self, uuid: str) -> None:
+        try:
+            self._called(lambda connection: connection.lookupByUUIDString(uuid).migrateStartPostCopy(0))
+        except DriverError as error:
+            log.info("no post-copy domain=%s cause=%s", uuid, error)  # it was done, or called off, meanwhile
 
     def _on_completed(self, connection: Any, domain: Any, stats: Mapping[str, Any], opaque: Any) -> None:
         libvirt = self._libvirt

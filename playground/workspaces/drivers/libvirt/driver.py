@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from playground.records import Move
+from playground.workspaces.departure import Arrival, Departure
 from playground.workspaces.drivers import taps
 from playground.workspaces.drivers.api import (
     Copy,
@@ -28,6 +29,7 @@ from playground.workspaces.drivers.api import (
     Process,
     Sending,
 )
+from playground.workspaces.drivers.libvirt import moving
 from playground.workspaces.drivers.libvirt.accelerator import accelerator
 from playground.workspaces.drivers.libvirt.door import Domain, Door, Moved, State, Unavailable
 from playground.workspaces.drivers.libvirt.images import Images
@@ -47,8 +49,6 @@ _SOCKET = Path("/run/libvirt/libvirt-sock")
 
 _NO_WAY_IN = "a virtual machine is entered by its network or its console, not by exec"
 
-_FLAGS = ("LIVE", "PEER2PEER", "PERSIST_DEST", "UNDEFINE_SOURCE")
-
 
 class LibvirtDriver:
     """dataplane: path of the data plane's namespace. uri: of this host's libvirtd. peer: URI by which other hosts'
@@ -60,6 +60,7 @@ class LibvirtDriver:
 
     def __init__(self, dataplane: Path, uri: str, peer: str, state: Path, changed: Callable[[str], None]) -> None:
         self.peer = peer
+        self.folder = state
         self._dataplane = dataplane
         self._tried = state / "accelerator"
         self._logs = state / "consoles"
@@ -225,7 +226,10 @@ class LibvirtDriver:
         uuid = domain_uuid(guest.id)
         began = time.monotonic()
         try:
-            await self._door.migrate(uuid, sending.to, _FLAGS, {})
+            live, inactive = await self._door.described(uuid)
+            parameters = moving.parameters(sending, live, inactive, self.folder)
+            pause_ms = sending.manner.longest_pause_ms or moving.USUAL_PAUSE_MS
+            await self._door.migrate(uuid, sending.to, moving.flags(sending), parameters, pause_ms)
             await asyncio.to_thread(self._notes.put, Note(guest, Part.GONE, move))
             until = time.monotonic() + _TOLD_S
             while guest.id not in self._pauses and time.monotonic() < until:
@@ -236,6 +240,18 @@ class LibvirtDriver:
             log.warning("guest not sent guest=%s to=%s cause=%s", guest.id, sending.to, error)
             self._copies[guest.id] = Copy(move, CopyState.FAILED, str(error))
         self._changed(guest.id)
+
+    async def departing(self, guest_id: str, to: str) -> Departure:
+        """As its domain is now. Raises DriverError where it has none."""
+        (live, _), unreachable = await asyncio.gather(
+            self._door.described(domain_uuid(guest_id)), self._door.why_unreachable(to)
+        )
+        return await asyncio.to_thread(moving.departure, live, self.folder, unreachable)
+
+    async def arriving(self, departure: Departure, copies_storage: bool) -> Arrival:
+        """By what libvirt says of processors, and by the files that are here."""
+        cause = await self._door.why_no_processor(departure.kind, departure.arch, departure.model, departure.cpu)
+        return await asyncio.to_thread(moving.arrival, departure, copies_storage, cause)
 
     async def call_off(self, guest_id: str) -> None:
         """Nothing copies the guest any more."""

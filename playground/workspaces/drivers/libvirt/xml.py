@@ -101,6 +101,17 @@ def domain_xml(guest: Guest, setting: Setting) -> str:
     return Tree.tostring(domain, encoding="unicode")
 
 
+def named_model(cpu: str) -> str:
+    """The name of the model that a cpu element asks for, "" for none."""
+    return Tree.fromstring(cpu).findtext("model", "") if cpu else ""
+
+
+def knows_model(capabilities: str, name: str) -> bool:
+    """Whether a hypervisor's domain capabilities offer a processor of that name."""
+    models = Tree.fromstring(capabilities).iterfind("cpu/mode[@name='custom']/model")
+    return any(model.text == name and model.get("usable") != "no" for model in models)
+
+
 def _text(parent: Tree.Element, tag: str, text: str, **attributes: str) -> None:
     Tree.SubElement(parent, tag, attributes).text = text
 
