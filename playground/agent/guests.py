@@ -262,7 +262,7 @@ class Guests:
             case ((Role.ARRIVE | Role.TAKE), GuestState.ABSENT | GuestState.FAILED | GuestState.ELSEWHERE) if (
                 seen is None or seen.state is GuestState.FAILED or seen.move != want.move
             ):
-                return True, driver.expect(want.guest, want.move) if may_open else None
+                return True, driver.expect(want.guest, want.move, want.copies_storage) if may_open else None
             case ((Role.ARRIVE | Role.TAKE), _):
                 return True, None
             case Role.RUN, GuestState.RUNNING if not self.differs(want):

@@ -150,7 +150,7 @@ def follow_move(client: Client, asked: dict[str, Any], timeout: float) -> dict[s
                 state = result["state"]
                 if result["generation"] > asked["generation"]:
                     raise Failure(_overtaken(workspace, asked, result))
-                if state in ENDED:
+                if state in ENDED and result.get("finished", True):
                     return result
             except Refused as refusal:
                 if refusal.status != 404:

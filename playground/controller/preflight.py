@@ -188,8 +188,8 @@ class Preflight:
         """Of the largest underlay packet of the workspace's networks, in bytes."""
         grid = self._world.grids[workspace.playground]
         version = 6 if ":" in self._world.hosts[str(workspace.host)].underlay else 4
-        networks = {grid.ports[port].network for port in workspace.ports if port in grid.ports}
-        return max((grid.networks[name].mtu for name in networks), default=0) + OVERHEAD[version]
+        networks = {grid.ports[port].network_id for port in workspace.ports if port in grid.ports}
+        return max((grid.networks[id].mtu for id in networks & grid.networks.keys()), default=0) + OVERHEAD[version]
 
     def _path(self, workspace: WorkspaceRecord, target: str, passes: bool | None) -> Finding:
         size = self._size(workspace)

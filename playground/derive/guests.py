@@ -44,8 +44,8 @@ class Want:
     placed: the number of its placement; a guest that came where it is before that is of an earlier workspace.
     move: the number by which it is where it belongs: of its last move that this host was shown, or of its placement.
     concluded: of the last of these that is over; a guest that a newer move has brought elsewhere is not taken back,
-    whatever an older view says. sending: where this host's hypervisor is to copy it now, and how. called_off: it is to
-    stop that.
+    whatever an older view says. sending: where this host's hypervisor is to copy it now, and how. copies_storage:
+    it comes here with its disks. called_off: the copying is to stop.
     """
 
     id: str
@@ -61,6 +61,7 @@ class Want:
     move: int = 0
     concluded: int = 0
     sending: Sending | None = None
+    copies_storage: bool = False
     called_off: bool = False
 
 
@@ -137,5 +138,6 @@ def want_of(view: View, host: str, playground: str, name: str) -> Want | None:
         sending=Sending(move.to, move.folder, move.manner, move.is_one_kernel)
         if move is not None and is_sent and move.state == State.COPYING
         else None,
+        copies_storage=move is not None and arrives and move.manner.copy_storage,
         called_off=move is not None and is_sent and move.called_off,
     )

@@ -19,8 +19,9 @@ class DiskFound(msgspec.Struct, frozen=True):
 
 
 class Departure(msgspec.Struct, frozen=True):
-    """kind: kvm or qemu. arch, model: of its machine. cpu: its processor, an element of domain XML. kernel: boot id of
-    its host's. unreachable: why the target's hypervisor can't be reached from this one's host, "" when it can."""
+    """kind: kvm or qemu. arch, model: of its machine. cpu: its processor, an element of domain XML. folder: where its
+    host has what it made for its guests; kernel: boot id of that host's. unreachable: why the target's hypervisor can't
+    be reached from this one's host, "" when it can."""
 
     kind: str
     arch: str
@@ -28,6 +29,7 @@ class Departure(msgspec.Struct, frozen=True):
     cpu: str
     disks: tuple[DiskFound, ...] = ()
     files: tuple[str, ...] = ()
+    folder: str = ""
     kernel: str = ""
     unreachable: str = ""
 

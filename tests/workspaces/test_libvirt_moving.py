@@ -86,7 +86,7 @@ def test_a_departure_says_what_the_machine_is_of() -> None:
 
 
 def a_departure(folder: Path, *disks: DiskFound, kernel: str = "") -> Departure:
-    return Departure("qemu", "x86_64", "pc", "", disks, kernel=kernel)
+    return Departure("qemu", "x86_64", "pc", "", disks, folder=str(folder), kernel=kernel)
 
 
 def seen(path: Path, is_own: bool = False, base: str = "") -> DiskFound:
@@ -98,28 +98,28 @@ def test_a_disk_at_the_same_path_is_there_and_one_kernel_knows_it_for_the_same(t
     disk = tmp_path / "a.qcow2"
     disk.write_bytes(b"x")
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    here = moving.arrival(a_departure(tmp_path, seen(disk), kernel=boot), False, "")
+    here = moving.arrival(a_departure(tmp_path, seen(disk), kernel=boot), False, "", HERE)
     assert here.disks == () and here.is_one_kernel
-    elsewhere = moving.arrival(a_departure(tmp_path, seen(disk), kernel="another"), False, "")
+    elsewhere = moving.arrival(a_departure(tmp_path, seen(disk), kernel="another"), False, "", HERE)
     assert elsewhere.disks == () and not elsewhere.is_one_kernel
     other = DiskFound(str(disk), False, (1, 2))
-    assert not moving.arrival(a_departure(tmp_path, other, kernel=boot), False, "").is_one_kernel
+    assert not moving.arrival(a_departure(tmp_path, other, kernel=boot), False, "", HERE).is_one_kernel
 
 
 def test_a_disk_that_is_not_here_is_missed_unless_it_comes_along(tmp_path: Path) -> None:
     own, foreign = DiskFound(f"{tmp_path}/own", True), DiskFound(f"{tmp_path}/foreign", False)
-    left = moving.arrival(a_departure(tmp_path, own, foreign), False, "").disks
+    left = moving.arrival(a_departure(tmp_path, own, foreign), False, "", tmp_path).disks
     assert "--copy-storage" in left[0] and "same path" in left[1]
-    assert len(moving.arrival(a_departure(tmp_path, own, foreign), True, "").disks) == 1
+    assert len(moving.arrival(a_departure(tmp_path, own, foreign), True, "", tmp_path).disks) == 1
     based = DiskFound(f"{tmp_path}/own", True, base=f"{tmp_path}/base")
-    assert "the image" in moving.arrival(a_departure(tmp_path, based), True, "").disks[0]
+    assert "the image" in moving.arrival(a_departure(tmp_path, based), True, "", tmp_path).disks[0]
     large = DiskFound(f"{tmp_path}/own", True, allocated=1 << 60)
-    assert "are free here" in moving.arrival(a_departure(tmp_path, large), True, "").disks[0]
+    assert "are free here" in moving.arrival(a_departure(tmp_path, large), True, "", tmp_path).disks[0]
 
 
 @pytest.mark.parametrize(("said", "expected"), [("", ("", False)), ("no", ("no", False)), (None, ("", True))])
 def test_what_is_said_of_the_processor_is_handed_on(said: str | None, expected: tuple[str, bool]) -> None:
-    found = moving.arrival(a_departure(Path("/")), False, said)
+    found = moving.arrival(a_departure(Path("/")), False, said, HERE)
     assert (found.processor, found.is_unknown) == expected
 
 

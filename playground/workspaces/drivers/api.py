@@ -216,8 +216,9 @@ class Hypervisor(Driver, Protocol):
         """Whether guests can be made here now."""
         ...
 
-    async def expect(self, guest: Guest, move: int) -> None:
-        """As `prepare_arrival`; move: what `observe` says brought the guest here, once it runs here."""
+    async def expect(self, guest: Guest, move: int, copies_storage: bool = False) -> None:
+        """As `prepare_arrival`; move: what `observe` says brought the guest here, once it runs here. copies_storage:
+        disks that its host has made come along."""
         ...
 
     async def send(self, guest: Guest, move: int, sending: Sending) -> None:

@@ -230,7 +230,7 @@ class MemoryHypervisor:
         """As `expect`, of no move."""
         await self.expect(guest, 0)
 
-    async def expect(self, guest: Guest, move: int) -> None:
+    async def expect(self, guest: Guest, move: int, copies_storage: bool = False) -> None:
         """Its ends wait here. One that runs here already is here."""
         self._note("expect", guest.id, move)
         room = self._rooms.get(guest.id)

@@ -151,15 +151,15 @@ class LibvirtDriver:
         """As `expect`, of no move."""
         await self.expect(guest, 0)
 
-    async def expect(self, guest: Guest, move: int) -> None:
-        """Its taps wait here; libvirt opens them when it comes."""
+    async def expect(self, guest: Guest, move: int, copies_storage: bool = False) -> None:
+        """Its taps wait here; libvirt opens them when it comes, and where its disks come along fills empty ones."""
         self._guests[domain_uuid(guest.id)] = guest.id
         domain = (await self._door.domains({domain_uuid(guest.id)})).get(domain_uuid(guest.id))
         if domain is not None and domain.state in (State.RUNNING, State.LEFT):
             await asyncio.to_thread(self._notes.put, Note(guest, Part.ARRIVING, move))
             return
         await self._door.destroy(domain_uuid(guest.id))
-        await asyncio.to_thread(self._make_ends, guest, Note(guest, Part.ARRIVING, move))
+        await asyncio.to_thread(self._await_ends, guest, Note(guest, Part.ARRIVING, move, copies=copies_storage))
 
     async def start(self, guest: Guest) -> None:
         """Its processors run."""
@@ -230,7 +230,7 @@ class LibvirtDriver:
             parameters = moving.parameters(sending, live, inactive, self.folder)
             pause_ms = sending.manner.longest_pause_ms or moving.USUAL_PAUSE_MS
             await self._door.migrate(uuid, sending.to, moving.flags(sending), parameters, pause_ms)
-            await asyncio.to_thread(self._notes.put, Note(guest, Part.GONE, move))
+            await asyncio.to_thread(self._notes.put, Note(guest, Part.GONE, move, copies=sending.manner.copy_storage))
             until = time.monotonic() + _TOLD_S
             while guest.id not in self._pauses and time.monotonic() < until:
                 await asyncio.sleep(_LOOK_S / 5)
@@ -251,7 +251,7 @@ class LibvirtDriver:
     async def arriving(self, departure: Departure, copies_storage: bool) -> Arrival:
         """By what libvirt says of processors, and by the files that are here."""
         cause = await self._door.why_no_processor(departure.kind, departure.arch, departure.model, departure.cpu)
-        return await asyncio.to_thread(moving.arrival, departure, copies_storage, cause)
+        return await asyncio.to_thread(moving.arrival, departure, copies_storage, cause, self.folder)
 
     async def call_off(self, guest_id: str) -> None:
         """Nothing copies the guest any more."""
@@ -275,7 +275,12 @@ class LibvirtDriver:
         domain = (await self._door.domains({uuid})).get(uuid)
         if domain is not None and domain.state is State.RUNNING:
             raise DriverError("its virtual machine runs on this host: move it away first")
+        note = (await asyncio.to_thread(self._notes.read, [guest_id])).get(guest_id)
+        if domain is not None and domain.state is State.LEFT and await self._door.copied(uuid) is not None:
+            raise DriverError("its hypervisor still copies its memory from here")
         await self._door.destroy(uuid)
+        if note is not None and note.copies and note.part is not Part.OWN:
+            await asyncio.to_thread(self._images.remove, guest_id)
         await asyncio.to_thread(self._forget, guest_id, domain)
 
     async def stop(self, guest_id: str, grace_s: float) -> None:
@@ -316,6 +321,18 @@ class LibvirtDriver:
         except OSError as error:
             raise DriverError(f"its ends can't be made: {error}") from error
         self._released[guest.id] = False
+
+    def _await_ends(self, guest: Guest, note: Note) -> None:
+        """Of one that comes. Disks that an earlier stay has left are no ground for those that come along now."""
+        try:
+            self._notes.put(note)
+            if note.copies:
+                self._images.remove(guest.id)
+                self._images.ensure(guest)
+            self._make_taps(guest)
+            self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise DriverError(f"its ends can't be made: {error}") from error
 
     def _make_ends(self, guest: Guest, note: Note) -> Setting:
         """The note first: whatever is made is known to be ours."""

@@ -76,35 +76,37 @@ def departure(live: str, folder: Path, unreachable: str) -> Departure:
             for disk in _disks(domain)
         ),
         files=tuple(filter(None, (domain.findtext(f"os/{name}", "") for name in _FILES))),
+        folder=str(folder),
         kernel=_BOOT.read_text().strip(),
         unreachable=unreachable,
     )
 
 
-def arrival(departure: Departure, copies_storage: bool, processor: str | None) -> Arrival:
+def arrival(departure: Departure, copies_storage: bool, processor: str | None, folder: Path) -> Arrival:
     """What of a guest's files is wrong here. processor: why it is not to be had here, "" when it is, None where nobody
-    could tell. Raises OSError."""
+    could tell. folder: where this host has what it makes for its guests. Raises OSError."""
     causes = [f"{path} is not on this host" for path in departure.files if not Path(path).exists()]
     is_one_kernel = departure.kernel == _BOOT.read_text().strip()
     are_same = True
     for disk in departure.disks:
-        here = _found(disk.path, disk.is_own, disk.base)
+        path = str(folder) + disk.path.removeprefix(departure.folder) if disk.is_own else disk.path
+        here = _found(path, disk.is_own, disk.base)
         is_same = is_one_kernel and here.file is not None and here.file == disk.file
         if disk.is_own and copies_storage:
-            causes += _room(disk)
+            causes += _room(disk, folder)
         elif here.file is None:
             remedy = "--copy-storage has it copied" if disk.is_own else "it has to be at the same path on both hosts"
-            causes.append(f"its disk {disk.path} is not on this host: {remedy}")
+            causes.append(f"its disk {path} is not on this host: {remedy}")
         else:
             are_same = are_same and is_same
     shared = bool(departure.disks) and is_one_kernel and are_same
     return Arrival(processor or "", tuple(causes), processor is None, shared)
 
 
-def _room(disk: DiskFound) -> list[str]:
+def _room(disk: DiskFound, folder: Path) -> list[str]:
     if disk.base and not Path(disk.base).exists():
         return [f"the image {disk.base} is not on this host"]
-    place = next(parent for parent in Path(disk.path).parents if parent.exists())
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     room = os.statvfs(place)
     free = room.f_bavail * room.f_frsize
     if free < disk.allocated:
