@@ -16,6 +16,7 @@ from playground.controller import moves as moves_module
 from playground.controller.bindings import Bindings, NoBinding
 from playground.controller.events import EventLog
 from playground.controller.moves import Metering, Moves, Refused
+from playground.controller.preflight import Preflight
 from playground.controller.world import World
 from playground.records import (
     AliveRecord,
@@ -89,7 +90,9 @@ class Site:
 
     def load(self) -> None:
         self.world = World(self.store)
-        self.moves = Moves(self.store, self.world, EventLog(self.store, self.world), no_meter, NothingCarried())
+        preflight = Preflight(self.world, None, no_meter)  # type: ignore[arg-type]
+        events = EventLog(self.store, self.world)
+        self.moves = Moves(self.store, self.world, events, no_meter, NothingCarried(), preflight)
         self.bindings = Bindings(self.world, self.moves)
 
     async def restart(self) -> None:

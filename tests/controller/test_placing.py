@@ -13,6 +13,7 @@ from playground.admit import Known, admit
 from playground.controller.events import EventLog
 from playground.controller.moves import Metering, Moves
 from playground.controller.placing import TOLD, Placing
+from playground.controller.preflight import Preflight
 from playground.controller.rooms import Rooms
 from playground.controller.status import hosts
 from playground.controller.world import World
@@ -77,7 +78,8 @@ class Site:
         self.store = MemoryStore()
         self.world = World(self.store)
         self.events = EventLog(self.store, self.world)
-        moves = Moves(self.store, self.world, self.events, no_meter, NoCarrier())
+        preflight = Preflight(self.world, None, no_meter)  # type: ignore[arg-type]
+        moves = Moves(self.store, self.world, self.events, no_meter, NoCarrier(), preflight)
         self.placing = Placing(self.store, self.world, moves, self.events)
 
     async def put(self, *records: Record) -> None:
