@@ -103,7 +103,8 @@ class Preflight:
         source_driver, target_driver = self._driver(workspace.host, workspace), self._driver(target, workspace)
         to = target_driver.peer if target_driver is not None and not led else ""
         if target_driver is None or source_driver is None:
-            findings.append(_no("driver", f"host {target} does not offer the driver {workspace.driver}"))
+            lacks = target if target_driver is None else workspace.host
+            findings.append(_no("driver", f"host {lacks} does not offer the driver {workspace.driver}"))
         elif source_driver.move == "same-kernel" and source_driver.domain != target_driver.domain:
             text = (
                 f"{name} is a {workspace.driver} workspace, and one can't move between kernels: "
