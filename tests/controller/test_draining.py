@@ -14,6 +14,7 @@ from playground.controller.draining import Draining
 from playground.controller.events import EventLog
 from playground.controller.moves import Metering, Moves
 from playground.controller.placing import Placing
+from playground.controller.preflight import Preflight
 from playground.controller.status import hosts
 from playground.controller.world import World
 from playground.machine import Disk, Machine
@@ -71,7 +72,8 @@ class Site:
         self.store = store
         self.world = World(store)
         self.events = Said(store, self.world)
-        self.moves = Moves(store, self.world, self.events, no_meter, NoCarrier())
+        preflight = Preflight(self.world, None, no_meter)  # type: ignore[arg-type]
+        self.moves = Moves(store, self.world, self.events, no_meter, NoCarrier(), preflight)
         self.placing = Placing(store, self.world, self.moves, self.events)
         self.draining = Draining(store, self.world, self.events, self.moves, self.placing)
         self.refusing: set[str] = set()
