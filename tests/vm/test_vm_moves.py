@@ -185,6 +185,28 @@ def test_stopped_it_is_shut_down_and_started_it_has_its_address_again(lab: Machi
     eventually(lambda: get(lab, "peer", address) == "here", 60, "its web server")
 
 
+def test_a_host_with_two_machines_is_emptied_by_live_moves(lab: Machines) -> None:
+    peer = {"networks": ["grid"], "host": "n3", "labels": {"role": "peer"}}
+    for pin in ({"host": "n1"}, {}):  # then nothing keeps them there
+        machines = {name: lab.machine(name, labels={"role": "web"}, **pin) for name in ("web", "db")}
+        lab.up("lab", {**machines, "peer": peer}, policies=[ONLY_WEB])
+    addresses = {name: lab.site.address("lab", f"{name}.grid") for name in machines}
+    for address in addresses.values():
+        eventually(lambda a=address: get(lab, "peer", a) == "here", 60, f"the web server at {address}")
+    before = {name: lab.virsh("n1", "domid", f"{name}.lab").strip() for name in machines}
+    assert all(before.values())
+    with lab.asked("lab", "peer", addresses["db"]) as told:
+        lab.site.client.put("hosts/n1/drain", {"parallel": 1})
+        eventually(lambda: lab.site.hosts()["n1"]["drain"] == "drained", 60, "n1 is empty")
+    assert told["gap_ms"] < 5000 and told["duplicated"] == 0, told
+    for name, address in addresses.items():
+        assert lab.site.migration(f"lab/{name}")["state"] == "settled"
+        assert list(lab.domains("lab", name).values()) == ["running"] and "n1" not in lab.taps("lab", name)
+        assert get(lab, "peer", address) == "here"
+    assert lab.virsh("n1", "list", "--all", "--name").split() == []
+    lab.site.client.delete("hosts/n1/drain")
+
+
 def test_status_and_plan_speak_of_machines(lab: Machines) -> None:
     shown = json.loads(lab.site.cli("status", "lab", "--json").stdout)
     assert any(w["name"] == "web" and w["state"] == "running" for w in shown["playgrounds"][0]["workspaces"])
