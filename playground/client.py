@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from playground.uri import host_text
+
 DEFAULT_PORT = 7470
 """The controller's TCP port where a server's URL names none."""
 
@@ -40,8 +42,7 @@ class TcpAddress:
     ca: str | None = None
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{host_text(self.host)}:{self.port}"
 
 
 Address = UnixAddress | TcpAddress

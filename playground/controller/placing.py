@@ -168,8 +168,8 @@ class Placing:
                 answer = self.elsewhere(workspace)
             if isinstance(answer, Refusal):
                 committed |= await self._explain(workspace, answer.reason)
-            elif workspace.desired == "stopped" and (cause := stays_with_disks(workspace)):
-                committed |= await self._explain(workspace, cause)
+            elif workspace.desired == "stopped" and has_own_disks(workspace):
+                committed |= await self._explain(workspace, f"it is stopped, and its disks are there; {TO_START}")
             elif workspace.desired == "stopped":
                 committed |= await self.unplace(workspace)
             else:
@@ -246,10 +246,13 @@ class Placing:
         return True
 
 
-def stays_with_disks(workspace: WorkspaceRecord) -> str:
-    """Why one that is stopped can't be placed anew, "" when it can: it would lose what it has written."""
-    own = workspace.machine is not None and any(not disk.path for disk in workspace.machine.disks)
-    return f"it is stopped, and its disks are on {workspace.host}; start it, then it can move" if own else ""
+TO_START = "start it, then it can move"
+"""Placed anew, a machine would lose what it has written on disks of its host."""
+
+
+def has_own_disks(workspace: WorkspaceRecord) -> bool:
+    """Whether its host has made disks for it."""
+    return workspace.machine is not None and any(not disk.path for disk in workspace.machine.disks)
 
 
 def _object(workspace: WorkspaceRecord) -> str:

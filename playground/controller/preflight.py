@@ -12,9 +12,10 @@ from typing import Literal
 from overlay.mtu import OVERHEAD
 from playground.controller.asking import Asking
 from playground.controller.execution import NotPossible
+from playground.controller.rooms import takes_room_of
 from playground.controller.world import World
 from playground.manner import Manner
-from playground.placement import HostView, no_room
+from playground.placement import HostView, lacking, no_room
 from playground.questions import Departing, TellArrival, TellDeparture
 from playground.records import Driver, Led, WorkspaceRecord
 from playground.workspaces.departure import Arrival
@@ -111,6 +112,8 @@ class Preflight:
                 f"{workspace.host} and {target} are different machines"
             )
             findings.append(_no("driver", text))
+        elif cause := lacking(workspace, self._world.hosts[target]):
+            findings.append(_no("requirements", f"host {target} {cause}, which {name} requires"))
         else:
             findings.append(Finding("driver", "fine", f"{target} offers {workspace.driver}"))
         if not to and (words := manner.of_copying()):
@@ -131,7 +134,7 @@ class Preflight:
                 findings.append(_no("policies", text))
             else:
                 findings.append(Finding("policies", "fine", f"{target} enforces them"))
-        cause = no_room(workspace, self._view(target))
+        cause = no_room(workspace, self._view(workspace, target))
         text = f"host {target} has no room for {name}: {cause}" if cause else f"{target} has room for it"
         findings.append(Finding("capacity", "refused" if cause else "fine", text))
         folder = target_driver.folder if target_driver is not None else ""
@@ -153,6 +156,8 @@ class Preflight:
         for host in filter(None, dict.fromkeys((None if led else workspace.host, target))):
             if host in self._world.hosts and host not in self._world.alive:
                 found.append(f"host {host} is not up" + ("" if led else "; a move needs both ends"))
+        if target in self._world.drains and not led:
+            found.append(f"host {target} is drained; `playground host resume {target}` has it take workspaces again")
         if found or led or workspace.host is None:
             return found
         seen = self._world.observed_workspaces.get((workspace.playground, workspace.name), {}).get(workspace.host)
@@ -167,8 +172,14 @@ class Preflight:
     def _driver(self, host: str, workspace: WorkspaceRecord) -> Driver | None:
         return next((d for d in self._world.hosts[host].drivers if d.name == workspace.driver), None)
 
-    def _view(self, host: str) -> HostView:
-        there = [w for grid in self._world.grids.values() for w in grid.workspaces.values() if w.host == host]
+    def _view(self, workspace: WorkspaceRecord, host: str) -> HostView:
+        """With all that is there, or comes there, beside the workspace itself."""
+        there = [
+            other
+            for grid in self._world.grids.values()
+            for other in grid.workspaces.values()
+            if other != workspace and host in takes_room_of(grid, other)
+        ]
         cpus, memory_mib = sum(w.cpus for w in there), sum(w.memory_mib for w in there)
         return HostView(self._world.hosts[host], host in self._world.alive, cpus, memory_mib)
 

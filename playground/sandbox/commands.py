@@ -17,6 +17,7 @@ from playground.sandbox.plan import (
     token_path,
     tokens_path,
 )
+from playground.uri import host_text
 
 CONTROLLER_PORT = 7470
 
@@ -41,8 +42,7 @@ def hypervisor(site: str, state: Path, host: str, address: str) -> Program:
 
 
 def _at(plan: SandboxPlan) -> str:
-    address = plan.controller_address
-    return f"[{address}]:{CONTROLLER_PORT}" if plan.family == "ipv6" else f"{address}:{CONTROLLER_PORT}"
+    return f"{host_text(plan.controller_address)}:{CONTROLLER_PORT}"
 
 
 def _controller(plan: SandboxPlan) -> Program:
@@ -60,5 +60,5 @@ def _agent(plan: SandboxPlan, host: HostPlan) -> Program:
     argv += ["--controller", f"http://{_at(plan)}", "--underlay", host.address]
     argv += ["--token-file", str(token_path(plan, host.name))]
     argv += ["--state-dir", f"{plan.state_dir}/hosts/{host.name}", "--run-dir", f"{plan.run_dir}/hosts/{host.name}"]
-    argv += ["--libvirt-peer", f"qemu+tcp://{f'[{host.address}]' if ':' in host.address else host.address}/system"]
+    argv += ["--libvirt-peer", f"qemu+tcp://{host_text(host.address)}/system"]
     return Program(f"agent-{host.name}", tuple(argv), host.name)

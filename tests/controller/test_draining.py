@@ -12,7 +12,7 @@ import pytest
 from playground.controller import draining as draining_module
 from playground.controller.draining import Draining
 from playground.controller.events import EventLog
-from playground.controller.moves import Metering, Moves
+from playground.controller.moves import Metering, Moves, Refused
 from playground.controller.placing import Placing
 from playground.controller.preflight import Preflight
 from playground.controller.status import hosts
@@ -433,3 +433,17 @@ def test_a_playground_that_is_removed_leaves_a_drained_host_empty() -> None:
         await site.until_empty("n1")
 
     run(three_hosts(*several("n1", 3)), work)
+
+
+def test_nobody_is_moved_by_hand_to_a_drained_host_or_to_one_that_lacks_what_it_requires() -> None:
+    hosts = [a_host("n1"), a_host("n2"), msgspec.structs.replace(a_host("n3"), facts={"kvm": "yes"})]
+
+    async def work(site: Site) -> None:
+        workspace = site.world.grids["lab"].workspaces["w-0"]
+        await site.draining.drain("n3", 2)
+        with pytest.raises(Refused, match="host n3 is drained; `playground host resume n3`"):
+            await site.moves.request(workspace, "n3", measure=False)
+        with pytest.raises(Refused, match="host n2 has no kvm, which lab/w-0 requires"):
+            await site.moves.request(workspace, "n2", measure=False)
+
+    run([*hosts, *several("n1", 1, requires=("kvm",))], work)

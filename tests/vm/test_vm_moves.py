@@ -188,7 +188,10 @@ def test_stopped_it_is_shut_down_and_started_it_has_its_address_again(lab: Machi
 def test_a_host_with_two_machines_is_emptied_by_live_moves(lab: Machines) -> None:
     peer = {"networks": ["grid"], "host": "n3", "labels": {"role": "peer"}}
     for pin in ({"host": "n1"}, {}):  # then nothing keeps them there
-        machines = {name: lab.machine(name, labels={"role": "web"}, **pin) for name in ("web", "db")}
+        machines = {
+            "web": lab.machine("web", labels={"role": "web"}, **pin),
+            "db": lab.machine("db", labels={"role": "web"}, disks=[{"size": "8MiB"}], **pin),  # of n1's own: copied
+        }
         lab.up("lab", {**machines, "peer": peer}, policies=[ONLY_WEB])
     addresses = {name: lab.site.address("lab", f"{name}.grid") for name in machines}
     for address in addresses.values():

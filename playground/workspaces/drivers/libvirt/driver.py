@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from playground.records import Move
+from playground.uri import host_text
 from playground.workspaces.departure import Arrival, Departure
 from playground.workspaces.drivers import taps
 from playground.workspaces.drivers.api import (
@@ -448,4 +449,4 @@ def _state(note: Note | None, domain: Domain | None) -> tuple[GuestState, str]:
 
 def peer_uri(transport: str, address: str) -> str:
     """How another host's libvirtd reaches the one at this address. transport: tcp, tls or ssh."""
-    return f"qemu+{transport}://{f'[{address}]' if ':' in address else address}/system"
+    return f"qemu+{transport}://{host_text(address)}/system"
