@@ -73,20 +73,21 @@ class History:
         address: bytes = ZERO,
         *,
         is_own: bool = True,
-    ) -> None:
+    ) -> Exchange:
         """One message came in, of which `outcome` was made. request: None where it could not be read. is_own: it came
         from the port's own client."""
         self.counts[outcome] += 1
         if request is None:
-            self.exchanges.append(Exchange(now_utc_s, "", mac, address, outcome))
-            return
+            self.exchanges.append(found := Exchange(now_utc_s, "", mac, address, outcome))
+            return found
         said = request.options
         what = _KINDS.get(said.get(Code.MESSAGE_TYPE, b""), "")
         if address == ZERO:
             address = said.get(Code.REQUESTED_ADDRESS, request.ciaddr)
-        self.exchanges.append(Exchange(now_utc_s, what, mac, address, outcome))
+        self.exchanges.append(found := Exchange(now_utc_s, what, mac, address, outcome))
         if is_own and outcome is not Reason.FOREIGN_MAC:
             self.last = (now_utc_s, request)
+        return found
 
     def note6(
         self,
@@ -95,12 +96,24 @@ class History:
         mac: bytes,
         request: v6.Message | None,
         address: bytes = b"",
-    ) -> None:
+    ) -> Exchange:
         """The same of a DHCPv6 message."""
         self.counts6[outcome] += 1
         what = "" if request is None else _KINDS6.get(request.kind, "")
-        self.exchanges.append(Exchange(now_utc_s, what, mac, address, outcome))
+        self.exchanges.append(found := Exchange(now_utc_s, what, mac, address, outcome))
         if request is not None and outcome is not Reason.FOREIGN_MAC:
+            self.last6 = (now_utc_s, request)
+        return found
+
+    def note_again(self, now_utc_s: float, exchange: Exchange, request: Message | v6.Message) -> None:
+        """A message of the port's own client, and what came of it, are like ones before: `exchange` is of those."""
+        _, what, mac, address, outcome = exchange
+        self.exchanges.append(Exchange(now_utc_s, what, mac, address, outcome))
+        if isinstance(request, Message):
+            self.counts[outcome] += 1
+            self.last = (now_utc_s, request)
+        else:
+            self.counts6[outcome] += 1
             self.last6 = (now_utc_s, request)
 
     def note_solicitation(self, now_utc_s: float, outcome: ra.Act | Reason, mac: bytes) -> None:

@@ -59,6 +59,7 @@ PURE: list[str] = [
     "dhcp/decide.py",
     "dhcp/history.py",
     "dhcp/leases.py",
+    "dhcp/memo.py",
     "dhcp/pool.py",
     "dhcp/render.py",
     "dhcp/server.py",

@@ -12,30 +12,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from dhcp import ask, frame, message, ra, server6, v6
 from dhcp.decide import REPORTED, Act, LeaseKind
 from dhcp.forming import CHECK_S, LINK_LOCAL, Forming
-from dhcp.history import Client, History
+from dhcp.history import Client, Exchange, History
+from dhcp.io.batches import Batches
 from dhcp.io.journal import Journal
 from dhcp.io.keeping import Keeping, Waiting
 from dhcp.leases import Lease
+from dhcp.memo import Memo
 from dhcp.message import Message
 from dhcp.reason import Reason
 from dhcp.render import SERVER_PORT, Reply
 from dhcp.scope import PortScope
 from dhcp.server import QUARANTINE_S, Bound
 
-_FRAME_LIMIT: Final = 2048
-_DRAIN: Final = 64
-"""Frames per turn of the loop, so that a flood leaves room for names and the agent."""
-
 _BROADCAST: Final = b"\xff\xff\xff\xff"
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(NamedTuple):
     """What a device's client did with its lease, or which address it formed. address, mac: strings as in the scope.
 
     until_utc_s: when the lease ends; None where it was not given now. lease: where it is one of a pool. router: the
@@ -50,6 +47,14 @@ class Heard:
     until_utc_s: float | None = None
     router: str | None = None
     lease: Lease | None = None
+
+
+class _Told(NamedTuple):
+    """An answer that is given again to whoever asks the same: the reply, to what, and what was noted."""
+
+    reply: Reply | server6.Reply
+    request: Message | v6.Message
+    exchange: Exchange
 
 
 @dataclass(slots=True)
@@ -73,6 +78,8 @@ class _Port:
     """The same of its IPv6 addresses."""
     farewell: bytes | None = None
     """What goes before each of the first advertisements: one alone may be lost."""
+    memo: Memo[_Told] = field(default_factory=Memo)
+    """Of answers that depend on the message alone: to the port's own client, while it quarantines nothing."""
 
 
 class PacketServer:
@@ -98,6 +105,7 @@ class PacketServer:
         """When no pool is given from any more: others may have its addresses then. None: never."""
         self._ports: dict[str, _Port] = {}
         self._socket: socket.socket | None = None
+        self._batches: Batches | None = None
 
     def set(self, device: str, scope: PortScope) -> None:
         """Answers at `device` by `scope` from now on, and advertises. Raises ValueError or OSError, leaving all as it
@@ -170,7 +178,7 @@ class PacketServer:
     def attach(self, opened: socket.socket) -> None:
         """Hears and answers through `opened`, and owns it; every port gets its advertisements anew."""
         self.detach()
-        self._socket = opened
+        self._socket, self._batches = opened, Batches(opened)
         loop = asyncio.get_running_loop()
         loop.add_reader(opened, self._drain)
         for device, port in self._ports.items():
@@ -183,7 +191,7 @@ class PacketServer:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
-            self._socket = None
+            self._socket = self._batches = None
 
     def close(self) -> None:
         """Forgets all ports and closes the socket."""
@@ -192,16 +200,12 @@ class PacketServer:
         self.detach()
 
     def _drain(self) -> None:
-        opened = self._socket
-        for _ in range(_DRAIN):
-            if opened is None or opened is not self._socket:
-                return
-            try:
-                data, (device, *_) = opened.recvfrom(_FRAME_LIMIT)
-            except BlockingIOError:
-                return
-            except OSError:  # ENETDOWN is told once when a device goes down, and means none of our frames
-                continue
+        if (batches := self._batches) is None:
+            return
+        devices: dict[int, str] = {}  # not for longer: the next batch may have another one by that index
+        for index, data in batches.receive():
+            if (device := devices.get(index)) is None:
+                device = devices[index] = batches.device(index)
             reason = self._receive(device, data)
             if reason is not None:
                 self.counters[reason] += 1
@@ -210,12 +214,28 @@ class PacketServer:
         port = self._ports.get(device)
         if port is None:
             return Reason.UNKNOWN_PORT
+        known = port.memo.find(data)
+        if known is None or not self._send(device, known[1]):
+            return self._judged(device, port, data)
+        self._again(device, port, known[0])
+        return None
+
+    def _again(self, device: str, port: _Port, told: _Told) -> None:
+        """What a client asked before was answered again."""
+        reply, request, exchange = told
+        if isinstance(reply, Reply):
+            self._took(device, port, reply.act)
+        else:
+            self._took6(device, port, reply)
+        port.history.note_again(self._now_utc_s(), exchange, request)
+
+    def _judged(self, device: str, port: _Port, data: bytes) -> Reason | None:
         datagram = frame.parse_udp4(data)
         if datagram is not None:
-            return self._dhcp(device, port, datagram)
+            return self._dhcp(device, port, data, datagram)
         datagram = frame.parse_udp6(data)
         if datagram is not None:
-            return self._dhcp6(device, port, datagram)
+            return self._dhcp6(device, port, data, datagram)
         solicitation = frame.parse_icmp6(data)
         if solicitation is not None:
             return self._solicitation(device, port, solicitation)
@@ -237,66 +257,81 @@ class PacketServer:
         self._on_heard(Heard(device, port.scope.v4.address, port.scope.mac, LeaseKind.BOUND))
         return None
 
-    def _dhcp(self, device: str, port: _Port, datagram: frame.Datagram) -> Reason | None:
+    def _dhcp(self, device: str, port: _Port, data: bytes, datagram: frame.Datagram) -> Reason | None:
         """Answers, and notes for whoever asks why."""
         if datagram.destination_port != SERVER_PORT:
             return Reason.NOT_FOR_US
         request = message.parse(datagram.payload)
-        now_utc_s = self._now_utc_s()
         if isinstance(request, Reason):
-            port.history.note(now_utc_s, request, datagram.source_mac, None)
+            port.history.note(self._now_utc_s(), request, datagram.source_mac, None)
             return request
-        outcome = self._answered(device, port, datagram, request, now_utc_s)
+        outcome, answer = self._answered(device, port, datagram, request)
         if outcome is None:
             return None  # it is noted when its lease is written down
+        exchange = self._note(port, request, outcome)
+        if isinstance(outcome, Reason):
+            return outcome
+        if answer:
+            port.memo.keep(data, answer, _Told(outcome, request, exchange))
+        return None
+
+    def _note(self, port: _Port, request: Message, outcome: Reply | Reason) -> Exchange:
         act, address = (outcome.act, outcome.address) if isinstance(outcome, Reply) else (outcome, message.ZERO)
         is_own = port.bound is None or request.chaddr == port.bound.mac
-        port.history.note(now_utc_s, act, request.chaddr, request, address, is_own=is_own)
-        return outcome if isinstance(outcome, Reason) else None
+        return port.history.note(self._now_utc_s(), act, request.chaddr, request, address, is_own=is_own)
 
     def _answered(
-        self, device: str, port: _Port, datagram: frame.Datagram, request: Message, now_utc_s: float
-    ) -> Reply | Reason | None:
-        """What was sent, or why nothing was; None where something waits for the disk."""
+        self, device: str, port: _Port, datagram: frame.Datagram, request: Message
+    ) -> tuple[Reply | Reason | None, bytes]:
+        """What was sent, or why nothing was; None where something waits for the disk. With it the frame, where whoever
+        asks the same is to get the same."""
         bound, scope = port.bound, port.scope
         from_mac, is_unicast = datagram.source_mac, datagram.destination != _BROADCAST
         if bound is not None and from_mac == bound.mac:
             is_quarantined = asyncio.get_running_loop().time() - port.declined_s < QUARANTINE_S
             reply = bound.answer(request, is_unicast=is_unicast, is_quarantined=is_quarantined)
             if reply is not Reason.FOREIGN_MAC or scope.pool is None:
-                return self._bound(device, port, bound, reply)
+                reply, answer = self._sent(device, port, reply)
+                if reply is not Reason.NOT_SENT:
+                    self._took(device, port, reply.act if isinstance(reply, Reply) else reply)
+                return reply, b"" if is_quarantined else answer
         if scope.pool is None:
-            return Reason.NO_SCOPE if bound is None else Reason.FOREIGN_MAC
+            return Reason.NO_SCOPE if bound is None else Reason.FOREIGN_MAC, b""
+        now_utc_s = self._now_utc_s()
         if self.fence_utc_s is not None and now_utc_s >= self.fence_utc_s:
-            return Reason.CUT_OFF
+            return Reason.CUT_OFF, b""
         answered = self._keeping[scope.pool.name].answer(device, request, from_mac, now_utc_s, is_unicast)
         if answered.keep is not None:
             self._keeping.keep(Waiting(device, scope.pool.name, answered.keep, answered.reply, request))
-            return None
-        if isinstance(answered.reply, Reply) and not self._reply(device, port, answered.reply):
-            return Reason.NOT_SENT
-        return answered.reply
+            return None, b""
+        return self._sent(device, port, answered.reply)[0], b""
 
-    def _bound(self, device: str, port: _Port, bound: Bound, reply: Reply | Reason) -> Reply | Reason:
-        """Sends the answer to a port's own client, and tells what it means for its address."""
-        if isinstance(reply, Reply) and not self._reply(device, port, reply):
-            return Reason.NOT_SENT
-        kind = REPORTED.get(reply.act if isinstance(reply, Reply) else reply)
-        if kind is not None and port.scope.v4 is not None:
-            if kind is LeaseKind.BOUND:
-                port.questions.pop(port.scope.v4.address, None)
-            if kind is LeaseKind.DECLINED:
-                port.declined_s = asyncio.get_running_loop().time()
-            told = (port.scope.v4.router or "") if kind is LeaseKind.BOUND else None
-            until_s = self._now_utc_s() + port.scope.v4.lease_s if kind is LeaseKind.BOUND else None
-            self._on_heard(Heard(device, port.scope.v4.address, port.scope.mac, kind, until_s, told))
-        return reply
+    def _sent(self, device: str, port: _Port, reply: Reply | Reason) -> tuple[Reply | Reason, bytes]:
+        """What became of a reply, and its frame; that of a reason is empty."""
+        if isinstance(reply, Reason):
+            return reply, b""
+        data = self._framed(port, reply)
+        return (reply if self._send(device, data) else Reason.NOT_SENT), data
 
-    def _reply(self, device: str, port: _Port, reply: Reply) -> bool:
+    def _took(self, device: str, port: _Port, act: Act | Reason) -> None:
+        """What an act means for the port's own address."""
+        kind = REPORTED.get(act)
+        if kind is None or port.scope.v4 is None:
+            return
+        told = until_s = None
+        if kind is LeaseKind.BOUND:
+            port.questions.pop(port.scope.v4.address, None)
+            told, until_s = port.scope.v4.router or "", self._now_utc_s() + port.scope.v4.lease_s
+        if kind is LeaseKind.DECLINED:
+            port.declined_s = asyncio.get_running_loop().time()
+            port.memo.forget()
+        self._on_heard(Heard(device, port.scope.v4.address, port.scope.mac, kind, until_s, told))
+
+    def _framed(self, port: _Port, reply: Reply) -> bytes:
         server = port.bound.server if port.bound is not None else self._keeping[port.scope.pool.name].answers.server  # type: ignore[union-attr]
         ports = (SERVER_PORT, reply.port)
         source_mac = frame.mac(port.scope.server_mac) if port.bound is None else port.bound.server_mac
-        return self._send(device, frame.udp4(reply.to_mac, source_mac, server, reply.destination, ports, reply.payload))
+        return frame.udp4(reply.to_mac, source_mac, server, reply.destination, ports, reply.payload)
 
     def _kept(self, waiting: Waiting, is_kept: bool) -> None:
         """Sends what waited, unless the port went meanwhile, and tells."""
@@ -306,7 +341,7 @@ class PacketServer:
         outcome: Act | Reason = reply.act if isinstance(reply, Reply) else reply
         if not is_kept:
             outcome = Reason.NOT_KEPT
-        elif isinstance(reply, Reply) and not self._reply(waiting.device, port, reply):
+        elif self._sent(waiting.device, port, reply)[0] is Reason.NOT_SENT:
             outcome = Reason.NOT_SENT
         if isinstance(outcome, Reason):
             self.counters[outcome] += 1
@@ -317,46 +352,55 @@ class PacketServer:
             address = socket.inet_ntoa(lease.address.to_bytes(4, "big"))
             self._on_heard(Heard(waiting.device, address, lease.mac.hex(":"), kind, lease.until_s, lease=lease))
 
-    def _dhcp6(self, device: str, port: _Port, datagram: frame.Datagram) -> Reason | None:
+    def _dhcp6(self, device: str, port: _Port, data: bytes, datagram: frame.Datagram) -> Reason | None:
         """The same by DHCPv6."""
         if datagram.destination_port != v6.SERVER_PORT:
             return Reason.NOT_FOR_US
         request = v6.parse(datagram.payload)
-        outcome = self._answered6(device, port, datagram, request)
+        outcome, answer = self._answered6(device, port, datagram, request)
         act, leases = (outcome.act, outcome.leases) if isinstance(outcome, server6.Reply) else (outcome, ())
-        known = None if isinstance(request, Reason) else request
-        port.history.note6(self._now_utc_s(), act, datagram.source_mac, known, leases[0][0] if leases else b"")
-        return outcome if isinstance(outcome, Reason) else None
+        known, address = None if isinstance(request, Reason) else request, leases[0][0] if leases else b""
+        exchange = port.history.note6(self._now_utc_s(), act, datagram.source_mac, known, address)
+        if isinstance(outcome, Reason):
+            return outcome
+        if answer and known is not None:
+            port.memo.keep(data, answer, _Told(outcome, known, exchange))
+        return None
 
     def _answered6(
         self, device: str, port: _Port, datagram: frame.Datagram, request: v6.Message | Reason
-    ) -> server6.Reply | Reason:
+    ) -> tuple[server6.Reply | Reason, bytes]:
         bound = port.bound6
         if bound is None:
-            return Reason.NO_SCOPE
+            return Reason.NO_SCOPE, b""
         if datagram.source_mac != bound.mac:
-            return Reason.FOREIGN_MAC
+            return Reason.FOREIGN_MAC, b""
         if isinstance(request, Reason):
-            return request
+            return request, b""
         now_mono_s = asyncio.get_running_loop().time()
         quarantined = [one for one, at_s in port.declined6_s.items() if now_mono_s - at_s < QUARANTINE_S]
         reply = bound.answer(request, is_unicast=datagram.destination != v6.SERVERS, quarantined=quarantined)
         if isinstance(reply, Reason):
-            return reply
+            return reply, b""
         ports = (v6.SERVER_PORT, v6.CLIENT_PORT)
         data = frame.udp6(bound.mac, bound.server_mac, bound.source, datagram.source, ports, reply.payload)
         if not self._send(device, data):
-            return Reason.NOT_SENT
+            return Reason.NOT_SENT, b""
+        self._took6(device, port, reply)
+        return reply, b"" if quarantined else data
+
+    def _took6(self, device: str, port: _Port, reply: server6.Reply) -> None:
+        """What a reply means for the port's IPv6 addresses."""
         for packed, kind in reply.leases:
             address = socket.inet_ntop(socket.AF_INET6, packed)
             if kind is LeaseKind.BOUND:
                 port.questions.pop(address, None)
             if kind is LeaseKind.DECLINED:
-                port.declined6_s[packed] = now_mono_s
+                port.declined6_s[packed] = asyncio.get_running_loop().time()
+                port.memo.forget()
             given_s = port.scope.v6.lease_s if kind is LeaseKind.BOUND and port.scope.v6 is not None else None
             until_s = None if given_s is None else self._now_utc_s() + given_s
             self._on_heard(Heard(device, address, port.scope.mac, kind, until_s))
-        return reply
 
     def _solicitation(self, device: str, port: _Port, solicitation: frame.Icmp6) -> Reason | None:
         if solicitation.source_mac != frame.mac(port.scope.mac):

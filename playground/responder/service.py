@@ -239,18 +239,20 @@ class Service:
         if heard.lease is not None:  # the journal remembers it
             self._report(Report(given=heard.lease))
             return
-        port = heard.device.removeprefix("pg")
+        port, at_utc_s = heard.device.removeprefix("pg"), self._now_utc_s()
+        key = f"{port}/{heard.address}" if ":" in heard.address else f"{port}/v4"
+        last = self.leases.get(key)
+        if last is not None and self._is_known(heard, last, at_utc_s):
+            return
         leased = Leased(
             port=port,
             address=heard.address,
             mac=heard.mac,
-            at_utc_s=round(self._now_utc_s(), 3),
+            at_utc_s=round(at_utc_s, 3),
             kind=heard.kind,
             until_utc_s=None if heard.until_utc_s is None else round(heard.until_utc_s, 3),
             router=heard.router,
         )
-        key = lease_key(leased)
-        last = self.leases.get(key)
         is_given = last is not None and last.kind is LeaseKind.BOUND and (last.until_utc_s or 0.0) > leased.at_utc_s
         if is_given and leased.kind is LeaseKind.FORMED:
             return  # it checks what it was given for duplicates
@@ -265,12 +267,18 @@ class Service:
         is_on = last is not None and last.kind in holds and (last.address, last.mac) == (leased.address, leased.mac)
         since_s = last.since_utc_s if last is not None and is_on else leased.at_utc_s
         leased = msgspec.structs.replace(leased, since_utc_s=since_s if leased.kind in holds else 0.0)
-        newer = {"at_utc_s": leased.at_utc_s, "until_utc_s": leased.until_utc_s}
-        is_same = last is not None and msgspec.structs.replace(last, **newer) == leased
-        if last is not None and is_same and 0 <= leased.at_utc_s - last.at_utc_s < REPEAT_S:
-            return
         self._put(key, leased)
         self._report(Report(leased=leased))
+
+    @staticmethod
+    def _is_known(heard: Heard, last: Leased, at_utc_s: float) -> bool:
+        """Whether `last` says it, and not long ago. So it does of an offer of what the client has: whoever begins anew
+        takes it in a moment."""
+        if not 0 <= at_utc_s - last.at_utc_s < REPEAT_S or (heard.address, heard.mac) != (last.address, last.mac):
+            return False
+        if heard.kind is LeaseKind.OFFERED and last.kind is LeaseKind.BOUND:
+            return True
+        return heard.kind is last.kind and (heard.router is None or heard.router == last.router)
 
     def _put(self, key: str, leased: Leased) -> None:
         self.leases[key] = leased

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 from dhcp.decide import LeaseKind
@@ -49,6 +48,6 @@ def test_of_another_address_nothing_is_known(tmp_path: Path) -> None:
 
 def test_an_answer_by_arp_does_not_prolong_a_lease(tmp_path: Path) -> None:
     """As after the process was killed: it asks all clients whether they have what it does not remember."""
-    given = replace(bound(""), until_utc_s=3600.0)
+    given = bound("")._replace(until_utc_s=3600.0)
     [lease] = heard(tmp_path, given, bound(None), bound(None))[0].values()
     assert (lease.kind, lease.until_utc_s, lease.since_utc_s) == (LeaseKind.BOUND, 3600.0, 0.0)
