@@ -1,10 +1,10 @@
-"""DHCPv6 at a port beside Kea 6, in the same run, with perfdhcp as load.
+"""DHCPv6 at a port beside Kea 6, in the same run.
 
-`python benchmarks/bench_dhcp6.py`; Debian's kea-dhcp6-server and kea-admin (perfdhcp) are left out where they are not
-installed: then there is nothing to tell.
-- exchanges: SOLICIT, ADVERTISE, REQUEST, REPLY with a new client each time, offered at rising rates until 1 % go lost.
-  Ours gives the port's declared address, whoever asks there, and notes each lease in its journal; Kea gives one of a
-  pool, with its lease file on, and once more without one.
+`python benchmarks/bench_dhcp6.py`; Debian's kea-dhcp6-server is left out where it is not installed: then there is
+nothing to tell.
+- exchanges: SOLICIT, ADVERTISE, REQUEST, REPLY, offered at rising rates until 1 % go lost (`dhcp_load`). Ours gives the
+  declared addresses of 200 ports to their clients by turns; Kea gives each of as many new clients one of a pool, with
+  its lease file on, and once more without one.
 - frame: a SOLICIT's frame in to its ADVERTISE's out, no socket, ours against scapy; CPU.
 """
 
@@ -22,9 +22,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dhcp_load
 import measure
 import msgspec
-from dhcp_servers import ROOT, Figures, Space, offered, serving
+from dhcp_load import Exchange, Figures
+from dhcp_servers import PORTS, ROOT, SECONDS, Space, mac, serving
 from scapy.layers import dhcp6 as scapy6
 from scapy.layers.inet import UDP
 from scapy.layers.inet6 import IPv6
@@ -34,21 +36,30 @@ from dhcp import frame, v6
 from dhcp.scope import PortScope, Scope6
 from dhcp.server6 import Bound, Reply
 from dhcp.v6 import Code, Kind, Message
+from overlay.kernel import namespaces
 
-RATES = (300, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 10000, 12000)
-SECONDS = 3
-MAC, SERVER_MAC, PORT = "02:00:00:00:00:05", "02:70:67:00:00:01", "000000000005"
-SCOPE = PortScope(
-    MAC,
-    SERVER_MAC,
-    v6=Scope6(("fd00:20::5",), "fe80::1", dns=("fd00:20::1",), hostname="w0", domain="grid.bench.internal"),
-)
-BOUND = Bound(SCOPE)
+RATES = (300, 1000, 2000, 3000, 4000, 5000, 6000, 8000, 10000, 12000, 14000, 16000, 20000)
+MAC, SERVER_MAC = "02:00:00:00:00:05", "02:70:67:00:00:01"
+FIRST = socket.inet_pton(socket.AF_INET6, "fd00:20::1:0")
+
+
+def address(number: int) -> bytes:
+    """The address of a port, and of a client of Kea's."""
+    return (int.from_bytes(FIRST, "big") + number).to_bytes(16, "big")
+
+
+def scope(number: int) -> PortScope:
+    given = socket.inet_ntop(socket.AF_INET6, address(number))
+    told = Scope6((given,), "fe80::1", dns=("fd00:20::1",), hostname=f"w{number}", domain="grid.bench.internal")
+    return PortScope(mac(number), SERVER_MAC, v6=told)
+
+
+BOUND = Bound(scope(5))
 
 
 @contextlib.contextmanager
 def ours(server: Space, folder: Path) -> Iterator[int]:
-    """The responder with one port."""
+    """The responder with all ports."""
     path = folder / "r.sock"
     argv = [sys.executable, "-m", "playground.responder", "--socket", str(path), "--state", str(folder / "r.json")]
     argv += ["--netns", server.path, "--log", str(folder / "r.log")]
@@ -58,7 +69,7 @@ def ours(server: Space, folder: Path) -> Iterator[int]:
             while told.connect_ex(str(path)) != 0:
                 assert time.monotonic() < end, "the responder does not serve"
                 time.sleep(0.02)
-            update = {"set": {f"port/{PORT}": SCOPE}, "whole": True, "seq": 1}
+            update = {"set": {f"port/{n:012x}": scope(n) for n in range(PORTS)}, "whole": True, "seq": 1}
             told.sendall(msgspec.json.encode(update) + b"\n")
             with told.makefile("rb") as lines:
                 while b'"ack"' not in lines.readline():
@@ -75,10 +86,10 @@ def _kea(is_kept: bool) -> Callable[[Space, Path], contextlib.AbstractContextMan
         subnet = {
             "pools": [{"pool": "fd00:20::1:0-fd00:20::ff:ffff"}],
             "subnet": "fd00:20::/64",
-            "interface": f"pg{PORT}",
+            "interface": "pg000000000000",
         }
         kea = {
-            "interfaces-config": {"interfaces": [f"pg{PORT}"]},
+            "interfaces-config": {"interfaces": ["pg000000000000"]},
             "lease-database": database,
             "valid-lifetime": 4000,
             "preferred-lifetime": 4000,
@@ -101,28 +112,72 @@ SERVERS = {"ours": ours, "kea": _kea(True), "kea_without_file": _kea(False)}
 
 def exchanges(which: str, rate: int, folder: Path) -> Figures | None:
     """Of four messages, offered at a rate; None where a tool is not there."""
-    if any(shutil.which(tool) is None for tool in ("perfdhcp", "ip" if which == "ours" else "kea-dhcp6")):
+    if shutil.which("ip" if which == "ours" else "kea-dhcp6") is None:
         return None
     server, client = Space(), Space()
+    count = PORTS if which == "ours" else 1
     try:
         server.ip(
-            f"link add pg{PORT} type veth peer name v1 address {MAC} netns {client.path}",
+            *(
+                f"link add pg{n:012x} type veth peer name c{n} address {mac(n)} netns {client.path}\n"
+                f"link set pg{n:012x} up"
+                for n in range(count)
+            ),
             "link set lo up",
-            f"link set pg{PORT} up",
         )
-        client.ip("link set lo up", "link set v1 up")
-        for space in (server, client):
-            until = time.monotonic() + 10
-            while (
-                "tentative" in subprocess.run(space.argv("ip", "-6", "address"), capture_output=True, text=True).stdout
-            ):
-                assert time.monotonic() < until, "no link-local address"
-                time.sleep(0.05)
+        client.ip(*(f"link set c{n} up" for n in range(count)))
+        until = time.monotonic() + 10
+        while "tentative" in subprocess.run(server.argv("ip", "-6", "address"), capture_output=True, text=True).stdout:
+            assert time.monotonic() < until, "no link-local address"
+            time.sleep(0.05)
+        devices = namespaces.inside(client.descriptor, lambda: [socket.if_nametoindex(f"c{n}") for n in range(count)])
+        offered = []
+        for n in range(rate * SECONDS):
+            who = n % count if which == "ours" else n
+            offered.append(Exchange(devices[n % count], *asked(n, who)))
+        judge = Judge(len(offered), count if which == "ours" else len(offered))
         with SERVERS[which](server, folder) as pid:
-            return offered(client, ["-6", "-R", "50000", "-b", "mac=00:0c:01:02:03:04", "all"], rate, SECONDS, pid)
+            return dhcp_load.offer(client.descriptor, offered, rate, pid, 0x86DD, judge)
     finally:
         server.close()
         client.close()
+
+
+def asked(number: int, client: int) -> tuple[bytes, bytes]:
+    """A client's SOLICIT and REQUEST. number: its transaction."""
+    from_mac = frame.mac(mac(client))
+    ends = (b"\xfe\x80" + bytes(8) + from_mac, v6.SERVERS)
+    wished = v6.leased(address(client), 0, 0)
+    association = v6.association(v6.Association(Code.IA_NA, b"\0\0\0\1"), 0, 0, [wished])
+    said = [(int(Code.CLIENT_ID), v6.duid_ll(from_mac)), (int(Code.OPTION_REQUEST), b"\0\x17\0\x18"), (8, b"\0\0")]
+    whole = []
+    for kind, more in ((Kind.SOLICIT, []), (Kind.REQUEST, [(int(Code.SERVER_ID), BOUND.server)])):
+        payload = v6.encode(Message(kind, number.to_bytes(3, "big"), (*said, *more, association)))
+        whole.append(frame.udp6(b"\x33\x33\0\1\0\2", from_mac, *ends, (v6.CLIENT_PORT, v6.SERVER_PORT), payload))
+    return whole[0], whole[1]
+
+
+class Judge:
+    """An answer counts once, with the address that was asked for."""
+
+    def __init__(self, exchanges: int, clients: int) -> None:
+        self._left = {(number, kind) for number in range(exchanges) for kind in ("first", "second")}
+        self._clients = clients
+
+    def __call__(self, data: bytes) -> str:
+        datagram = frame.parse_udp6(data)
+        if datagram is None or datagram.destination_port != v6.CLIENT_PORT:
+            return ""
+        read = v6.parse(datagram.payload)
+        if not isinstance(read, Message):
+            return ""
+        found = {Kind.ADVERTISE: "first", Kind.REPLY: "second"}.get(read.kind, "")
+        number = int.from_bytes(read.xid, "big")
+        given = v6.associations(read)
+        if (number, found) not in self._left or given[0].addresses != (address(number % self._clients),):
+            return ""
+        self._left.remove((number, found))
+        return found
 
 
 def measure_exchanges() -> Figures:
@@ -141,7 +196,8 @@ def measure_exchanges() -> Figures:
     if "ours" not in best:
         return {"ratio": measure.NO_PEER}
     kea = best.get("kea")
-    return {**best, "ratio": measure.ratio(best["ours"]["per_s"], kea and kea["per_s"])}
+    cpu = measure.ratio(best["ours"]["cpu_us"], kea and kea["cpu_us"])
+    return {**best, "ratio": measure.ratio(best["ours"]["per_s"], kea and kea["per_s"]), "cpu_ratio": cpu}
 
 
 def answer_ours(data: bytes) -> bytes:

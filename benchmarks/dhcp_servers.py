@@ -18,10 +18,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import dhcp_load
 import measure
 import msgspec
+from dhcp_load import Exchange, Figures
 
 from dhcp import frame, message
 from dhcp.message import BOOTREQUEST, Message
@@ -33,7 +34,9 @@ SERVER, SERVER_MAC = "10.200.0.1", "02:70:67:00:00:01"
 CLIENT = "00:0c:01:02:03:04"
 """The first MAC that perfdhcp makes clients of, and its own."""
 RETRY_S = 1.0
-Figures = dict[str, Any]
+PORTS = 200
+"""Bound ports that exchanges are offered to, by turns."""
+SECONDS = 3
 
 
 class Space:
@@ -81,14 +84,14 @@ def cpu_s(pid: int) -> float:
 # what serves
 
 
-def _kea(folder: Path) -> list[str]:
+def _kea(folder: Path, is_threaded: bool = False) -> list[str]:
     pool = {"pools": [{"pool": "10.200.1.0-10.200.250.255"}], "subnet": "10.200.0.0/16", "interface": "v0"}
     options = [{"name": "routers", "data": SERVER}, {"name": "domain-name-servers", "data": SERVER}]
     kea = {
         "interfaces-config": {"interfaces": ["v0"], "dhcp-socket-type": "raw"},
         "lease-database": {"type": "memfile", "persist": True, "name": str(folder / "kea.csv"), "lfc-interval": 0},
         "valid-lifetime": 4000,
-        "multi-threading": {"enable-multi-threading": True, "thread-pool-size": 1, "packet-queue-size": 64},
+        "multi-threading": {"enable-multi-threading": is_threaded, "thread-pool-size": 1, "packet-queue-size": 1000},
         "subnet4": [{**pool, "option-data": options}],
         "loggers": [{"name": "kea-dhcp4", "severity": "WARN", "output_options": [{"output": str(folder / "kea.log")}]}],
     }
@@ -117,9 +120,9 @@ def _ours(folder: Path) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", 'mount -t sysfs none /sys && exec "$@"', "sh", *words]
 
 
-RANGED = {"ours": _ours, "kea": _kea, "dnsmasq": _dnsmasq}
+RANGED = {"ours": _ours, "kea": _kea, "kea_threaded": lambda folder: _kea(folder, True), "dnsmasq": _dnsmasq}
 """Servers of a range, leases on disk: ours synced before the ACK, the others' as they do it."""
-PROGRAM = {"kea": "kea-dhcp4", "dnsmasq": "dnsmasq"}
+PROGRAM = {"kea": "kea-dhcp4", "kea_threaded": "kea-dhcp4", "dnsmasq": "dnsmasq"}
 
 
 @contextlib.contextmanager
@@ -162,9 +165,76 @@ def offered(client: Space, words: Sequence[str], rate: int, seconds: int, pid: i
     }
 
 
-def loaded(which: str, rate: int, folder: Path, seconds: int = 3) -> Figures | None:
-    """Exchanges of four messages by perfdhcp, a relay with a new client each time, and to a bound port with the port's
-    own; None where a tool is not there."""
+def loaded(which: str, rate: int, folder: Path) -> Figures | None:
+    """Exchanges of four messages: with a new client each time, or, to bound ports, with those of `PORTS` ports by
+    turns. None where a tool is not there."""
+    if shutil.which(PROGRAM.get(which, "ip")) is None:
+        return None
+    server, client = Space(), Space()
+    is_bound, count = which == "bound", PORTS if which == "bound" else 1
+    try:
+        server.ip(
+            *(
+                f"link add {f'pg{n:012x}' if is_bound else 'v0'} type veth peer name c{n} address {mac(n)}"
+                f" netns {client.path}\nlink set {f'pg{n:012x}' if is_bound else 'v0'} up"
+                for n in range(count)
+            ),
+            *([] if is_bound else [f"address add {SERVER}/16 dev v0"]),
+            "link set lo up",
+        )
+        client.ip(*(f"link set c{n} up" for n in range(count)))
+        devices = namespaces.inside(client.descriptor, lambda: [socket.if_nametoindex(f"c{n}") for n in range(count)])
+        exchanges = [
+            _exchange(n, devices[n % count], frame.mac(mac(n % count if is_bound else n)), n % count if is_bound else n)
+            for n in range(rate * SECONDS)
+        ]
+        bound = _responding(server, folder, [_scope(mac(n), n) for n in range(count)])
+        with bound if is_bound else serving(server, RANGED[which](folder)) as pid:
+            return dhcp_load.offer(
+                client.descriptor, exchanges, rate, pid, 0x0800, _Judge(len(exchanges), count, is_bound)
+            )
+    finally:
+        server.close()
+        client.close()
+
+
+def _own(number: int) -> bytes:
+    """The address that a client asks for: of a bound port, its own."""
+    return (int.from_bytes(socket.inet_aton("10.200.1.0"), "big") + number).to_bytes(4, "big")
+
+
+def _exchange(number: int, device: int, chaddr: bytes, client: int) -> Exchange:
+    """What udhcpc says, twice. number: its transaction."""
+    wishes = {50: _own(client), 55: bytes((1, 3, 6, 12, 15, 26, 28, 42, 121)), 57: b"\x02\x40", 60: b"udhcp 1.35.0"}
+    who = {61: b"\1" + chaddr, 12: b"host-%x" % client}
+    ends = (b"\xff" * 6, chaddr, bytes(4), b"\xff" * 4, (68, 67))
+    frames = []
+    for told in ({53: b"\1"}, {53: b"\3", 54: socket.inet_aton(SERVER)}):
+        request = Message(BOOTREQUEST, number.to_bytes(4, "big"), chaddr, told | who | wishes)
+        frames.append(frame.udp4(*ends, message.encode(request)))
+    return Exchange(device, frames[0], frames[1])
+
+
+class _Judge:
+    """An answer counts once, with the address that was asked for."""
+
+    def __init__(self, exchanges: int, ports: int, is_bound: bool) -> None:
+        self._left = {(number, kind) for number in range(exchanges) for kind in ("first", "second")}
+        self._ports = ports if is_bound else exchanges
+
+    def __call__(self, data: bytes) -> str:
+        if (read := _reply(data)) is None or read.yiaddr != _own(int.from_bytes(read.xid, "big") % self._ports):
+            return ""
+        found = {b"\2": "first", b"\5": "second"}.get(read.options.get(53, b""), "")
+        asked = int.from_bytes(read.xid, "big"), found
+        if asked not in self._left:
+            return ""
+        self._left.remove(asked)
+        return found
+
+
+def by_perfdhcp(which: str, rate: int, folder: Path) -> Figures | None:
+    """The same as perfdhcp sees it: a relay with a new client each time, and to one bound port with the port's own."""
     if any(shutil.which(tool) is None for tool in ("perfdhcp", PROGRAM.get(which, "ip"))):
         return None
     server, client = Space(), Space()
@@ -182,7 +252,7 @@ def loaded(which: str, rate: int, folder: Path, seconds: int = 3) -> Figures | N
             subprocess.run(space.argv("ethtool", "-K", end, "tx", "off", "rx", "off"), **quiet)  # type: ignore[call-overload]
         bound = _responding(server, folder, [_scope(CLIENT, 0)])
         with bound if which == "bound" else serving(server, RANGED[which](folder)) as pid:
-            return offered(client, ["-4", "-R", str(clients), "-b", f"mac={CLIENT}"], rate, seconds, pid)
+            return offered(client, ["-4", "-R", str(clients), "-b", f"mac={CLIENT}"], rate, SECONDS, pid)
     finally:
         server.close()
         client.close()
@@ -220,7 +290,7 @@ def storm(which: str, count: int, folder: Path) -> Figures | None:
 
 
 def mac(number: int) -> str:
-    return f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
+    return f"02:00:00:{number >> 16:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
 
 
 def _host_serving(which: str, host: Space, count: int, folder: Path) -> contextlib.AbstractContextManager[int]:

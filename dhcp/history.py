@@ -107,8 +107,8 @@ class History:
 
     def note_again(self, now_utc_s: float, exchange: Exchange, request: Message | v6.Message) -> None:
         """A message of the port's own client, and what came of it, are like ones before: `exchange` is of those."""
-        _, what, mac, address, outcome = exchange
-        self.exchanges.append(Exchange(now_utc_s, what, mac, address, outcome))
+        outcome = exchange.outcome
+        self.exchanges.append(Exchange(now_utc_s, exchange.what, exchange.mac, exchange.address, outcome))
         if isinstance(request, Message):
             self.counts[outcome] += 1
             self.last = (now_utc_s, request)

@@ -29,6 +29,10 @@ from dhcp.render import SERVER_PORT, Reply
 from dhcp.scope import PortScope
 from dhcp.server import QUARANTINE_S, Bound
 
+REPEAT_S: Final = 10.0
+"""A client that takes its address again is told of again only after this long, and of an offer of it as rarely: a
+client that shouts is told of once."""
+
 _BROADCAST: Final = b"\xff\xff\xff\xff"
 
 
@@ -73,6 +77,8 @@ class _Port:
     asking: asyncio.TimerHandle | None = None
     declined_s: float = float("-inf")
     """When the client declined the port's own address, monotonic."""
+    bound_utc_s: float = float("-inf")
+    """When it was told last that the client has taken it, and it has said nothing else since."""
     bound6: server6.Bound | None = None
     declined6_s: dict[bytes, float] = field(default_factory=dict)
     """The same of its IPv6 addresses."""
@@ -223,11 +229,12 @@ class PacketServer:
     def _again(self, device: str, port: _Port, told: _Told) -> None:
         """What a client asked before was answered again."""
         reply, request, exchange = told
+        now_utc_s = self._now_utc_s()
         if isinstance(reply, Reply):
-            self._took(device, port, reply.act)
+            self._took(device, port, reply.act, now_utc_s)
         else:
             self._took6(device, port, reply)
-        port.history.note_again(self._now_utc_s(), exchange, request)
+        port.history.note_again(now_utc_s, exchange, request)
 
     def _judged(self, device: str, port: _Port, data: bytes) -> Reason | None:
         datagram = frame.parse_udp4(data)
@@ -293,7 +300,7 @@ class PacketServer:
             if reply is not Reason.FOREIGN_MAC or scope.pool is None:
                 reply, answer = self._sent(device, port, reply)
                 if reply is not Reason.NOT_SENT:
-                    self._took(device, port, reply.act if isinstance(reply, Reply) else reply)
+                    self._took(device, port, reply.act if isinstance(reply, Reply) else reply, self._now_utc_s())
                 return reply, b"" if is_quarantined else answer
         if scope.pool is None:
             return Reason.NO_SCOPE if bound is None else Reason.FOREIGN_MAC, b""
@@ -313,19 +320,24 @@ class PacketServer:
         data = self._framed(port, reply)
         return (reply if self._send(device, data) else Reason.NOT_SENT), data
 
-    def _took(self, device: str, port: _Port, act: Act | Reason) -> None:
-        """What an act means for the port's own address."""
-        kind = REPORTED.get(act)
-        if kind is None or port.scope.v4 is None:
+    def _took(self, device: str, port: _Port, act: Act | Reason, now_utc_s: float) -> None:
+        """Tells what an act means for the port's own address."""
+        kind, v4 = REPORTED.get(act), port.scope.v4
+        if kind is None or v4 is None:
             return
         told = until_s = None
-        if kind is LeaseKind.BOUND:
-            port.questions.pop(port.scope.v4.address, None)
-            told, until_s = port.scope.v4.router or "", self._now_utc_s() + port.scope.v4.lease_s
+        if kind is LeaseKind.BOUND or kind is LeaseKind.OFFERED:
+            if 0 <= now_utc_s - port.bound_utc_s < REPEAT_S:
+                return
+            if kind is LeaseKind.BOUND:
+                port.questions.pop(v4.address, None)
+                told, until_s, port.bound_utc_s = v4.router or "", now_utc_s + v4.lease_s, now_utc_s
+        else:
+            port.bound_utc_s = float("-inf")
         if kind is LeaseKind.DECLINED:
             port.declined_s = asyncio.get_running_loop().time()
             port.memo.forget()
-        self._on_heard(Heard(device, port.scope.v4.address, port.scope.mac, kind, until_s, told))
+        self._on_heard(Heard(device, v4.address, port.scope.mac, kind, until_s, told))
 
     def _framed(self, port: _Port, reply: Reply) -> bytes:
         server = port.bound.server if port.bound is not None else self._keeping[port.scope.pool.name].answers.server  # type: ignore[union-attr]

@@ -17,7 +17,7 @@ import msgspec
 from dhcp import history
 from dhcp.decide import LeaseKind
 from dhcp.io.journal import Journal
-from dhcp.io.packet import Heard, PacketServer
+from dhcp.io.packet import REPEAT_S, Heard, PacketServer
 from dhcp.io.sockets import open_socket
 from dhcp.leases import Lease
 from dhcp.scope import PortScope
@@ -40,9 +40,6 @@ from playground.responder.protocol import (
     decode_value,
 )
 from playground.responder.views import Views
-
-REPEAT_S: Final = 10.0
-"""A lease event equal to the last one is told again only after this long: a client that shouts is told of once."""
 
 Hearing = tuple[netns.Identity, socket.socket]
 
