@@ -33,6 +33,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from dhcp import frame, v6
+from dhcp.ask import made_of_mac
 from dhcp.scope import PortScope, Scope6
 from dhcp.server6 import Bound, Reply
 from dhcp.v6 import Code, Kind, Message
@@ -93,7 +94,7 @@ def _kea(is_kept: bool) -> Callable[[Space, Path], contextlib.AbstractContextMan
             "lease-database": database,
             "valid-lifetime": 4000,
             "preferred-lifetime": 4000,
-            "multi-threading": {"enable-multi-threading": True, "thread-pool-size": 1, "packet-queue-size": 64},
+            "multi-threading": {"enable-multi-threading": False},
             "subnet6": [{**subnet, "option-data": [{"name": "dns-servers", "data": "fd00:20::1"}]}],
             "server-id": {"type": "LL", "htype": 1, "identifier": "027067000001", "persist": False},
             "loggers": [
@@ -134,22 +135,31 @@ def exchanges(which: str, rate: int, folder: Path) -> Figures | None:
         offered = []
         for n in range(rate * SECONDS):
             who = n % count if which == "ours" else n
-            offered.append(Exchange(devices[n % count], *asked(n, who)))
+            offered.append(Exchange(devices[n % count], *asked(n, who, mac(n % count))))
         judge = Judge(len(offered), count if which == "ours" else len(offered))
-        with SERVERS[which](server, folder) as pid:
+        with namespaces.inside(client.descriptor, occupied), SERVERS[which](server, folder) as pid:
             return dhcp_load.offer(client.descriptor, offered, rate, pid, 0x86DD, judge)
     finally:
         server.close()
         client.close()
 
 
-def asked(number: int, client: int) -> tuple[bytes, bytes]:
-    """A client's SOLICIT and REQUEST. number: its transaction."""
-    from_mac = frame.mac(mac(client))
-    ends = (b"\xfe\x80" + bytes(8) + from_mac, v6.SERVERS)
+def occupied() -> socket.socket:
+    """Takes what comes to clients and is read from the wire: without it the kernel would tell the server that nobody is
+    there."""
+    opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    opened.bind(("::", v6.CLIENT_PORT))
+    return opened
+
+
+def asked(number: int, client: int, device: str) -> tuple[bytes, bytes]:
+    """A client's SOLICIT and REQUEST. number: its transaction; device: the MAC that it is behind, whose address answers
+    go to: Kea asks the kernel to find neighbours."""
+    from_mac, own = frame.mac(device), frame.mac(mac(client))
+    ends = (socket.inet_pton(socket.AF_INET6, made_of_mac(device, "fe80::/64")), v6.SERVERS)
     wished = v6.leased(address(client), 0, 0)
     association = v6.association(v6.Association(Code.IA_NA, b"\0\0\0\1"), 0, 0, [wished])
-    said = [(int(Code.CLIENT_ID), v6.duid_ll(from_mac)), (int(Code.OPTION_REQUEST), b"\0\x17\0\x18"), (8, b"\0\0")]
+    said = [(int(Code.CLIENT_ID), v6.duid_ll(own)), (int(Code.OPTION_REQUEST), b"\0\x17\0\x18"), (8, b"\0\0")]
     whole = []
     for kind, more in ((Kind.SOLICIT, []), (Kind.REQUEST, [(int(Code.SERVER_ID), BOUND.server)])):
         payload = v6.encode(Message(kind, number.to_bytes(3, "big"), (*said, *more, association)))

@@ -319,11 +319,13 @@ class Agent:
     async def _tell_clients(self, id: str, question: TellClients) -> None:
         """Answers what happened between clients and the responder."""
         try:
-            ports = list(await self._responder.ask(question.ports))
+            told = await self._responder.ask(question.ports)
         except (OSError, TimeoutError) as error:
             problem = f"its responder does not answer: {error}" if str(error) else "its responder is silent"
             await self._link.say(wire.Answer(id, msgspec.Raw(b"null"), problem=problem))
             return
+        stopped = await self._evidence.stopped(question.ports)
+        ports = [msgspec.structs.replace(one, stopped=stopped.get(one.port, 0)) for one in told]
         mine = {port_key(port) for port in question.ports}
         problems = {key: cause for key, cause in self._problems.items() if key in mine or not key.startswith("port/")}
         await self._link.say(wire.Answer(id, msgspec.Raw(msgspec.json.encode(Clients(ports, problems)))))

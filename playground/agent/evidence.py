@@ -18,6 +18,7 @@ from typing import Protocol, assert_never
 
 import msgspec
 
+from overlay.state import PortId, port_device
 from playground import wire
 from playground.derive.policing import Tracked
 from playground.questions import (
@@ -44,6 +45,7 @@ from policies.compile.judges import counter_name
 from policies.compile.playground import TABLE, Compiled
 from policies.compile.tables import Ruleset, Table
 from policies.flows import SEEN_REPLY, Among, Flow, concerns, is_sound
+from policies.guard import parts as guard
 from policies.kernel.conntrack import Conntrack
 from policies.kernel.nflog import LogSocket
 from policies.kernel.nft import NftError
@@ -244,6 +246,16 @@ class Evidence:
                 break
         told, more = [named(text, wanted.compiled) for text in found[:TOLD]], len(found) - TOLD
         return [*told, f"and {more} more"] if more > 0 else told
+
+    async def stopped(self, ports: Iterable[str]) -> dict[str, int]:
+        """By port id how many questions for names its guard has stopped, where it has any; nothing where that can't be
+        read: whoever asks is told elsewhere that the rules can't."""
+        try:
+            counters = await asyncio.to_thread(self._door.counters)
+        except (OSError, NftError):
+            return {}
+        names = {port: (guard.TABLE[1], guard.questions_counter(port_device(PortId(port)))) for port in ports}
+        return {port: counters[name][0] for port, name in names.items() if counters.get(name, (0, 0))[0]}
 
     def _counted(self, playground: str) -> Iterable[Count]:
         known = self._in_force().judgements.values()

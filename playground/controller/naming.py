@@ -10,6 +10,7 @@ from typing import Final
 
 from overlay.dns.history import Outcome
 from playground.responder.protocol import PortTold
+from policies.guard.parts import QUESTIONS_PER_S
 
 SHOWN: Final = 4
 """Questions that are named, the last ones."""
@@ -30,6 +31,9 @@ def name_findings(told: PortTold, networks: Mapping[str, set[str]]) -> Iterator[
         if number := told.unnamed.get(outcome.name):
             times = "one question" if number == 1 else f"{number} questions"
             yield f"{times} of it for names went unanswered: {outcome.value}"
+    if told.stopped:
+        times = "one question" if told.stopped == 1 else f"{told.stopped} questions"
+        yield f"{times} of it for names went no further than its port, which asked more than {QUESTIONS_PER_S} a second"
 
 
 def _why(name: str, origin: str, networks: Mapping[str, set[str]]) -> str:

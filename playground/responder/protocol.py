@@ -136,7 +136,8 @@ class PortTold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     leases6: of each IPv6 address that its client was given, or formed. given6: the addresses that DHCPv6 gives there.
     duid: hex digits. unanswered: the last questions for names that its addresses asked, and unnamed: for which reason
-    how many; origin: the domain of its playground's names, "" where none are answered.
+    how many; origin: the domain of its playground's names, "" where none are answered. stopped: questions for names
+    that the port's guard let not through; the agent says so.
     """
 
     port: str
@@ -156,6 +157,7 @@ class PortTold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unanswered: tuple[Unanswered, ...] = ()
     unnamed: dict[str, int] = {}
     origin: str = ""
+    stopped: int = 0
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):

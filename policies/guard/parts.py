@@ -27,9 +27,17 @@ GROUP_BURST: Final = 1024
 """... and at once, packets: a neighbour table holds that many (`gc_thresh3`, arp(7)), and one who fills it at once asks
 for each by a broadcast."""
 
+QUESTIONS_PER_S: Final = 5000
+"""Packets a second that a port may send to the name server of its network's gateway, and as many more at once. The one
+process that answers a host's ports takes 7 µs of a core for each: a guest that never stops takes 4 % of one, whichever
+addresses it asks from. What resolves names for thousands stays below."""
+
 _HOOK: Final = 'type filter hook {} device "{}" priority -300; policy drop;'
 _NO_DHCP_4: Final = "@th,16,16 & 0xfff8 != 0x40"
 """The destination port, if it has one, is not 64 to 71. One comparison; what it wrongly stops is looked at again."""
+
+_NO_SERVICE_4: Final = "@th,16,16 & 0xff88 != 0"
+"""Neither that nor 53. One comparison again, which stops others below 120, as 22 and 80: they meet two rules more."""
 
 _NO_DHCP_6: Final = "@th,16,16 & 0xfffe != 0x0222"
 """Neither 546 nor 547."""
@@ -79,6 +87,9 @@ def of_port(port: GuardedPort) -> Part:
     # and are one look.
     says = [
         _FOR_ANOTHER,
+        *(f"@nh,96,32 {bits} {_TO_ONE} {_NO_SERVICE_4} @ll,48,72 {mac}080045 accept" for bits in four),
+        f"@th,16,16 53 {rules.TO_SERVICE} limit rate over {QUESTIONS_PER_S}/second burst {QUESTIONS_PER_S} packets "
+        f'counter name "{questions_counter(device)}" drop',
         *(f"@nh,96,32 {bits} {_TO_ONE} {_NO_DHCP_4} @ll,48,72 {mac}080045 accept" for bits in four),
         *(f"{kind} @nh,64,128 {bits} @ll,48,64 {mac}86dd accept" for kind in (_UDP_6, _TCP_6) for bits in six),
         *(rule for version in sorted(allowed) for rule in _listed(version, rules.RANGES[version])),
@@ -96,7 +107,13 @@ def of_port(port: GuardedPort) -> Part:
         f"from_{device}": Chain(tuple(says), _HOOK.format("ingress", device)),
         f"to_{device}": Chain(tuple(hears), _HOOK.format("egress", device)),
     }
-    return Part(chains, elements=_elements(device, port.station, port.subnets))
+    counters = frozenset({questions_counter(device)})
+    return Part(chains, elements=_elements(device, port.station, port.subnets), counters=counters)
+
+
+def questions_counter(device: str) -> str:
+    """The name of the kernel's counter of what a port's device asked beyond `QUESTIONS_PER_S`."""
+    return f"questions_{device}"
 
 
 def of_tunnel(device: str, subnets: tuple[str, ...]) -> Part:

@@ -52,6 +52,8 @@ def _known(looked_up: str, version: int, verdict: str) -> tuple[str, str]:
 
 
 _SERVICE: Final = hex(int(SERVICE_MAC.replace(":", ""), 16))
+TO_SERVICE: Final = f"@ll,0,48 {_SERVICE}"
+"""To the network's gateway, where its names are answered."""
 _SENDER: Final = "iifname . @nh,64,48"
 """By ARP: its device, and the MAC that it tells of."""
 _TARGET: Final = "@th,64,128"

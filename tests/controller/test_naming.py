@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from playground.controller.naming import SHOWN, name_findings
@@ -36,6 +37,8 @@ def told(*asked: tuple[str, str], kind: str = "A", **counts: int) -> PortTold:
          "it asked for x.example.org (A): the site's resolvers know no such name"),
         (told(SHED=7),
          "7 questions of it for names went unanswered: it came among so many that others had to be answered first"),
+        (msgspec.structs.replace(told(), stopped=9),
+         "9 questions of it for names went no further than its port, which asked more than 5000 a second"),
         (told(("a.org", "CROWDED"), CROWDED=1),
          "one question of it for names went unanswered: its client had too many questions under way"),
     ],

@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 from frames import ALL_NODES, BODY, BROADCAST, DATA, DISCOVER, NOBODY, OFFER, RA, Case, attacks
@@ -33,7 +34,7 @@ from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, I
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from policies.guard.parts import GROUP_BURST, GROUP_PER_S
+from policies.guard.parts import GROUP_BURST, GROUP_PER_S, QUESTIONS_PER_S, questions_counter
 from policies.guard.reason import Reason
 from policies.guard.rules import SERVICE_MAC
 
@@ -236,6 +237,33 @@ def test_a_flood_of_broadcasts_is_bounded_and_hurts_no_neighbour(guarded: Lab) -
     guarded.say(NEAR, Ether(src=NEAR.mac, dst=BROADCAST) / ARP(op=1, hwsrc=NEAR.mac, psrc=v4(NEAR), pdst=v4(FAR)))
     assert guarded.heard(NEAR, (FAR,)) == 1  # the bound is each port's own
     guarded.heard(NEAR)
+
+
+def test_a_flood_of_questions_is_bounded_from_whichever_address_and_stops_nobody_elses(guarded: Lab) -> None:
+    def asks(station: Station, source: str, mac: str = SERVICE_MAC, server: str = LEG[0]) -> bytes:
+        return bytes(Ether(src=station.mac, dst=mac) / IP(src=source, dst=server) / UDP(sport=4000, dport=53) / DATA)
+
+    allowed = [asks(VRRP, f"10.9.{number >> 8}.{number & 255}") for number in range(512)]
+    with guarded.a.open("sv0") as leg:
+        before, began, sent = guarded.dropped(), time.monotonic(), 3 * QUESTIONS_PER_S
+        for number in range(sent):
+            guarded.say(VRRP, allowed[number % len(allowed)])
+        took = time.monotonic() - began
+        [(name, stopped)] = grown(before, guarded.dropped()).items()
+        assert name == questions_counter(port_of(VRRP))
+        assert sent - QUESTIONS_PER_S * (1 + took) - 1 <= stopped <= sent - QUESTIONS_PER_S
+        leg.settimeout(0)
+        with suppress(BlockingIOError):
+            while leg.recv(65535):
+                pass
+        leg.settimeout(5)
+        guarded.say(NEAR, asks(NEAR, v4(NEAR)))
+        assert leg.recv(65535) == asks(NEAR, v4(NEAR))
+        guarded.say(
+            VRRP, asks(VRRP, v4(VRRP), NEAR.mac, v4(NEAR))
+        )  # a name server that is a neighbour is not ours to guard
+        assert guarded.heard(VRRP, (NEAR,)) == 1
+    assert grown(before, guarded.dropped()) == {name: stopped}
 
 
 def test_a_flood_of_macs_is_dropped_and_no_bridge_learns_one(guarded: Lab) -> None:
