@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MOST_GRACE_S = 3600.0
+"""The longest time, in seconds, that a workspace may be given to end when it is asked to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Disk:

@@ -86,7 +86,7 @@ def _removal_order(step: Step) -> tuple[bool, str]:
 def _restarts(before: Grid, after: Grid, name: str) -> bool:
     """Whether a running workspace is made anew: its NICs are others, or have other MACs, or it is another machine."""
     old, new = before.workspaces.get(name), after.workspaces[name]
-    if old is None or "stopped" in (old.desired, new.desired) or {"external", DRIVER} & {old.driver, new.driver}:
+    if old is None or old.desired != "running" or {"external", DRIVER} & {old.driver, new.driver}:
         return False
     return old.made_of != new.made_of or _nics(before, old) != _nics(after, new)
 

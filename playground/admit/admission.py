@@ -19,6 +19,7 @@ from playground.admit.known import Admission, Known, Leased
 from playground.admit.policies import policy_records
 from playground.admit.standing import Standing, rest, standing
 from playground.inventory import ANY
+from playground.lifecycle import why_not_rebuilt
 from playground.plan import Grid, Step, steps
 from playground.records import (
     LEARNED,
@@ -85,6 +86,9 @@ def _admit(spec: PlaygroundSpec, known: Known, change: str, stands: Standing) ->
     workspaces = {
         name: _workspace(spec, workspace, known, ports, written) for name, workspace in spec.workspaces.items()
     }
+    _check_rebuilt(spec, known, workspaces, problems)
+    if problems:
+        raise SpecErrors(problems)
     return _difference(spec, known, Grid(networks, workspaces, ports, policies), change, as_written)
 
 
@@ -179,6 +183,18 @@ def _check_leased(ports: Iterable[Wanted], leased: Leased, problems: list[Proble
             if is_leased:
                 message = f"{what} may still be used by a machine that no one declared (`playground leases`)"
                 problems.append(Problem.at(port.nic.place, f"{message}; choose another, or wait until its lease ends"))
+
+
+def _check_rebuilt(
+    spec: PlaygroundSpec, known: Known, workspaces: Mapping[str, WorkspaceRecord], problems: list[Problem]
+) -> None:
+    """That nothing is made anew of which memory is kept. A file that was accepted before stays so."""
+    for name, workspace in workspaces.items():
+        old = known.workspaces.get(name)
+        if old is not None and old.generation != workspace.generation and (why := why_not_rebuilt(old)):
+            problems.append(Problem.at(spec.workspaces[name].place, why))
+    if problems and known.root is not None and known.root.files == _accepted(spec, "").files:
+        problems.clear()
 
 
 def _check_size(spec: PlaygroundSpec, problems: list[Problem]) -> None:
@@ -330,6 +346,7 @@ def _workspace(
         machine=workspace.machine,
         requires=workspace.requires,
         neighbours=None if workspace.neighbours == ANY else workspace.neighbours,
+        grace_s=workspace.grace_s,
     )
     if old is None:
         return declared
@@ -347,4 +364,7 @@ def _workspace(
         placed=old.placed,
         reason=old.reason,
         overridden=old.overridden if old.overridden == declared.pin else None,
+        hurry_s=old.hurry_s,
+        reboots=old.reboots,
+        resumes=old.resumes,
     )

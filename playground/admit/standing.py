@@ -124,6 +124,7 @@ def _is_as_declared(old: WorkspaceRecord, workspace: WorkspaceSpec, known: Known
         and old.machine == workspace.machine
         and old.requires == workspace.requires
         and (old.neighbours or ANY) == workspace.neighbours
+        and old.grace_s == workspace.grace_s
         and len(old.ports) == len(workspace.nics)
     )
 

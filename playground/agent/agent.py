@@ -671,7 +671,7 @@ class Agent:
             has_arrived=self._guests.has_arrived(want),
             differs=self._guests.differs(want),
             pause_ms=self._guests.pauses.get(guest),
-            copy=seen.copy if seen is not None else None,
+            seen=seen,
         )
 
     # the cache

@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from playground import wire
 from playground.agent.link import Link
-from playground.workspaces.drivers.api import Driver, DriverError
+from playground.workspaces.drivers.api import Driver, DriverError, Hypervisor
 
 log = logging.getLogger("agent")
 
@@ -42,6 +42,10 @@ TOOLS: Mapping[str, str] = {
 }
 """Commands that guests of ours and hosts can run without having them: scripts of this package, by the agent's
 interpreter. On a host PLAYGROUND_DATAPLANE is the path of its data plane's network namespace."""
+
+
+CONSOLE, CONSOLE_LOG = "@console", "@console-log"
+"""What a machine has instead of commands: its serial line, and what was said on it."""
 
 
 def resolve(argv: Sequence[str]) -> list[str]:
@@ -71,6 +75,15 @@ async def execute(order: wire.Execute, link: Link, drivers: Mapping[str, Driver]
 
 
 async def _run(order: wire.Execute, connection: ClientConnection, drivers: Mapping[str, Driver]) -> None:
+    if order.argv[0] == CONSOLE:
+        driver, guest_id = _machine(order, drivers)
+        await _carry_line(connection, await driver.console(guest_id, "--force" in order.argv))
+        return
+    if order.argv[0] == CONSOLE_LOG:
+        driver, guest_id = _machine(order, drivers)
+        follow = ["--follow=name", "--retry"] if "--follow" in order.argv else []
+        show = ["tail", "--bytes=+1", *follow, "--", str(await driver.said(guest_id))]
+        order = msgspec.structs.replace(order, guest=None, argv=show, tty=False)
     argv = resolve(order.argv)
     if order.tty:
         guest = _guest(order, drivers)
@@ -104,6 +117,39 @@ def _guest(order: wire.Execute, drivers: Mapping[str, Driver]) -> tuple[Driver, 
     if driver is None:
         raise DriverError(f"this host has no driver {order.driver}")
     return driver, order.guest
+
+
+def _machine(order: wire.Execute, drivers: Mapping[str, Driver]) -> tuple[Hypervisor, str]:
+    found = _guest(order, drivers)
+    if found is None or not isinstance(found[0], Hypervisor):
+        raise DriverError("it has no serial line: `playground exec` enters it")
+    return found[0], found[1]
+
+
+async def _carry_line(connection: ClientConnection, line: int) -> None:
+    """Until either side ends; line: a socket, closed then."""
+    said = asyncio.create_task(_output(connection, STDOUT, line))
+    typed = asyncio.create_task(_type(connection, line))
+    try:
+        await asyncio.wait({said, typed}, return_when=asyncio.FIRST_COMPLETED)
+        await connection.send(bytes([EXIT]) + msgspec.json.encode({"code": 0}))
+    finally:
+        for task in (said, typed):
+            task.cancel()
+        await asyncio.gather(said, typed, return_exceptions=True)
+        os.close(line)
+
+
+async def _type(connection: ClientConnection, line: int) -> None:
+    """What comes for a line, until a signal comes, or the connection goes. The end of input ends nothing: more may be
+    said."""
+    async for frame in connection:
+        if not isinstance(frame, bytes) or not frame:
+            continue
+        if frame[0] == SIGNAL:
+            return
+        if frame[0] == STDIN and len(frame) > 1:
+            await asyncio.to_thread(_write_all, line, frame[1:])
 
 
 async def _start(order: wire.Execute, argv: list[str], fds: tuple[int, int, int], drivers: Mapping[str, Driver]) -> int:

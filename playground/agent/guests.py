@@ -23,6 +23,11 @@ from playground.workspaces.drivers.api import (
 log = logging.getLogger("agent")
 
 GRACE_S = 5.0
+"""How long a guest that is asked to end has for it, where nobody says."""
+
+MACHINE_GRACE_S = 30.0
+"""The same of a machine, which has a system to shut down."""
+
 RETRY_S = 2.0
 
 RENEW_S = 3.0
@@ -139,6 +144,8 @@ class Guests:
         if want.id not in self.observed:
             return False
         made = self.observed[want.id][1]
+        if made.reboots < want.guest.reboots and made.state is not GuestState.SAVED:
+            return True
         nics = [(nic.port, nic.mac) for nic in made.nics]
         is_other = made.made_of is not None and made.made_of != want.guest.made_of
         return is_other or (bool(nics) and nics != [(nic.port, nic.mac) for nic in want.guest.nics])
@@ -186,6 +193,8 @@ class Guests:
                 return self.ready(want) and not self.differs(want)
             case ((Role.STOP | Role.AWAY), GuestState.ABSENT):
                 return True
+            case (Role.SUSPEND, (GuestState.SUSPENDED | GuestState.PREPARED)) | (Role.SAVE, GuestState.SAVED):
+                return True
             case _:
                 return False
 
@@ -195,14 +204,15 @@ class Guests:
             self.causes[want.id] = f"this host has no driver {want.driver}"
             return None
         if _is_hypervisor(driver):
-            found, action = self._copying(driver, want, may_open)
-            if found:
-                return action
+            for part in (self._copying, self._resting):
+                found, action = part(driver, want, may_open)
+                if found:
+                    return action
         state = self.state(want.id)
         match want.role, state:
             case Role.RUN, GuestState.RUNNING if self.differs(want):
                 # a guest can't be given other NICs while it runs: it is made anew, but never in the middle of a move
-                return driver.stop(want.id, GRACE_S) if may_open and want.move == want.concluded else None
+                return driver.stop(want.id, _grace(driver, want)) if may_open and want.move == want.concluded else None
             case Role.RUN, GuestState.RUNNING if self.observed[want.id][1].cause:
                 return driver.prepare(want.guest)
             case Role.RUN, GuestState.RUNNING if self._came(want.id) < want.concluded == want.move > want.placed:
@@ -226,7 +236,7 @@ class Guests:
             case Role.ARRIVE | Role.TAKE, GuestState.ABSENT if may_open:
                 return driver.prepare_arrival(want.guest)
             case Role.STOP, GuestState.PREPARED | GuestState.RUNNING | GuestState.FAILED:
-                return driver.stop(want.id, GRACE_S)
+                return driver.stop(want.id, _grace(driver, want))
             case Role.AWAY, GuestState.PREPARED | GuestState.RUNNING | GuestState.FAILED if (
                 self._came(want.id) < want.placed
             ):
@@ -248,16 +258,18 @@ class Guests:
         copy = seen.copy if seen is not None else None
         is_copying = copy is not None and copy.state in (CopyState.RUNNING, CopyState.PAUSED)
         match want.role, self.state(want.id):
-            case Role.RUN, GuestState.RUNNING | GuestState.ELSEWHERE if copy is not None and is_copying:
+            case ((Role.RUN | Role.SUSPEND), GuestState.RUNNING | GuestState.ELSEWHERE) if (
+                copy is not None and is_copying
+            ):
                 is_over = want.called_off or want.concluded >= copy.move
                 return True, driver.call_off(want.id) if is_over else None
             case Role.RUN, GuestState.RUNNING if want.sending is not None and (copy is None or copy.move < want.move):
                 return True, driver.send(want.guest, want.move, want.sending)
-            case Role.RUN, GuestState.ELSEWHERE if copy is not None and copy.move <= want.concluded:
+            case ((Role.RUN | Role.SUSPEND), GuestState.ELSEWHERE) if copy is not None and copy.move <= want.concluded:
                 # it left by a move that is over, and belongs here: whatever became of it there, it runs there no more
                 self.anew(want)
                 return True, driver.prepare(want.guest) if may_open else None
-            case Role.RUN, GuestState.ELSEWHERE:
+            case ((Role.RUN | Role.SUSPEND), GuestState.ELSEWHERE):
                 return True, None
             case ((Role.ARRIVE | Role.TAKE), GuestState.ABSENT | GuestState.FAILED | GuestState.ELSEWHERE) if (
                 seen is None or seen.state is GuestState.FAILED or seen.move != want.move
@@ -266,6 +278,36 @@ class Guests:
             case ((Role.ARRIVE | Role.TAKE), _):
                 return True, None
             case Role.RUN, GuestState.RUNNING if not self.differs(want):
+                return True, None
+            case _:
+                return False, None
+
+    def _resting(
+        self, driver: Hypervisor, want: Want, may_open: bool
+    ) -> tuple[bool, Coroutine[Any, Any, object] | None]:
+        """What is to be done where a machine stands still, or is to, and whether it is. What somebody else suspended is
+        left so until whoever wants it running says it again: why it stands still, they alone know."""
+        seen = self.observed[want.id][1] if want.id in self.observed else None
+        match want.role, self.state(want.id):
+            case Role.RUN, GuestState.SUSPENDED if self.differs(want):
+                return True, driver.stop(want.id, 0) if may_open and want.move == want.concluded else None
+            case Role.RUN, GuestState.SUSPENDED if seen is not None:
+                is_ours = not seen.cause or seen.resumes < want.guest.resumes
+                return True, driver.start(want.guest) if is_ours and self.ready(want) else None
+            case ((Role.RUN | Role.SUSPEND), GuestState.SAVED):
+                return True, driver.prepare(want.guest) if may_open else None
+            case Role.SUSPEND, GuestState.RUNNING:
+                return True, driver.suspend(want.id)
+            case Role.SUSPEND, GuestState.ABSENT | GuestState.FAILED if may_open:
+                self.anew(want)
+                return True, driver.prepare(want.guest)
+            case Role.SAVE, GuestState.RUNNING | GuestState.SUSPENDED | GuestState.PREPARED:
+                return True, driver.save(want.id)
+            case Role.STOP, GuestState.SUSPENDED | GuestState.SAVED:
+                return True, driver.stop(want.id, 0)
+            case (Role.AWAY, (GuestState.SUSPENDED | GuestState.SAVED)) if self._came(want.id) < want.placed:
+                return True, driver.stop(want.id, 0)
+            case ((Role.SUSPEND | Role.SAVE), _):
                 return True, None
             case _:
                 return False, None
@@ -347,6 +389,12 @@ class Guests:
             self.causes[guest] = cause
         self.due.add(guest)
         self.again()
+
+
+def _grace(driver: Driver, want: Want) -> float:
+    if want.grace_s is not None:
+        return want.grace_s
+    return MACHINE_GRACE_S if _is_hypervisor(driver) else GRACE_S
 
 
 def _aim(want: Want | None) -> object:

@@ -11,7 +11,9 @@ from overlay.kernel.converge import PortStatus
 from playground.derive import Role, Want
 from playground.records import BindingRecord, Copied, ObservedPort, ObservedWorkspace, key_of
 from playground.wire import Observation, Report
-from playground.workspaces.drivers.api import Copy, GuestState, Observed
+from playground.workspaces.drivers.api import GuestState, Observed
+
+_NOTHING_TO_SAVE = "it ended before it was saved, and nothing of its memory is left; start it, and it boots"
 
 
 class Reports:
@@ -86,11 +88,13 @@ def observed_workspace(
     has_arrived: bool,
     differs: bool,
     pause_ms: float | None,
-    copy: Copy | None = None,
+    seen: Observed | None = None,
 ) -> ObservedWorkspace:
     """What a host says of a workspace that it has a role in. state: as found. cause: of the last action that failed.
     is_ready: all its ports are programmed and answered for. has_arrived: by the very move that it is wanted by.
-    differs: it runs with other NICs than it is to have. copy: of it, to another host."""
+    differs: it runs with other NICs than it is to have. seen: what else its driver says of it."""
+    copy = seen.copy if seen is not None else None
+    unasked = seen.cause if seen is not None and state is GuestState.SUSPENDED else ""
     match want.role, state:
         case (Role.RUN, GuestState.RUNNING) if differs:
             said = "preparing"
@@ -102,6 +106,14 @@ def observed_workspace(
             said = "prepared"
         case (Role.STOP, GuestState.ABSENT):
             said = "stopped"
+        case (Role.SUSPEND, (GuestState.SUSPENDED | GuestState.PREPARED)) | (Role.RUN, GuestState.SUSPENDED) if (
+            unasked or want.role is Role.SUSPEND
+        ):
+            said, cause = "suspended", cause or unasked
+        case (Role.SAVE, GuestState.SAVED):
+            said = "saved"
+        case (Role.SAVE, (GuestState.ABSENT | GuestState.FAILED)):
+            said, cause = "failed", cause or _NOTHING_TO_SAVE
         case (Role.STOP | Role.HOLD | Role.AWAY, _):
             said = "leaving"
         case _:
@@ -115,6 +127,9 @@ def observed_workspace(
         cause=cause,
         pause_ms=None if pause_ms is None else round(pause_ms, 3),
         copied=None if copy is None else Copied(copy.move, copy.state.value, copy.cause, copy.done, copy.pause_ms),
+        reboots=seen.reboots if seen is not None else 0,
+        ended=seen.ended if seen is not None else 0,
+        ended_cause=seen.ended_cause if seen is not None else "",
     )
 
 

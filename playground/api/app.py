@@ -28,6 +28,8 @@ from playground.controller.evidence import MARKS
 from playground.controller.execution import EXIT, Channel, NotPossible
 from playground.controller.moves import Refused
 from playground.controller.sessions import SessionRefused
+from playground.lifecycle import WANTED, Verb
+from playground.machine import MOST_GRACE_S
 from playground.manner import Manner
 from playground.records import HostRecord
 from playground.spec import SpecErrors
@@ -78,6 +80,12 @@ class WorkspaceBody(_Body):
     """NAME, or PLAYGROUND/NAME where NAME alone is ambiguous."""
 
     workspace: Text
+
+
+class StopBody(WorkspaceBody):
+    """grace_s: how long it has to end by itself before it is made to; None: as its file says."""
+
+    grace_s: Annotated[float, Field(ge=0, le=MOST_GRACE_S)] | None = None
 
 
 class MigrateBody(WorkspaceBody):
@@ -246,13 +254,19 @@ def make_app(controller: Controller, admin_token: str | None) -> FastAPI:
             await controller.events.wait(after, min(wait_s, 60.0))
         return controller.events.after(after)
 
-    @app.post("/v1/start")
-    async def start(body: WorkspaceBody) -> Json:
-        return await controller.set_desired(body.workspace, "running")
-
     @app.post("/v1/stop")
-    async def stop(body: WorkspaceBody) -> Json:
-        return await controller.set_desired(body.workspace, "stopped")
+    async def stop(body: StopBody) -> Json:
+        return await controller.ask(body.workspace, "stop", body.grace_s)
+
+    def asks(verb: Verb) -> Callable[[WorkspaceBody], Awaitable[Json]]:
+        async def ask(body: WorkspaceBody) -> Json:
+            return await controller.ask(body.workspace, verb)
+
+        return ask
+
+    for verb in WANTED:
+        if verb != "stop":
+            app.post(f"/v1/{verb}", name=verb)(asks(verb))
 
     @app.post("/v1/migrate", status_code=202)
     async def migrate(body: MigrateBody, response: Response) -> Json:

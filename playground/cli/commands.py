@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from playground.cli.command import DONE, JSON, NO, TIMEOUT, Command, number, option
 from playground.cli.host_commands import HOST_COMMANDS
+from playground.cli.lifecycle_commands import LIFECYCLE_COMMANDS
 from playground.cli.policy_commands import POLICY_COMMANDS
 from playground.cli.port_commands import PORT_COMMANDS
 from playground.cli.site_commands import SITE_COMMANDS
@@ -250,36 +251,7 @@ or PLAYGROUND/NAME where NAME alone is ambiguous.""",
         ),
         takes_rest=True,
     ),
-    Command(
-        "start",
-        "start a workspace that was stopped",
-        "start WORKSPACE [options]",
-        "lifecycle:start",
-        "It keeps its addresses and names.",
-        (("playground start worker-0", ""),),
-        (DONE, NO, _LATE),
-        (
-            option("workspace", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME"),
-            TIMEOUT,
-            option("--no-wait", action="store_true", help="return once it is accepted"),
-            JSON,
-        ),
-    ),
-    Command(
-        "stop",
-        "stop a workspace; it keeps its addresses",
-        "stop WORKSPACE [options]",
-        "lifecycle:stop",
-        "Its processes end; its addresses, MACs and names stay its own until it is started again.",
-        (("playground stop worker-0", ""),),
-        (DONE, NO, _LATE),
-        (
-            option("workspace", metavar="WORKSPACE", complete="workspace", help="NAME or PLAYGROUND/NAME"),
-            TIMEOUT,
-            option("--no-wait", action="store_true", help="return once it is accepted"),
-            JSON,
-        ),
-    ),
+    *LIFECYCLE_COMMANDS,
     Command(
         "migrate",
         "move a workspace to another host, and measure the gap",
@@ -429,7 +401,12 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "look": ("status", "hosts", "ports", "leases", "why", "capture", "events", "probe"),
     "hosts": tuple(command.name for command in HOST_COMMANDS),
     "policies": tuple(command.name for command in (*POLICY_COMMANDS, *SITE_COMMANDS)),
-    "workspaces": ("exec", "start", "stop", "migrate", *(command.name for command in PORT_COMMANDS)),
+    "workspaces": (
+        "exec",
+        *(command.name for command in LIFECYCLE_COMMANDS),
+        "migrate",
+        *(command.name for command in PORT_COMMANDS),
+    ),
     "daemons": ("controller", "agent"),
     "tools": ("schema", "store", "completion"),
 }

@@ -42,7 +42,7 @@ def execute(args: argparse.Namespace) -> int:
     command = Command(site.client_of(args), order)
     sys.stdout.flush()
     try:
-        with _raw_terminal() if tty else contextlib.nullcontext(), signals_for(tty) as signals:
+        with raw_terminal() if tty else contextlib.nullcontext(), signals_for(tty) as signals:
             return join(command, 0, 1, 2, signals)
     finally:
         command.close()
@@ -134,7 +134,7 @@ def _size() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _raw_terminal() -> Iterator[None]:
+def raw_terminal() -> Iterator[None]:
     """Keys go through as they are (Ctrl-C too: it is the command's); the terminal is itself again at the end."""
     import termios
     import tty

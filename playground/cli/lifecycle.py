@@ -1,15 +1,17 @@
-"""`start`, `stop`, `migrate`, `probe`: asks the controller for it, waits for the end, and says how it went."""
+"""`start`, `stop` and their kind, `migrate`, `probe`: asks for it, waits for the end, and says how it went."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from playground.cli import progress, render, site, timeline
 from playground.cli.failure import BROKEN, DONE, REFUSED, Failure, NotConverged, UsageFailure
 from playground.client import Client, Refused, Unreachable
+from playground.machine import MOST_GRACE_S
 
 _POLL_S = 0.1
 _HOLD_S = 5
@@ -25,16 +27,39 @@ BEYOND_S = 30.0
 
 
 def start(args: argparse.Namespace) -> int:
-    return _set_desired(args, "start", "running")
+    return _ask(args, "start")
 
 
 def stop(args: argparse.Namespace) -> int:
-    return _set_desired(args, "stop", "stopped")
+    if args.grace is not None and not 0 <= args.grace <= MOST_GRACE_S:
+        raise UsageFailure(f"--grace takes seconds from 0 to {MOST_GRACE_S:g}")
+    return _ask(args, "stop", {} if args.grace is None else {"grace_s": args.grace})
 
 
-def _set_desired(args: argparse.Namespace, verb: str, wanted: str) -> int:
+def suspend(args: argparse.Namespace) -> int:
+    return _ask(args, "suspend")
+
+
+def resume(args: argparse.Namespace) -> int:
+    return _ask(args, "resume")
+
+
+def save(args: argparse.Namespace) -> int:
+    return _ask(args, "save")
+
+
+def restore(args: argparse.Namespace) -> int:
+    return _ask(args, "restore")
+
+
+def reboot(args: argparse.Namespace) -> int:
+    return _ask(args, "reboot")
+
+
+def _ask(args: argparse.Namespace, verb: str, more: Mapping[str, Any] | None = None) -> int:
     client = site.client_of(args)
-    answer = client.post(verb, {"workspace": args.workspace})
+    answer = client.post(verb, {"workspace": args.workspace, **(more or {})})
+    wanted = answer["desired"]
     if not args.no_wait:
         answer["state"] = _wait_for_state(client, answer["workspace"], wanted, args.timeout)
     print(render.json_text(answer) if args.json else f"{render.word(answer, 'workspace')}: {wanted}")

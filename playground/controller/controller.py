@@ -32,9 +32,9 @@ from playground.controller.sessions import Sessions
 from playground.controller.tiers import Tiers
 from playground.controller.world import Unreadable, World
 from playground.gateways import gateway_name, object_name
+from playground.lifecycle import NotNow, Verb, asked
 from playground.manner import Manner
 from playground.records import (
-    Desired,
     HostRecord,
     MigrationRecord,
     PlaygroundRecord,
@@ -248,23 +248,32 @@ class Controller:
         await self.changes.remove(name)
         return {"name": name}
 
-    async def set_desired(self, ref: str, desired: Desired) -> dict[str, Any]:
-        """Starts or stops a workspace; its addresses stay."""
+    async def ask(self, ref: str, verb: Verb, grace_s: float | None = None) -> dict[str, Any]:
+        """Has a workspace start, stop, be suspended and so on; its addresses stay. Raises Unknown, also where that
+        can't be asked of it now."""
         while True:
             revision = self.world.revision
             workspace = self.workspace(ref)
-            if workspace.desired == desired:
-                return {"workspace": f"{workspace.playground}/{workspace.name}", "desired": desired}
+            name = f"{workspace.playground}/{workspace.name}"
             move = self.world.grids[workspace.playground].migrations.get(workspace.name)
-            if desired == "stopped" and move is not None and State(move.state) not in ENDED:
-                raise Unknown(f"{ref} is being moved ({move.state}); wait, or abort the move first", 409)
-            after = msgspec.structs.replace(workspace, desired=desired, generation=workspace.generation + 1)
+            seen = self.world.observed_workspaces.get((workspace.playground, workspace.name), {})
+            here = seen.get(workspace.host or "")
+            is_moving = move is not None and State(move.state) not in ENDED
+            is_halted = here is not None and here.state == "suspended"
+            try:
+                after = asked(workspace, verb, is_moving=is_moving, is_halted=is_halted, grace_s=grace_s)
+            except NotNow as error:
+                raise Unknown(str(error), 409) from None
+            if after is workspace:
+                return {"workspace": name, "desired": workspace.desired}
             result = await self.store.commit([self.world.compare(workspace)], [Put(key_of(after), encode(after))])
             if isinstance(result, Conflict):
                 await self.world.moved(revision)  # somebody was quicker: what the store has is on its way to us
                 continue
             await self.world.reached(result)
-            self.events.add(f"workspace-{desired}", f"workspace {after.playground}/{after.name}", "asked for")
+            kind = "rebooted" if verb == "reboot" else after.desired
+            self.events.add(f"workspace-{kind}", f"workspace {name}", "asked for")
+            return {"workspace": name, "desired": after.desired}
 
     async def look_at_move(self, ref: str, host: str, measure: bool, manner: Manner) -> dict[str, Any]:
         """What speaks for and against a move, and changes nothing."""

@@ -71,9 +71,10 @@ class Execution:
             record = self._world.workspace(*workspace)
             if record is None:
                 raise NotPossible(f"no workspace {workspace[0]}/{workspace[1]}")
-            if record.desired == "stopped":
+            if record.desired in ("stopped", "saved"):
                 name = f"{workspace[0]}/{workspace[1]}"
-                raise NotPossible(f"{name} is stopped; start it first: playground start {name}")
+                way = "start" if record.desired == "stopped" else "restore"
+                raise NotPossible(f"{name} is {record.desired}; {way} it first: playground {way} {name}")
             if record.host is None:
                 raise NotPossible(f"{workspace[0]}/{workspace[1]} is on no host yet: {record.reason or 'it waits'}")
             host, guest, driver = record.host, record.id, record.driver

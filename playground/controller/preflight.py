@@ -151,7 +151,8 @@ class Preflight:
         if workspace.host == target:
             found.append(f"{name} is on {target} already")
         if workspace.desired != "running":
-            found.append(f"{name} is stopped; start it, then move it")
+            way = {"stopped": "start", "suspended": "resume", "saved": "restore"}[workspace.desired]
+            found.append(f"{name} is {workspace.desired}; {way} it, then move it")
         # a tool may bring it up again after its host died
         for host in filter(None, dict.fromkeys((None if led else workspace.host, target))):
             if host in self._world.hosts and host not in self._world.alive:

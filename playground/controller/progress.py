@@ -70,10 +70,10 @@ def _standing(world: World, grid: Grid, workspace: WorkspaceRecord) -> Standing:
     placed = world.hosts.get(workspace.host or "")
     if placed is not None and not may_be_on(workspace, placed):
         (failed if workspace.reason else waiting).append((label, workspace.reason or f"moves off {placed.name}"))
-    elif state == ("running" if workspace.desired == "running" else "stopped"):
+    elif state == workspace.desired:
         is_running = True
     else:
-        (failed if state in ("failed", "unknown") else waiting).append((label, cause or state))
+        (failed if state in ("failed", "unknown", "suspended") else waiting).append((label, cause or state))
     forwarding = leased = 0
     gateway = gateway_name(workspace.name)
     for port in (grid.ports[id] for id in workspace.ports if id in grid.ports):
@@ -94,7 +94,7 @@ def _standing(world: World, grid: Grid, workspace: WorkspaceRecord) -> Standing:
 
 def _is_served(world: World, grid: Grid, port: PortRecord, owner: WorkspaceRecord) -> bool:
     """Whether a port's client has taken all its addresses: by DHCP, or formed from an advertised prefix."""
-    if owner.desired == "stopped" or owner.driver in ("external", DRIVER):
+    if owner.desired != "running" or owner.driver in ("external", DRIVER):
         return True
     binding = grid.bindings.get(port.id)
     seen = seen_of(world, binding) if binding else None

@@ -20,6 +20,7 @@ from playground import wire
 from playground.controller.events import EventLog
 from playground.controller.shown import Shown, Touched
 from playground.controller.world import Grid, World, givers
+from playground.lifecycle import unasked
 from playground.records import (
     AliveRecord,
     HostRecord,
@@ -324,6 +325,10 @@ class Sessions:
             held = self._world.items.get(key)
             if held is None or held[0] != observed:
                 changes.append(Put(key, encode(observed)))
+                if isinstance(observed, ObservedWorkspace):
+                    before = held[0] if held is not None and isinstance(held[0], ObservedWorkspace) else None
+                    for event in unasked(before, observed):
+                        self._events.add(*event)
         # what a host has converged to is said once all that it has to say by then is known
         changes.sort(key=lambda change: change.key.startswith("observed/host/"))
         said = {key_of(observed) for observed in report.observed}

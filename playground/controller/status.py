@@ -123,7 +123,7 @@ def port_state(world: World, grid: Grid, port: PortRecord) -> tuple[str | None, 
     host = binding.active
     if host not in world.alive:
         return host, "unknown", f"host {host} is gone"
-    if workspace.desired == "stopped":
+    if workspace.desired in ("stopped", "saved"):
         return host, "stopped", ""
     seen = seen_of(world, binding)
     if seen is None:
@@ -201,8 +201,8 @@ def leases(world: World, playground: str | None = None) -> list[Json]:
 
 
 def workspace_state(world: World, workspace: WorkspaceRecord) -> tuple[str, str]:
-    """(state, cause) of a workspace: running | preparing | prepared | stopped | failed | leaving | moving | unknown |
-    unplaced."""
+    """(state, cause) of a workspace: running | rebooting | suspended | saved | preparing | prepared | stopped |
+    failed | leaving | unknown | unplaced."""
     if workspace.host is None:
         return "unplaced", workspace.reason or "waits for a host"
     if workspace.host not in world.alive:
@@ -212,11 +212,14 @@ def workspace_state(world: World, workspace: WorkspaceRecord) -> tuple[str, str]
         return "preparing", f"host {workspace.host} has not reported it yet"
     if seen.generation != workspace.generation and seen.state != "running":
         return "preparing", seen.cause
+    if seen.state == "running" and seen.reboots < workspace.reboots:
+        return "rebooting", seen.cause
     return seen.state, seen.cause
 
 
 def _workspace(world: World, grid: Grid, workspace: WorkspaceRecord) -> Json:
     state, cause = workspace_state(world, workspace)
+    seen = world.observed_workspaces.get((workspace.playground, workspace.name), {}).get(workspace.host or "")
     addresses = [a for p in workspace.ports if p in grid.ports for a in grid.ports[p].addresses]
     return {
         "name": workspace.name,
@@ -225,6 +228,7 @@ def _workspace(world: World, grid: Grid, workspace: WorkspaceRecord) -> Json:
         "host": workspace.host,
         "driver": workspace.driver,
         "cause": cause,
+        "ended": seen.ended if seen is not None else 0,
         "addresses": addresses,
     }
 

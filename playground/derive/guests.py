@@ -7,7 +7,7 @@ from enum import Enum
 
 from overlay.state import PortId, port_device
 from playground.gateways import gateway_name
-from playground.records import MigrationRecord, WorkspaceRecord
+from playground.records import Desired, MigrationRecord, WorkspaceRecord
 from playground.view import View, playground_scope
 from playground.workspaces.drivers.api import Guest, Nic, Sending
 from playground.workspaces.migration import ENDED, State
@@ -17,6 +17,10 @@ class Role(Enum):
     """A host's part in a workspace."""
 
     RUN = "run"
+    SUSPEND = "suspend"
+    """It is here, and stands still."""
+    SAVE = "save"
+    """Its memory is kept here in a file."""
     STOP = "stop"
     ARRIVE = "arrive"
     """Prepare for it; it runs elsewhere."""
@@ -29,6 +33,13 @@ class Role(Enum):
     AWAY = "away"
     """It belongs elsewhere: what is here of it goes once another host carries it; the guest itself is never ended."""
 
+
+_ROLES: dict[Desired, Role] = {
+    "running": Role.RUN,
+    "suspended": Role.SUSPEND,
+    "saved": Role.SAVE,
+    "stopped": Role.STOP,
+}
 
 ADOPTED = frozenset({"external", "libvirt"})
 """Drivers whose devices are made in the host's namespace."""
@@ -45,7 +56,8 @@ class Want:
     move: the number by which it is where it belongs: of its last move that this host was shown, or of its placement.
     concluded: of the last of these that is over; a guest that a newer move has brought elsewhere is not taken back,
     whatever an older view says. sending: where this host's hypervisor is to copy it now, and how. copies_storage:
-    it comes here with its disks. called_off: the copying is to stop.
+    it comes here with its disks. called_off: the copying is to stop. grace_s: how long the guest has to end when
+    it is asked to, None for its driver's own.
     """
 
     id: str
@@ -63,22 +75,24 @@ class Want:
     sending: Sending | None = None
     copies_storage: bool = False
     called_off: bool = False
+    grace_s: float | None = None
 
 
 def role_of(workspace: WorkspaceRecord, move: MigrationRecord | None, host: str) -> Role | None:
     """The role of `host` in a workspace that it was shown, None when it has none."""
     if move is not None and State(move.state) not in ENDED:
         activated = move.state == State.ACTIVATED
+        carries = Role.SUSPEND if workspace.desired == "suspended" else Role.RUN
         if host == move.target:
             if activated:
-                return Role.RUN
+                return carries
             return Role.TAKE if move.state in (State.COPYING, State.LANDING) else Role.ARRIVE
         if host == move.source:
-            return Role.HOLD if activated else Role.RUN
+            return Role.HOLD if activated else carries
         return Role.AWAY
     if workspace.host != host:
         return Role.AWAY if workspace.host is not None else None
-    return Role.RUN if workspace.desired == "running" else Role.STOP
+    return _ROLES[workspace.desired]
 
 
 def _concluded(move: MigrationRecord | None) -> int:
@@ -129,6 +143,8 @@ def want_of(view: View, host: str, playground: str, name: str) -> Want | None:
             workspace.cpus,
             workspace.memory_mib,
             workspace.machine,
+            workspace.reboots,
+            workspace.resumes,
         ),
         ports=workspace.ports,
         adopt=workspace.driver in ADOPTED,
@@ -140,4 +156,5 @@ def want_of(view: View, host: str, playground: str, name: str) -> Want | None:
         else None,
         copies_storage=move is not None and arrives and move.manner.copy_storage,
         called_off=move is not None and is_sent and move.called_off,
+        grace_s=workspace.hurry_s if workspace.hurry_s is not None else workspace.grace_s,
     )

@@ -27,6 +27,10 @@ PLACES = {
 }
 
 
+LOCKS = Path("/var/lock")
+"""Where libvirtd notes who has a console; on many machines a link into /run, which a sandbox has empty."""
+
+
 def daemon_settings(name: str, site: str, address: str) -> str:
     """libvirtd.conf. Whoever reaches the underlay may use it: nothing but the site's hosts is there."""
     return "\n".join(
@@ -78,6 +82,7 @@ def main() -> None:
         Path(place).mkdir(parents=True, exist_ok=True)
         if not os.path.ismount(place):
             ns.mount(str(own), place, flags=ns.MS_BIND)
+    LOCKS.resolve().mkdir(parents=True, exist_ok=True)
     _know_thyself(asked.folder / "hosts", asked.name, asked.address)
     etc = Path(PLACES["etc"])
     (etc / "libvirtd.conf").write_text(daemon_settings(asked.name, asked.site, asked.address))

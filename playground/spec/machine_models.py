@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from playground.machine import MOST_GRACE_S
 from playground.spec import names
 from playground.spec.base import Shape, described
 
@@ -15,6 +16,15 @@ def _mebibytes(value: object) -> int:
         raise ValueError(f"read {described(value)}; write a size with its unit MiB, GiB or TiB, as 512MiB")
     return names.mebibytes(value)
 
+
+def _grace(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"read {described(value)}; write seconds, or a number with s, m or h, as 30s")
+    seconds = names.seconds(value, "a workspace has", 0, int(MOST_GRACE_S))
+    return float(seconds)
+
+
+Grace = Annotated[float, BeforeValidator(_grace, json_schema_input_type=int | str)]
 
 Memory = Annotated[int, BeforeValidator(_mebibytes, json_schema_input_type=str)]
 

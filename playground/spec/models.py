@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from overlay.mac import parse_mac
 from playground.spec.base import Labels, Listed, Shape, as_list
 from playground.spec.delivery_models import BootShape, DhcpShape, NetworkDhcpShape
-from playground.spec.machine_models import DiskShape, MachineShape, Memory
+from playground.spec.machine_models import DiskShape, Grace, MachineShape, Memory
 from playground.spec.placement_models import (
     CapacityShape,
     Cpus,
@@ -189,6 +189,9 @@ class WorkspaceShape(Shape):
     disks: list[DiskShape] = Field(default=[], description="more disks")
     arch: str | None = Field(default=None, description="of its processors, as x86_64; default: its host's")
     machine: MachineShape = MachineShape()
+    grace: Grace | None = Field(
+        default=None, description="how long it has to end when it is asked to; default: 30s on a hypervisor, else 5s"
+    )
     dhcp: DhcpShape = DhcpShape()
     boot: BootShape = BootShape()
 

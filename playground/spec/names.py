@@ -42,15 +42,15 @@ def domain_name(text: str) -> str:
     return text
 
 
-def seconds(value: int | str) -> int:
-    """Seconds of a lease time: a number, or `90s`, `30m`, `1h`, `1d`."""
+def seconds(value: int | str, of: str = "a lease lasts", least_s: int = MIN_LEASE_S, most_s: int = MAX_LEASE_S) -> int:
+    """Seconds: a number, or `90s`, `30m`, `1h`, `1d`. of: whose they are, for the error of those out of range."""
     if isinstance(value, str):
         found = re.fullmatch(r"(\d{1,10})([smhd])", value.strip())
         if not found:
             raise ValueError(f"read {value!r}; write seconds, or a number with s, m, h or d, as 1h")
         value = int(found[1]) * _SECONDS[found[2]]
-    if not MIN_LEASE_S <= value <= MAX_LEASE_S:
-        raise ValueError(f"{value} s is out of range; a lease lasts from {MIN_LEASE_S} s to {MAX_LEASE_S} s")
+    if not least_s <= value <= most_s:
+        raise ValueError(f"{value} s is out of range; {of} from {least_s} s to {most_s} s")
     return value
 
 

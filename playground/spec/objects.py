@@ -148,7 +148,8 @@ class WorkspaceSpec:
 
     declared, index: the name in the file, and which instance of it; None where it is not scaled.
     cpus and memory_mib are what it takes of what a host gives; 0 takes nothing. machine: of one on a hypervisor.
-    requires: words and selectors that its host has to meet.
+    requires: words and selectors that its host has to meet. grace_s: how long it has to end when it is asked to, None
+    where the file does not say.
     """
 
     name: str
@@ -165,6 +166,7 @@ class WorkspaceSpec:
     machine: Machine | None = None
     requires: tuple[str, ...] = ()
     neighbours: Neighbours = ANY
+    grace_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,7 @@ class _Reader:
                 machine=machine,
                 requires=requires,
                 neighbours=neighbours,
+                grace_s=shape.grace,
                 place=place,
                 host_place=host_place,
                 declared=name,

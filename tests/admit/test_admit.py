@@ -14,6 +14,7 @@ from playground.admit import Admission, Known, admit, remove
 from playground.plan import Step
 from playground.records import (
     ClaimRecord,
+    Desired,
     NetworkRecord,
     PlaygroundRecord,
     PortRecord,
@@ -312,6 +313,36 @@ def test_a_guest_is_made_anew_only_when_its_nics_or_driver_change() -> None:
     assert generation("grid", ", driver: external") == 2
     assert generation("{network: grid, mac: '52:54:00:00:00:01'}", ", driver: external") == 3
     assert generation("{network: grid, mac: '52:54:00:00:00:01', labels: {a: b}}", ", driver: external") == 3
+
+
+MACHINE = "  head: {{networks: [grid], driver: libvirt, image: /a.qcow2, memory: {}{}}}\n"
+
+
+def a_resting_machine(desired: Desired, memory: str = "1GiB") -> tuple[Site, WorkspaceRecord]:
+    site = Site()
+    site.up(a_file(0, more=MACHINE.format("1GiB", "")))
+    record = site.records["workspace/lab/head"]
+    assert isinstance(record, WorkspaceRecord)
+    record = replace(record, desired=desired, reboots=3, hurry_s=1.0)
+    site.records["workspace/lab/head"] = record
+    return site, record
+
+
+@pytest.mark.parametrize("desired", ["suspended", "saved"])
+def test_an_edit_that_loses_kept_memory_is_refused_and_any_other_is_not(desired: Desired) -> None:
+    site, before = a_resting_machine(desired)
+    (said,) = refused(a_file(0, more=MACHINE.format("2GiB", "")), site.known())
+    assert f"workspaces.head: it is {desired}, and this makes it anew" in said
+    assert said.endswith("`playground stop lab/head` first")
+    (after,) = admitted(a_file(0, more=MACHINE.format("1GiB", ", grace: 9s")), site.known()).puts
+    assert after == replace(before, grace_s=9.0)
+
+
+def test_a_file_that_was_accepted_is_carried_on_with_whatever_was_saved_meanwhile() -> None:
+    site, before = a_resting_machine("saved")
+    site.records["workspace/lab/head"] = replace(before, memory_mib=512)
+    (after,) = admitted(a_file(0, more=MACHINE.format("1GiB", "")), site.known()).puts
+    assert after == replace(before, generation=before.generation + 1)
 
 
 def test_steps_tell_what_differs() -> None:

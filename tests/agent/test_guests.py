@@ -285,3 +285,16 @@ def test_a_guest_prepared_before_an_edit_of_its_nics_is_made_anew() -> None:
         assert host.guests.observed[GUEST.id][1].nics == wider.nics
 
     asyncio.run(work())
+
+
+def test_a_reboot_is_a_guest_made_anew_once() -> None:
+    async def work() -> None:
+        machine = Machine()
+        host = Host("n1", machine)
+        for want in (a_want(Role.RUN, 0, 0), replace(a_want(Role.RUN, 0, 0), guest=replace(GUEST, reboots=1))):
+            for _ in range(5):
+                await host.turn(want)
+        assert [verb for _, verb, _ in machine.calls] == ["prepare", "start", "stop", "prepare", "start"]
+        assert host.guests.observed[GUEST.id][1].reboots == 1
+
+    run(work())

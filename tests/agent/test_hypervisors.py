@@ -93,12 +93,22 @@ def done(want: Want | None, seen: Observed | None, cause: str = "") -> list[str]
     return asyncio.run(work())
 
 
-RUNNING, PREPARED, ELSEWHERE, FAILED = (
+RUNNING, PREPARED, ELSEWHERE, FAILED, SUSPENDED, SAVED = (
     GuestState.RUNNING,
     GuestState.PREPARED,
     GuestState.ELSEWHERE,
     GuestState.FAILED,
+    GuestState.SUSPENDED,
+    GuestState.SAVED,
 )
+HALTED = replace(a_sight(SUSPENDED), cause="suspended by another tool")
+
+
+def newer(want: Want, **numbers: int) -> Want:
+    """The same of a guest that more was asked of."""
+    return replace(want, guest=replace(want.guest, **numbers))
+
+
 TO = "qemu+tcp://192.0.2.12/system"
 
 
@@ -110,6 +120,37 @@ TO = "qemu+tcp://192.0.2.12/system"
         (a_want(Role.RUN), a_sight(RUNNING), []),
         (a_want(Role.RUN), a_sight(FAILED), ["prepare"]),
         (a_want(Role.RUN), replace(a_sight(RUNNING), made_of=(1, 128, GUEST.machine)), ["stop"]),
+        (newer(a_want(Role.RUN), reboots=1), a_sight(RUNNING), ["stop"]),
+        (newer(a_want(Role.RUN), reboots=1), replace(a_sight(RUNNING), reboots=1), []),
+        (newer(a_want(Role.RUN), reboots=1), a_sight(SUSPENDED), ["stop"]),
+        (a_want(Role.RUN), a_sight(SUSPENDED), ["start"]),
+        (a_want(Role.RUN), HALTED, []),
+        (newer(a_want(Role.RUN), resumes=1), HALTED, ["start"]),
+        (newer(a_want(Role.RUN), resumes=1), replace(HALTED, resumes=1), []),
+        (newer(a_want(Role.RUN), resumes=1), a_sight(RUNNING), []),
+        (a_want(Role.RUN), a_sight(SAVED), ["prepare"]),
+        (newer(a_want(Role.RUN), reboots=1), a_sight(SAVED), ["prepare"]),
+        (a_want(Role.SUSPEND), a_sight(RUNNING), ["suspend"]),
+        (a_want(Role.SUSPEND), a_sight(SUSPENDED), []),
+        (a_want(Role.SUSPEND), HALTED, []),
+        (a_want(Role.SUSPEND), a_sight(PREPARED), []),
+        (a_want(Role.SUSPEND), None, ["prepare"]),
+        (a_want(Role.SUSPEND), a_sight(FAILED), ["prepare"]),
+        (a_want(Role.SUSPEND), a_sight(SAVED), ["prepare"]),
+        (a_want(Role.SUSPEND, 5, 5), a_sight(ELSEWHERE, 5, Copy(5, CopyState.DONE)), ["prepare"]),
+        (a_want(Role.SAVE), a_sight(RUNNING), ["save"]),
+        (a_want(Role.SAVE), a_sight(SUSPENDED), ["save"]),
+        (a_want(Role.SAVE), HALTED, ["save"]),
+        (a_want(Role.SAVE), a_sight(SAVED), []),
+        (a_want(Role.SAVE), a_sight(FAILED), []),
+        (a_want(Role.SAVE), None, []),
+        (a_want(Role.STOP), a_sight(SUSPENDED), ["stop"]),
+        (a_want(Role.STOP), a_sight(SAVED), ["stop"]),
+        (a_want(Role.AWAY, 5, 5), a_sight(SAVED, 5), []),
+        (replace(a_want(Role.AWAY, 5, 5), placed=5), a_sight(SAVED), ["stop"]),
+        (a_want(Role.HOLD, 5, 4), a_sight(SUSPENDED), []),
+        (None, a_sight(SAVED), ["remove"]),
+        (None, a_sight(SUSPENDED), ["remove"]),
         (a_want(Role.STOP), a_sight(RUNNING), ["stop"]),
         (None, a_sight(RUNNING), ["remove"]),
         (None, a_sight(ELSEWHERE), ["depart"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 from cli_lab import Play
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, unix_serve
 
 from playground.cli.remote import EXIT, SIGNAL, STDERR, STDIN, STDOUT, WINDOW
@@ -217,3 +219,41 @@ def read_until(fd: int, end: bytes) -> bytes:
         if select.select([fd], [], [], 0.1)[0]:
             seen += os.read(fd, 4096)
     return seen
+
+
+def test_a_console_carries_keys_until_the_one_that_leaves(serve: Serve) -> None:
+    orders = []
+
+    def handle(connection: ServerConnection, order: dict[str, Any]) -> None:
+        orders.append(order["argv"])
+        with contextlib.suppress(ConnectionClosed):
+            echo(connection, order)
+
+    serve(handle)
+    process = playground("console", "web", "--force")
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(b"root\r\x03")
+    process.stdin.flush()
+    assert process.stdout.read(6) == b"root\r\x03"
+    out, err = process.communicate(b"\x1dreboot\r", timeout=20)
+    assert (process.returncode, out, err) == (0, b"", b"")
+    assert orders == [["@console", "--force"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "argv"), [(["--log"], ["@console-log"]), (["--log", "--follow"], ["@console-log", "--follow"])]
+)
+def test_what_was_said_on_a_console_is_shown(words: list[str], argv: list[str], serve: Serve) -> None:
+    def handle(connection: ServerConnection, order: dict[str, Any]) -> None:
+        connection.send(bytes([STDOUT]) + json.dumps(order["argv"]).encode())
+        connection.send(exits(0))
+
+    serve(handle)
+    process = playground("console", "web", *words, stdin=subprocess.DEVNULL)
+    out, _ = process.communicate(timeout=20)
+    assert (process.returncode, json.loads(out)) == (0, argv)
+
+
+@pytest.mark.parametrize("words", [["--log", "--force"], ["--follow"]])
+def test_what_does_not_go_together_at_a_console_is_a_usage_error(words: list[str], play: Play) -> None:
+    assert play("console", "web", *words).code == 2

@@ -12,8 +12,18 @@ from cli_lab import FakeController, Play, a_move, a_status, a_workspace
 
 from playground.cli import lifecycle, timeline
 
+WANTED = {
+    "start": "running",
+    "stop": "stopped",
+    "suspend": "suspended",
+    "resume": "running",
+    "save": "saved",
+    "restore": "running",
+    "reboot": "running",
+}
 
-@pytest.mark.parametrize(("verb", "wanted"), [("start", "running"), ("stop", "stopped")])
+
+@pytest.mark.parametrize(("verb", "wanted"), WANTED.items())
 def test_starting_and_stopping_wait_for_the_end(verb: str, wanted: str, controller: FakeController, play: Play) -> None:
     controller.answers[f"POST {verb}"] = {"workspace": "atlas/worker-0", "desired": wanted}
     states = [a_status(workspaces=[a_workspace("worker-0", state=state)]) for state in ("preparing", wanted)]
@@ -21,6 +31,14 @@ def test_starting_and_stopping_wait_for_the_end(verb: str, wanted: str, controll
     ran = play(verb, "worker-0")
     assert (ran.code, ran.out) == (0, f"atlas/worker-0: {wanted}\n")
     assert controller.asked[0] == (f"POST {verb}", {}, {"workspace": "worker-0"})
+
+
+def test_a_stop_says_how_long_the_workspace_has(controller: FakeController, play: Play) -> None:
+    controller.answers["POST stop"] = {"workspace": "atlas/worker-0", "desired": "stopped"}
+    assert play("stop", "worker-0", "--grace", "0", "--no-wait").code == 0
+    assert controller.asked == [("POST stop", {}, {"workspace": "worker-0", "grace_s": 0.0})]
+    ran = play("stop", "worker-0", "--grace", "4000")
+    assert (ran.code, ran.err) == (2, "playground: --grace takes seconds from 0 to 3600\n")
 
 
 def test_a_workspace_that_does_not_start_in_time_is_three_with_its_cause(

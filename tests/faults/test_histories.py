@@ -58,7 +58,7 @@ async def do(site: Site, step: Step) -> None:
         case "abort":
             ask(site, lambda c: c.moves.abort(c.workspace("lab/a")))
         case "stopped" | "running":
-            ask(site, lambda c: c.set_desired("lab/a", verb))
+            ask(site, lambda c: c.ask("lab/a", "stop" if verb == "stopped" else "start"))
         case "kill":
             site.kill(what, seconds)
             return
@@ -90,7 +90,7 @@ async def settle(site: Site, wanted: str) -> None:
     while await site.ask(lambda c: c.up("lab.yaml", text)) is None:
         await asyncio.sleep(1.0)
     if wanted != "without":
-        while await site.ask(lambda c: c.set_desired("lab/a", "running")) is None:
+        while await site.ask(lambda c: c.ask("lab/a", "start")) is None:
             await asyncio.sleep(1.0)
     await site.converged("lab")
     await asyncio.sleep(10.0)

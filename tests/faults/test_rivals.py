@@ -41,7 +41,7 @@ def move(target: str) -> Verb:
 
 
 def stop(c: Any) -> Awaitable[Any]:
-    return c.set_desired("lab/a", "stopped")  # type: ignore[no-any-return]
+    return c.ask("lab/a", "stop")  # type: ignore[no-any-return]
 
 
 def abort(c: Any) -> Awaitable[Any]:

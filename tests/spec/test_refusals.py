@@ -349,7 +349,7 @@ WORKSPACES = {
     ],
     "{networks: grid, §depends_on: [kvm]}": [
         "workspaces.head.depends_on: depends_on is not built yet; leave it out (built: networks, scale, labels, "
-        "aliases, host, driver, requires, placement, cpus, memory, image, disks, arch, machine, dhcp, boot)"
+        "aliases, host, driver, requires, placement, cpus, memory, image, disks, arch, machine, grace, dhcp, boot)"
     ],
     "{networks: grid, requires: [kvm, §'k m', §'gpu in a', §'-x']}": [
         "workspaces.head.requires[1]: 'k m' is no selector: read 'm' after 'k'; "
@@ -372,6 +372,12 @@ WORKSPACES = {
         "a label, or leave it out",
         "workspaces.head.placement.prefer.anti_affinity: has(z) selects no workspace of this playground by its labels; "
         "give one such a label, or leave it out",
+    ],
+    "{networks: grid, grace: §2h}": [
+        "workspaces.head.grace: 7200 s is out of range; a workspace has from 0 s to 3600 s"
+    ],
+    "{networks: grid, grace: §true}": [
+        "workspaces.head.grace: read the truth value true; write seconds, or a number with s, m or h, as 30s"
     ],
     "{networks: grid, §image: /srv/debian.qcow2}": [
         "workspaces.head.image: image is for virtual machines; write driver: libvirt, or leave it out"

@@ -40,7 +40,7 @@ class Machines:
             "initrd": str(self.initrd),
             "cmdline": f"{CMDLINE} hostname={name}",
         }
-        return {"driver": "libvirt", "networks": ["grid"], "memory": "96MiB", "machine": booted, **more}
+        return {"driver": "libvirt", "networks": ["grid"], "memory": "96MiB", "grace": "1s", "machine": booted, **more}
 
     def up(self, name: str, workspaces: dict[str, object], **more: object) -> None:
         networks = {"grid": {"subnets": ["10.77.0.0/24"]}}

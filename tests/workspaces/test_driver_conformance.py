@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -235,3 +235,9 @@ def test_a_command_runs_with_the_given_descriptors_and_its_exit_code_comes_back(
 
 def test_hosts_of_one_kernel_have_one_domain(site: Site) -> None:
     assert site.a.domain == site.b.domain != ""
+
+
+def test_a_guest_is_shown_with_the_reboots_that_it_was_made_after(site: Site) -> None:
+    run(site.a.prepare(replace(GUEST, reboots=2)))
+    site.restart_agents()
+    assert run(site.a.observe())[GUEST.id].reboots == 2

@@ -29,7 +29,7 @@ GUEST_FILE = "guest.json"
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One guest as it was made. host: who carries its traffic. pid 0: its init is being made, or was and never came up.
     wired: false while its ends on its host are being made, also when that was interrupted. move: the generation of the
-    move that brought it to its host, or that its host took it back from; 0 when none did.
+    move that brought it to its host, or that its host took it back from; 0 when none did. reboots: asked for by then.
 
     pid and started (clock ticks since boot) are in the agents' pid namespace, boot the kernel's boot id.
     """
@@ -46,6 +46,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     started: int = 0
     move: int = 0
+    reboots: int = 0
     schema: int = SCHEMA
 
     def open(self) -> int | None:
@@ -72,6 +73,7 @@ def new_entry(guest: Guest, host: str) -> Entry:
         nics=guest.nics,
         boot=boot_id(),
         wired=False,
+        reboots=guest.reboots,
     )
 
 

@@ -183,4 +183,4 @@ class MemoryDriver:
 
 def _seen(entry: MemoryGuest, state: GuestState, cause: str = "") -> Observed:
     guest = entry.guest
-    return Observed(guest.id, state, cause, guest.playground, guest.name, entry.move, guest.nics)
+    return Observed(guest.id, state, cause, guest.playground, guest.name, entry.move, guest.nics, reboots=guest.reboots)

@@ -358,7 +358,8 @@ class NetnsDriver:
 
 
 def _seen(entry: Entry, state: GuestState, cause: str = "") -> Observed:
-    return Observed(entry.id, state, cause, entry.playground, entry.name, entry.move, tuple(entry.nics))
+    nics, reboots = tuple(entry.nics), entry.reboots
+    return Observed(entry.id, state, cause, entry.playground, entry.name, entry.move, nics, reboots=reboots)
 
 
 @contextmanager

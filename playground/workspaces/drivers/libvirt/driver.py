@@ -283,6 +283,7 @@ class LibvirtDriver:
         if note is not None and note.copies and note.part is not Part.OWN:
             await asyncio.to_thread(self._images.remove, guest_id)
         await asyncio.to_thread(self._forget, guest_id, domain)
+        await asyncio.to_thread((self._logs / f"{guest_id}.log").unlink, missing_ok=True)
 
     async def stop(self, guest_id: str, grace_s: float) -> None:
         """Shut down, after `grace_s` destroyed; its disks stay."""
@@ -300,9 +301,10 @@ class LibvirtDriver:
         await asyncio.to_thread(self._forget, guest_id, domain)
 
     async def remove(self, guest_id: str, grace_s: float) -> None:
-        """As `stop`, and its disks go too."""
+        """As `stop`, and its disks go too, and what it has said."""
         await self.stop(guest_id, grace_s)
         await asyncio.to_thread(self._images.remove, guest_id)
+        await asyncio.to_thread((self._logs / f"{guest_id}.log").unlink, missing_ok=True)
 
     async def terminal(self, guest_id: str) -> tuple[int, int]:
         """Always raises DriverError."""
@@ -362,7 +364,6 @@ class LibvirtDriver:
         try:
             if guest is not None:
                 taps.remove([nic.device for nic in guest.nics], self._dataplane)
-            (self._logs / f"{guest_id}.log").unlink(missing_ok=True)
             self._notes.drop(guest_id)
         except OSError as error:
             raise DriverError(f"its ends can't be removed: {error}") from error
