@@ -78,8 +78,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--remove",
         action="store_true",
-        help="end what an agent left here (workspaces, responder, data plane, files) instead of being one",
+        help="end what an agent left here (responder, data plane, files) instead of being one; refused while "
+        "workspaces are here",
     )
+    made.add_argument("--force", action="store_true", help="with --remove: end workspaces that are here, too")
     made.add_argument(
         "--status", action="store_true", help="say how this host stands with its controllers instead of being one"
     )
@@ -189,7 +191,7 @@ async def _run(options: argparse.Namespace) -> int:
         lambda guest: agent.changed(guest),
     )
     if options.remove:
-        removed = await remove(options.name, options.dataplane, state, run, workspaces, hypervisor)
+        removed = await remove(options.name, options.dataplane, state, run, workspaces, hypervisor, force=options.force)
         tidy(options.site)
         print(f"{options.name}: {', '.join(removed) or 'nothing was left here'}")
         return 0

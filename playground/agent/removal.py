@@ -11,7 +11,9 @@ import errno
 import fcntl
 import os
 import select
+import shutil
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 from overlay.kernel.apply import DataPlane
@@ -25,17 +27,29 @@ GRACE_S = 5.0
 
 _KILL_S = 5.0
 
-_STATE_FILES = ("view.json", "view.part", "responder.log", "responder.leases")
+_STATE_FILES = ("view.json", "view.part", "responder.log", "responder.leases", "libvirt/accelerator")
 _RUN_FILES = (
     *("responder.sock", "responder.json", "responder.json.journal", "responder.sock.lock"),
     *("agent.json", "agent.draft", "agent.lock"),
 )
 
 
+class StillCarries(OSError):
+    """Workspaces run on the host, or have their disks there; the text names them, and what to do."""
+
+
 async def remove(
-    host: str, dataplane: str, state: Path, run: Path, workspaces: Path, hypervisor: Hypervisor | None = None
+    host: str,
+    dataplane: str,
+    state: Path,
+    run: Path,
+    workspaces: Path,
+    hypervisor: Hypervisor | None = None,
+    *,
+    force: bool = False,
 ) -> list[str]:
-    """Makes this machine what it was before it was `host`; what was done, in words. Raises OSError.
+    """Makes this machine what it was before it was `host`; what was done, in words. Raises OSError, and StillCarries
+    before anything is changed unless `force` ends workspaces too.
 
     Guests that other hosts of this kernel carry go on; devices that somebody else brought are given back.
     """
@@ -43,16 +57,24 @@ async def remove(
     drivers: list[Driver] = [NetnsDriver(host, dataplane, folder=workspaces)]
     if hypervisor is not None:
         drivers.append(hypervisor)
+    images = state / "libvirt" / "images"
+    if not force and (carried := await carries(drivers, images)):
+        raise StillCarries(
+            f"{host} still carries {', '.join(carried)}; empty it first (`playground host drain {host}`, while its "
+            "agent runs), or give --force, which ends them, with all that they have written here"
+        )
     if ended := sum([await _end_guests(driver) for driver in drivers]):
-        done.append(f"{ended} workspace{'' if ended == 1 else 's'} ended")
+        done.append(f"{_count(ended, 'workspace')} ended")
+    if kept := await asyncio.to_thread(_remove_images, images):
+        done.append(f"disks of {_count(kept, 'stopped machine')} removed")
     if await asyncio.to_thread(_end_responder, run / "responder.sock.lock"):
         done.append("responder ended")
     if await asyncio.to_thread(_remove_data_plane, dataplane):
         done.append(f"data plane {dataplane} removed")
-    kept = [path for path in (*map(state.joinpath, _STATE_FILES), *map(run.joinpath, _RUN_FILES[:-1])) if path.exists()]
-    if kept:
+    files = [*map(state.joinpath, _STATE_FILES), *map(run.joinpath, _RUN_FILES[:-1])]
+    if left := [path for path in files if path.exists()]:
         done.append("files removed")
-    for path in (*kept, run / "agent.lock"):
+    for path in (*left, run / "agent.lock"):
         path.unlink(missing_ok=True)
     if hypervisor is not None:
         for folder in (*(state / "libvirt").glob("*"), state / "libvirt"):
@@ -60,6 +82,37 @@ async def remove(
     for folder in (state, run):
         _remove_empty(folder)
     return done
+
+
+async def carries(drivers: Iterable[Driver], images: Path) -> list[str]:
+    """What would be lost with this host, in words: workspaces that it has, and disks of machines that are stopped.
+    images: folder of machines' own disks, one each. Raises OSError."""
+    found, observed = [], set[str]()
+    for driver in drivers:
+        try:
+            guests = await driver.observe()
+        except DriverError as error:
+            raise OSError(f"it can't be told which workspaces of driver {driver.name} are here: {error}") from error
+        observed |= guests.keys()
+        present = (seen for seen in guests.values() if seen.state not in (GuestState.ELSEWHERE, GuestState.ABSENT))
+        found += sorted(f"{seen.playground}/{seen.name}" if seen.name else seen.guest for seen in present)
+    stopped = [folder for folder in _folders(images) if folder.name not in observed]
+    return [*found, f"disks of {_count(len(stopped), 'stopped machine')} in {images}"] if stopped else found
+
+
+def _folders(images: Path) -> list[Path]:
+    return sorted(images.iterdir()) if images.exists() else []
+
+
+def _remove_images(images: Path) -> int:
+    found = _folders(images)
+    for folder in found:
+        shutil.rmtree(folder)
+    return len(found)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def tidy(site: str) -> None:

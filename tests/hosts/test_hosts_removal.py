@@ -39,7 +39,7 @@ UP = 'until playground --site lab hosts --json | grep -q \'"state": "up"\'; do s
 
 
 @pytest.mark.system
-def test_a_crashed_host_is_as_it_was_after_remove(machine: Machine) -> None:
+def test_a_crashed_host_is_as_it_was_after_remove_and_keeps_its_workspaces_unless_forced(machine: Machine) -> None:
     (machine.work / "site.yaml").write_text(SITE)
     (machine.work / "lab.yaml").write_text(LAB)
     done = machine.run(
@@ -56,13 +56,17 @@ def test_a_crashed_host_is_as_it_was_after_remove(machine: Machine) -> None:
         machine.look("in use"),
         "kill -9 $agent $(cat /run/playground/lab/hosts/n1/responder.sock.lock)",
         "wait $agent || true",
-        f"{HOST} playground agent --remove --site lab --name n1",
+        f"{HOST} playground agent --remove --site lab --name n1 && exit 9",
+        machine.look("refused"),
+        f"{HOST} playground agent --remove --site lab --name n1 --force",
         machine.look("after"),
         f"{HOST} playground agent --remove --site lab --name n1",
         "kill $controller",
     )
     said = f"{done.stdout}\n{done.stderr}{machine.logs()}"
     assert done.returncode == 0, said
+    assert "playground agent: n1 still carries lab/a; empty it first (`playground host drain n1`" in done.stderr, said
+    assert machine.shot("refused")["networks"] == machine.shot("in use")["networks"], said
     assert "n1: 1 workspace ended, data plane playground removed, files removed\n" in done.stdout, said
     assert done.stdout.endswith("n1: nothing was left here\n"), said
     assert "playground" in machine.shot("in use")["networks"], said
