@@ -1,7 +1,7 @@
 """One policy changed, at a thousand ports on two hosts, until packets meet it: opened, and cut.
 
-`python benchmarks/bench_enforcement.py [--ports 1000] [--policies 10,1000,10000] [--times 10]`. Half of the ports (taps) are
-on each host. Each policy is one workspace's: it reaches its partner on the other host, on one port. `all_s`: all of
+`python benchmarks/bench_enforcement.py [--ports 1000] [--policies 10,1000,10000] [--times 10]`. Half of
+the ports (taps) are on each host. Each policy is one workspace's: it reaches its partner on the other host, on one port. `all_s`: all of
 them at once, on ports that run. Then one is edited again and again: a port more, a port less. `opened`: from the
 request that carries the file until the first datagram that only the edit allows comes out of the partner's tap;
 `from_commit`: from the first write of the store after the request, which is the commit of the root pointer: the reading
