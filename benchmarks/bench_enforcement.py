@@ -1,14 +1,14 @@
 """One policy changed, at a thousand ports on two hosts, until packets meet it: opened, and cut.
 
-`python benchmarks/bench_enforcement.py [--ports 1000] [--policies 10,1000,10000] [--times 10]`. Half of
-the ports (taps) are on each host. Each policy is one workspace's: it reaches its partner on the other host, on one port. `all_s`: all of
-them at once, on ports that run. Then one is edited again and again: a port more, a port less. `opened`: from the
-request that carries the file until the first datagram that only the edit allows comes out of the partner's tap;
-`from_commit`: from the first write of the store after the request, which is the commit of the root pointer: the reading
-of the file is in the first figure, and not in the second. `cut`: the same, until the last datagram that the edit
-forbids has come out. A datagram is sent each millisecond. Where OVN is installed (`make bench-peers`) it does the same
-after us, with three rules to begin with: one more for all ports, and an address of a rule's set, until every chassis
-has them.
+`python benchmarks/bench_enforcement.py [--ports 1000] [--policies 10,1000,10000] [--times 10]`.
+Half of the ports (taps) are on each host. Each policy is one workspace's: it reaches its partner on the other host, on
+one port. `all_s`: all of them at once, on ports that run. Then one is edited again and again: a port more, one less.
+`opened`: from the request that carries the file until the first datagram that only the edit allows comes out of the
+partner's tap; `from_commit`: from the first write of the store after the request, which is the commit of the root
+pointer: the reading of the file is in the first figure, and not in the second. `cut`: the same, until the last datagram
+that the edit forbids has come out. A datagram is sent each millisecond. Where OVN is installed (`make bench-peers`) it
+does the same after us, with three rules to begin with: one more for all ports, and an address of a rule's set, until
+every chassis has them.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ _UDP, _ICMPV6 = 17, 58
 _ARP_HEAD = b"\x00\x01\x08\x00\x06\x04"
 """Ethernet and IPv4, with the lengths of their addresses."""
 ARP_REPLY: Final = 2
+VRRP: Final = 112
 _HEAD4 = struct.Struct("!BBHHHBBH4s4s")
 _UDP_HEAD = struct.Struct("!HHHH")
 
@@ -96,6 +97,20 @@ def parse_arp_reply(frame: bytes) -> tuple[bytes, bytes] | None:
     if len(frame) < 42 or frame[12:20] != _ARP + _ARP_HEAD or frame[20:22] != ARP_REPLY.to_bytes(2, "big"):
         return None
     return (frame[22:28], frame[28:32]) if frame[22:28] == frame[6:12] else None
+
+
+def announcing_router(frame: bytes) -> bytes | None:
+    """The virtual router's MAC that a frame is from, where it says who that router is: ARP, VRRP's own advertisement
+    and an unsolicited neighbour advertisement (RFC 9568 §7.2, §7.3, §8.1.2, §8.2.2). None for anything else."""
+    if len(frame) < 42 or frame[6:10] != b"\x00\x00\x5e\x00" or frame[10] not in (1, 2):
+        return None
+    kind = frame[12:14]
+    says = (
+        kind == _ARP
+        or (kind == _IPV4 and frame[23] == VRRP)
+        or (kind == _IPV6 and (frame[20] == VRRP or (frame[20] == _ICMPV6 and frame[54:55] == b"\x88")))
+    )
+    return frame[6:12] if says else None
 
 
 def _checksum6(source: bytes, destination: bytes, body: bytes, protocol: int = _ICMPV6) -> int:

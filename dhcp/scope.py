@@ -118,7 +118,8 @@ class Scope6:
 class PortScope:
     """Everything answered at one port. mac: the client's own; server_mac: the source MAC of every answer. pool: for
     clients with other MACs, where the port may have such. formed: addresses that the client formed itself, and that
-    count as its own. allowed: IPv6 prefixes that it may use anyhow, so it forms none in them."""
+    count as its own. allowed: IPv6 prefixes that it may use anyhow, so it forms none in them. routers: MACs of virtual
+    routers that it may be, as others may: it is told when one speaks here."""
 
     mac: str
     server_mac: str
@@ -128,3 +129,4 @@ class PortScope:
     v6: Scope6 | None = None
     formed: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
+    routers: tuple[str, ...] = ()

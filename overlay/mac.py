@@ -38,6 +38,11 @@ def is_usable(mac: str) -> bool:
     return not is_multicast(mac) and mac not in ("00:00:00:00:00:00", LEG_MAC)
 
 
+def is_virtual_router(mac: str) -> bool:
+    """Whether it is one that VRRP's routers take from each other (RFC 9568 §7.3: 00:00:5e:00:01:… and …:02:…)."""
+    return mac.startswith(("00:00:5e:00:01:", "00:00:5e:00:02:"))
+
+
 def derived_mac(port_id: str, attempt: int = 0) -> str:
     """The MAC of a port without a fixed one: `02:` (locally administered) and 40 bits of a hash of its id.
 

@@ -258,8 +258,8 @@ class BindingRecord(_Record, frozen=True, kw_only=True, tag="binding"):
     At rest source == active and target is None. In a move, source and target are both set and active says who carries
     the traffic; generation grows with every change of active, and a late report of an older one is dropped. leased: the
     addresses that the client held when it came to its active host: it asks again only when it renews. learned: IPv6
-    addresses that it formed itself beside the port's own, claimed for it. copied: the move under way is its
-    hypervisor's.
+    addresses that it formed itself beside the port's own, claimed for it. routers: MACs of virtual routers, which other
+    ports may have too and this one was the last to speak from. copied: the move under way is its hypervisor's.
     """
 
     port: str
@@ -273,6 +273,7 @@ class BindingRecord(_Record, frozen=True, kw_only=True, tag="binding"):
     copied: bool = False
     leased: tuple[str, ...] = ()
     learned: tuple[str, ...] = ()
+    routers: tuple[str, ...] = ()
 
 
 class ClaimRecord(_Record, frozen=True, kw_only=True, tag="claim"):
@@ -414,7 +415,8 @@ class MigrationRecord(_Record, frozen=True, kw_only=True, tag="migration"):
 
 class ObservedPort(_Record, frozen=True, kw_only=True, tag="observed-port"):
     """What a host says of a port it carries. programmed: forwarding | gated | waiting | failed. leased: addresses
-    acknowledged."""
+    acknowledged. routers: MACs of virtual routers that spoke there while the binding named another port, or none, and
+    when they did so last (seconds since the epoch, by the host's clock)."""
 
     port: str
     host: str
@@ -422,6 +424,7 @@ class ObservedPort(_Record, frozen=True, kw_only=True, tag="observed-port"):
     programmed: str
     cause: str = ""
     leased: tuple[str, ...] = ()
+    routers: dict[str, float] = {}
 
 
 class Copied(msgspec.Struct, frozen=True):

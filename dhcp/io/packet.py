@@ -35,6 +35,9 @@ client that shouts is told of once."""
 
 _BROADCAST: Final = b"\xff\xff\xff\xff"
 
+ROUTER_S: Final = 0.5
+"""A virtual router that speaks at a port is told of no more often: it does so each second, or as often as it likes."""
+
 
 class Heard(NamedTuple):
     """What a device's client did with its lease, or which address it formed. address, mac: strings as in the scope.
@@ -86,6 +89,8 @@ class _Port:
     """What goes before each of the first advertisements: one alone may be lost."""
     memo: Memo[_Told] = field(default_factory=Memo)
     """Of answers that depend on the message alone: to the port's own client, while it quarantines nothing."""
+    routers_s: dict[bytes, float] = field(default_factory=dict)
+    """When each virtual router was told of last, monotonic."""
 
 
 class PacketServer:
@@ -100,11 +105,14 @@ class PacketServer:
         on_heard: Callable[[Heard], None],
         journal: Journal | None = None,
         now_utc_s: Callable[[], float] = time.time,
+        on_router: Callable[[str, str], None] = lambda device, mac: None,
     ) -> None:
-        """journal: where leases from pools are kept; without one, no scope may have a pool."""
+        """journal: where leases from pools are kept; without one, no scope may have a pool. on_router: hears at which
+        device a virtual router's MAC speaks that the port there may have."""
         self.counters: Counter[Reason] = Counter()
         self.answered = 0
         self._on_heard = on_heard
+        self._on_router = on_router
         self._now_utc_s = now_utc_s
         self._keeping: Final = Keeping(journal, self._kept, now_utc_s)
         self.fence_utc_s: float | None = None
@@ -237,6 +245,9 @@ class PacketServer:
         port.history.note_again(now_utc_s, exchange, request)
 
     def _judged(self, device: str, port: _Port, data: bytes) -> Reason | None:
+        router = frame.announcing_router(data)
+        if router is not None:
+            return self._router(device, port, router)
         datagram = frame.parse_udp4(data)
         if datagram is not None:
             return self._dhcp(device, port, data, datagram)
@@ -250,6 +261,16 @@ class PacketServer:
         if answer is not None:
             return self._answer(device, port, *answer)
         return Reason.NOT_FOR_US
+
+    def _router(self, device: str, port: _Port, mac: bytes) -> Reason | None:
+        """A virtual router says that it is here."""
+        if (text := mac.hex(":")) not in port.scope.routers:
+            return Reason.FOREIGN_MAC
+        now_mono_s = asyncio.get_running_loop().time()
+        if now_mono_s - port.routers_s.get(mac, float("-inf")) >= ROUTER_S:
+            port.routers_s[mac] = now_mono_s
+            self._on_router(device, text)
+        return None
 
     def _answer(self, device: str, port: _Port, mac: bytes, address: bytes) -> Reason | None:
         """What a client answers by ARP."""

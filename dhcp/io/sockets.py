@@ -1,8 +1,9 @@
 """The packet socket of a data plane namespace, with its filter. Opens it; reads and sends nothing.
 
 All devices are heard through one socket (ETH_P_ALL: a bridge port's frames reach no other kind of listener), a classic
-BPF program passes only DHCP of both kinds to a server, router solicitations and duplicate address detection, and frames
-that leave are not seen at all (PACKET_IGNORE_OUTGOING, which also spares the kernel a copy of each).
+BPF program passes only DHCP of both kinds to a server, router solicitations, duplicate address detection and what tells
+where a virtual router is, and frames that leave are not seen at all (PACKET_IGNORE_OUTGOING, which also spares the
+kernel a copy of each).
 """
 
 from __future__ import annotations
@@ -28,6 +29,22 @@ _LOAD_X_HEADER_LENGTH, _AND, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0xB1, 0x54, 0x15,
 _NEXT: Final = ""
 _FILTER: Final = (
     # (label, code, operand, label if true, label if false); linux/filter.h. Offsets are from the Ethernet header.
+    ("source", _LOAD_WORD, 6, _NEXT, _NEXT),
+    ("registered", _JUMP_EQUAL, 0x00005E00, _NEXT, "start"),
+    ("kind", _LOAD_BYTE, 10, _NEXT, _NEXT),
+    ("of IPv4", _JUMP_EQUAL, 1, "says", _NEXT),
+    ("of IPv6", _JUMP_EQUAL, 2, _NEXT, "start"),
+    ("says", _LOAD_HALF, 12, _NEXT, _NEXT),
+    ("tells by arp", _JUMP_EQUAL, 0x0806, "accept", _NEXT),
+    ("tells by 4", _JUMP_EQUAL, 0x0800, _NEXT, "tells by 6"),
+    ("protocol 4", _LOAD_BYTE, 23, _NEXT, _NEXT),
+    ("vrrp 4", _JUMP_EQUAL, frame.VRRP, "accept", "start"),
+    ("tells by 6", _JUMP_EQUAL, 0x86DD, _NEXT, "start"),
+    ("protocol 6", _LOAD_BYTE, 20, _NEXT, _NEXT),
+    ("vrrp 6", _JUMP_EQUAL, frame.VRRP, "accept", _NEXT),
+    ("icmp 6", _JUMP_EQUAL, 58, _NEXT, "start"),
+    ("type 6", _LOAD_BYTE, 54, _NEXT, _NEXT),
+    ("tells by nd", _JUMP_EQUAL, ra.NEIGHBOUR_ADVERTISEMENT, "accept", _NEXT),
     ("start", _LOAD_HALF, 12, _NEXT, _NEXT),
     ("type", _JUMP_EQUAL, 0x0800, _NEXT, "arp"),
     ("protocol", _LOAD_BYTE, 23, _NEXT, _NEXT),

@@ -248,6 +248,7 @@ async def _run(options: argparse.Namespace) -> int:
         on_problem=lambda problem: agent.problem(problem),
         on_effect=lambda: agent.answering(),
         on_given=lambda lease: agent.given(lease),
+        on_router=lambda router: agent.router(router),
     )
     agent = Agent(
         host=options.name,

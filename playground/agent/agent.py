@@ -51,7 +51,7 @@ from playground.records import (
     workspace_id,
 )
 from playground.responder.client import Client
-from playground.responder.protocol import Leased, Problem, port_key
+from playground.responder.protocol import Leased, Problem, Router, port_key
 from playground.view import View, host_scope
 from playground.workspaces.drivers.api import Driver, GuestState, Hypervisor
 
@@ -173,6 +173,8 @@ class Agent:
         """By port, the address that its client has declined and not taken since."""
         self._routers: dict[str, str] = {}
         """Default routers that ports' clients were told of, "" for none, where that is known."""
+        self._speaking: dict[str, dict[str, float]] = {}
+        """By port, virtual routers that spoke there while they were taken to be elsewhere, and when last."""
         self._silent_since: dict[str, float] = {}
         """Ports whose client was not heard to hold any IPv4 address, since when that is known (monotonic)."""
         self._told_by = time.monotonic() + TOLD_S
@@ -292,6 +294,19 @@ class Agent:
     def given(self, lease: Lease) -> None:
         """Notes what the responder gave to a machine behind a port."""
         self._given.take(lease)
+        self._again()
+
+    def router(self, router: Router) -> None:
+        """Notes that a virtual router speaks at a port, if its binding says that it is elsewhere."""
+        binding = self._derived.bound.get(PortId(router.port)) if self._derived is not None else None
+        if binding is None:
+            return
+        known = self._speaking.setdefault(router.port, {})
+        if router.mac not in binding.routers:
+            known[router.mac] = time.time()
+        elif known.pop(router.mac, None) is None:
+            return
+        self._touched.add(PortId(router.port))
         self._again()
 
     def problem(self, problem: Problem) -> None:
@@ -624,9 +639,11 @@ class Agent:
                 if not problem and (address := self._declined.get(port)):
                     problem = f"its client declined {address}: it says that another answers for it"
                 leased = self._leased.get(port, {})
-                found.append(observed_port(self._host, derived.bound[port], status, leased, problem))
+                routers = self._speaking.get(port, {})
+                found.append(observed_port(self._host, derived.bound[port], status, leased, problem, routers))
             else:
                 self._reports.drop(f"observed/port/{port}/{self._host}")
+                self._speaking.pop(port, None)
         for guest in guests:
             workspace = self._observed_guest(guest, derived.wants.get(guest))
             if workspace is not None:

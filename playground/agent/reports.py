@@ -63,10 +63,15 @@ class Reports:
 
 
 def observed_port(
-    host: str, binding: BindingRecord, status: PortStatus | None, leased: Mapping[str, bool], problem: str
+    host: str,
+    binding: BindingRecord,
+    status: PortStatus | None,
+    leased: Mapping[str, bool],
+    problem: str,
+    routers: Mapping[str, float],
 ) -> ObservedPort:
     """What a host says of a port of its own. leased: addresses that its client took here or formed, or gave back
-    (False). problem: why the responder can't answer for it, or empty."""
+    (False). problem: why the responder can't answer for it, or empty. routers: as the record has them."""
     held = dict.fromkeys((*binding.leased, *binding.learned), True) | dict(leased)
     return ObservedPort(
         port=binding.port,
@@ -75,6 +80,7 @@ def observed_port(
         programmed=status.state.value if status else "waiting",
         cause=(status.cause if status else "") or problem,
         leased=tuple(sorted(address for address, is_held in held.items() if is_held)),
+        routers=dict(routers),
     )
 
 

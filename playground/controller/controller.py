@@ -28,6 +28,7 @@ from playground.controller.placing import Placing
 from playground.controller.preflight import Preflight
 from playground.controller.probing import Probing
 from playground.controller.progress import Progress
+from playground.controller.routers import Routers
 from playground.controller.sessions import Sessions
 from playground.controller.tiers import Tiers
 from playground.controller.world import Unreadable, World
@@ -105,6 +106,7 @@ class Controller:
         self.moves = Moves(store, self.world, self.events, self.probing.meter, carrying, self.preflight)
         self.bindings = Bindings(self.world, self.moves)
         self._learning = Learning(store, self.world, self.events)
+        self._routers = Routers(store, self.world)
         self.changes = Changes(store, self.world, self.events)
         self.progress = Progress(self.world, self.changes.is_written)
         self._placing = Placing(store, self.world, self.moves, self.events)
@@ -124,6 +126,7 @@ class Controller:
                 for loop in (
                     self._placing.run,
                     self._learning.run,
+                    self._routers.run,
                     self._handovers.run,
                     self.draining.run,
                     self.moves.run,

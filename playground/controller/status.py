@@ -167,6 +167,7 @@ def ports(world: World, playground: str | None = None) -> list[Json]:
                     "network": port.network,
                     "mac": port.mac,
                     "learned": list(binding.learned) if binding is not None else [],
+                    "routers": list(binding.routers) if binding is not None else [],
                     "addresses": list(port.addresses),
                     "host": host,
                     "state": state,

@@ -6,19 +6,19 @@ As with networks, what one port adds depends on no other, so a guard can be patc
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from overlay.diff import is_port_device
-from overlay.mac import is_link_local
+from overlay.mac import is_link_local, is_virtual_router
 from overlay.state import Gate, NetworkId, PortId, bridge_device, port_device, vxlan_device
 from playground.derive.networks import Entry
 from playground.gateways import gateway_name
 from playground.records import BindingRecord, NetworkRecord, PortRecord, playground_id
 from policies.compile.tables import Chain, Part
 from policies.guard.parts import of_port, of_station, of_tunnel
-from policies.guard.station import GuardedPort, Station
+from policies.guard.station import GuardedPort, Station, any_of
 
 Devices = dict[str, dict[Hashable, Part]]
 """By device the parts of its guard, by key."""
@@ -53,7 +53,11 @@ class Guards:
         self, gone: Mapping[str, Entry], come: Iterable[Bound], networks: Mapping[str, NetworkRecord]
     ) -> Guards | None:
         """The guard with some ports in place of others (one port may be in both). None when two ports of a network have
-        one MAC: then only the whole tells which counts. gone: by port id."""
+        one MAC, or may have one: then only the whole tells which counts, and what a tunnel may bring. gone: by port
+        id."""
+        come = list(come)
+        if any(entry.is_router for entry in (*gone.values(), *(bound.entry for bound in come))):
+            return None
         devices, needs = self.devices.copy(), self.needs.copy()
         own: set[str] = set()
 
@@ -84,11 +88,18 @@ def guards_of(ports: Iterable[Bound], here: Iterable[NetworkId], networks: Mappi
     for id in here:
         device = vxlan_device(id)
         guards.devices[device] = {device: of_tunnel(device, networks[id].subnets)}
+    behind: dict[str, list[Station]] = {}
     for bound in ports:
         for device, key, part in _parts(bound, networks):
             guards.devices.setdefault(device, {})[key] = part
+        if bound.entry.is_router and _is_behind_tunnel(bound):
+            behind.setdefault(vxlan_device(bound.entry.network), []).append(_station(bound, networks))
         if bound.entry.port is not None:
             guards.needs[PortId(bound.port.id)] = _needs(bound.port)
+    for device, stations in behind.items():
+        for mac in sorted({mac for one in stations for mac in one.allowed_macs if is_virtual_router(mac)}):
+            router = any_of(mac, [one for one in stations if mac in one.allowed_macs])
+            guards.devices[device][device, mac] = of_station(device, router)
     return guards
 
 
@@ -112,7 +123,24 @@ def _parts(bound: Bound, networks: Mapping[str, NetworkRecord]) -> Iterable[tupl
     the one host may still be on its way to the other.
     """
     port, entry = bound.port, bound.entry
-    station = Station(
+    station = _station(bound, networks)
+    if entry.port is not None:
+        device = port_device(PortId(port.id))
+        part = of_port(GuardedPort(device, station, networks[port.network_id].subnets))
+        yield device, device, part if entry.port.gate is Gate.OPEN else shut(part)
+    if _is_behind_tunnel(bound):
+        device = vxlan_device(entry.network)
+        own = tuple(mac for mac in station.allowed_macs if not is_virtual_router(mac))
+        yield device, (device, port.mac), of_station(device, replace(station, allowed_macs=own))
+
+
+def _is_behind_tunnel(bound: Bound) -> bool:
+    return bound.entry.remote is not None or bound.binding.target is not None
+
+
+def _station(bound: Bound, networks: Mapping[str, NetworkRecord]) -> Station:
+    port = bound.port
+    return Station(
         port.mac,
         (*port.addresses, *(text for text in bound.binding.learned if not is_link_local(text))),
         link_local=next(filter(is_link_local, bound.binding.learned), ""),
@@ -120,13 +148,6 @@ def _parts(bound: Bound, networks: Mapping[str, NetworkRecord]) -> Iterable[tupl
         allowed_macs=port.allowed_macs,
         owned=_owned(port, networks),
     )
-    if entry.port is not None:
-        device = port_device(PortId(port.id))
-        part = of_port(GuardedPort(device, station, networks[port.network_id].subnets))
-        yield device, device, part if entry.port.gate is Gate.OPEN else shut(part)
-    if entry.remote is not None or bound.binding.target is not None:
-        device = vxlan_device(entry.network)
-        yield device, (device, port.mac), of_station(device, station)
 
 
 def _owned(port: PortRecord, networks: Mapping[str, NetworkRecord]) -> tuple[str, ...] | None:

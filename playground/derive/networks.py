@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
+from overlay.mac import is_virtual_router
 from overlay.state import Gate, Leg, LocalPort, Network, NetworkId, PortId, RemotePort
 from playground.gateways import gateway_name
 from playground.records import BindingRecord, NetworkRecord, PortRecord, workspace_id
@@ -30,7 +31,8 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What one bound port says of its network, on one host. hosts: those that carry it, will, or have just done.
-    also: MACs that lead to it beside its own."""
+    also: MACs that lead to it beside its own. is_router: it may have a virtual router's, as others of its network may.
+    """
 
     network: NetworkId
     mac: str
@@ -39,6 +41,7 @@ class Entry:
     remote: RemotePort | None = None
     chase: str | None = None
     also: tuple[str, ...] = ()
+    is_router: bool = False
 
     @property
     def chased(self) -> dict[str, str]:
@@ -61,14 +64,15 @@ def entry_of(port: PortRecord, binding: BindingRecord, place: Place) -> Entry:
     is_router = gateway_name(port.workspace) is not None
     local, remote = None, None
     addresses = (*port.addresses, *binding.learned)
+    also = tuple(mac for mac in port.allowed_macs if not is_virtual_router(mac) or mac in binding.routers)
     if carries or prepares:
         gate = Gate.OPEN if carries else Gate.CLOSED
-        is_adopted, also = port.id in place.adopted, port.allowed_macs
-        announces = bool(port.allowed_addresses or also)
+        is_adopted = port.id in place.adopted
+        announces = bool(port.allowed_addresses or port.allowed_macs)
         local = LocalPort(PortId(port.id), port.mac, addresses, gate, is_adopted, is_router, also, announces)
     vtep = place.vteps.get(active) if not carries else None
     if vtep is not None:
-        remote = RemotePort(port.mac, addresses, vtep, is_router, port.allowed_macs)
+        remote = RemotePort(port.mac, addresses, vtep, is_router, also)
     return Entry(
         network=NetworkId(port.network_id),
         mac=port.mac,
@@ -77,7 +81,8 @@ def entry_of(port: PortRecord, binding: BindingRecord, place: Place) -> Entry:
         remote=remote,
         # while a hypervisor copies it, the target sends nothing back: what its source sends on would run in circles
         chase=vtep if prepares and not (is_copied and host == binding.target) else None,
-        also=port.allowed_macs,
+        also=also,
+        is_router=any(map(is_virtual_router, port.allowed_macs)),
     )
 
 

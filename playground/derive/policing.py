@@ -181,9 +181,7 @@ class Police:
             ),
             tuple(_network(scope.networks[id], zones[network.vni]) for id, network in section.networks.items()),
             tuple(known.here if _is_here(section, id) else known.elsewhere for id, known in self._ports.items()),
-            tuple(
-                PolicedGateway(name, leg.network, _addresses(leg)) for name, legs in gateways.items() for leg in legs
-            ),
+            tuple(PolicedGateway(name, leg.network, _addresses(leg)) for name, leg in legs),
             tracked,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from dhcp.scope import Pool4, PortScope, Scope4, Scope6, ScopeRa
-from overlay.mac import link_local, slaac_address
+from overlay.mac import is_virtual_router, link_local, slaac_address
 from overlay.state import LEG_LINK_LOCAL, LEG_MAC, Network, NetworkId, PortId
 from playground.blocks import spans_of, within
 from playground.derive.gateways import Router
@@ -165,7 +165,8 @@ def port_scope(
     allowed = tuple(text for text in port.allowed_addresses if ":" in text)
     told6, giving = v6 if is_leased else None, beside.giving
     pool = None if giving is None or not port.dynamic else _pool(port, network, origin, beside, giving)
-    return PortScope(port.mac, LEG_MAC, v4=v4, ra=ra, pool=pool, v6=told6, formed=beside.learned, allowed=allowed)
+    routers = tuple(filter(is_virtual_router, port.allowed_macs))
+    return PortScope(port.mac, LEG_MAC, v4, ra, pool, told6, formed=beside.learned, allowed=allowed, routers=routers)
 
 
 def _routes(

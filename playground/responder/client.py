@@ -19,6 +19,7 @@ from playground.responder.protocol import (
     Leased,
     PortTold,
     Problem,
+    Router,
     Update,
     Value,
     decode_report,
@@ -48,13 +49,15 @@ class Client:
         on_problem: Callable[[Problem], None],
         on_effect: Callable[[], None] = lambda: None,
         on_given: Callable[[Lease], None] = lambda lease: None,
+        on_router: Callable[[Router], None] = lambda router: None,
     ) -> None:
-        """on_given: hears of leases from pools."""
+        """on_given: hears of leases from pools; on_router: where virtual routers speak."""
         self._socket: Final = socket
         self._on_leased = on_leased
         self._on_problem = on_problem
         self._on_effect = on_effect
         self._on_given = on_given
+        self._on_router = on_router
         self._fence_utc_s: float | None = None
         self._wanted: dict[str, Value] = {}
         self._told: dict[str, Value] | None = None
@@ -235,6 +238,8 @@ class Client:
                 self._on_leased(report.leased)
             if report.given is not None:
                 self._on_given(report.given)
+            if report.router is not None:
+                self._on_router(report.router)
             if report.problem is not None:
                 self._problem(report.problem)
             if report.version is not None:

@@ -84,6 +84,13 @@ class Leased(msgspec.Struct, frozen=True, kw_only=True):
     since_utc_s: float = 0.0
 
 
+class Router(msgspec.Struct, frozen=True, kw_only=True):
+    """A virtual router's MAC, which several ports may have, speaks at this one."""
+
+    port: str
+    mac: str
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """Why a key is not in effect (it is tried again by itself); an empty cause says that it is now."""
 
@@ -186,6 +193,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ack: int | None = None
     leased: Leased | None = None
     given: Lease | None = None
+    router: Router | None = None
     problem: Problem | None = None
     told: Told | None = None
     version: str | None = None

@@ -34,6 +34,7 @@ from playground.responder.protocol import (
     Problem,
     Records,
     Report,
+    Router,
     Told,
     Update,
     View,
@@ -95,7 +96,7 @@ class Service:
         self._keys: dict[str, dict[str, None]] = {}
         """Of each port's leases, in the order in which they were heard of first."""
         self.problems: dict[str, str] = {}
-        self.packets: Final = PacketServer(self._heard, journal, now_utc_s)
+        self.packets: Final = PacketServer(self._heard, journal, now_utc_s, self._router)
         self.views: Final = Views(self._problem, now_utc_s)
         self._data_plane: Final = data_plane
         self._opened_in: netns.Identity | None = None
@@ -276,6 +277,9 @@ class Service:
         if heard.kind is LeaseKind.OFFERED and last.kind is LeaseKind.BOUND:
             return True
         return heard.kind is last.kind and (heard.router is None or heard.router == last.router)
+
+    def _router(self, device: str, mac: str) -> None:
+        self._report(Report(router=Router(port=device.removeprefix("pg"), mac=mac)))
 
     def _put(self, key: str, leased: Leased) -> None:
         self.leases[key] = leased

@@ -1,7 +1,8 @@
 """Pure. What a NIC may use beside its own: addresses and MACs (`allow`), that no other port has. Knows no guard.
 
 Addresses lie in a subnet of the NIC's network, or outside of all subnets of the playground: machines nested in the
-workspace. NICs of one network may share an address that one of them has at a time (VRRP, RFC 9568).
+workspace. NICs of one network may share an address and a virtual router's MAC, which one of them has at a time (VRRP,
+RFC 9568).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from overlay.mac import is_usable
+from overlay.mac import is_usable, is_virtual_router
 from overlay.pools import Span, address_text
 from playground.spec.addresses import parse_block
 from playground.spec.models import AllowShape
@@ -17,6 +18,8 @@ from playground.spec.network import reserved
 from playground.spec.objects import AllowedSpec, NetworkSpec, SubnetSpec, WorkspaceSpec
 from playground.spec.problem import Place, Problem
 from playground.spec.source import Document, Path
+
+_MOVING = "one that moves from NIC to NIC has to be a virtual router's, 00:00:5e:00:01:… or 00:00:5e:00:02:…"
 
 At = tuple[str, int]
 """(network, address of either family: no integer is both)."""
@@ -73,16 +76,14 @@ class Allowances:
             place = self.document.place((*path, "macs", index))
             if not is_usable(mac):
                 message = f"{mac} can't be allowed: it is multicast, zero or the gateways' own; leave it out"
-            elif is_scaled:
-                message = f"{mac} would be allowed at each instance; a MAC that moves from NIC to NIC is not built yet"
-            elif (twin := self._macs.setdefault((network.name, mac), place)) is not place:
-                message = (
-                    f"{mac} is allowed in line {twin.line} too; a MAC that moves from NIC to NIC is not built yet: "
-                    "let VRRP use each NIC's own (keepalived without use_vmac)"
-                )
+            elif is_scaled and not is_virtual_router(mac):
+                message = f"{mac} would be allowed at each instance; {_MOVING}"
             else:
-                found.append(mac)
-                continue
+                twin = self._macs.setdefault((network.name, mac), place)
+                if twin is place or is_virtual_router(mac):
+                    found.append(mac)
+                    continue
+                message = f"{mac} is allowed in line {twin.line} too; {_MOVING}"
             self.problems.append(Problem.at(place, message))
         return tuple(found)
 

@@ -45,6 +45,13 @@ class Station:
         return _united(prefixes)
 
 
+def any_of(mac: str, stations: Sequence[Station]) -> Station:
+    """Whichever of some stations a MAC is, that all of them may have: with the addresses of each."""
+    own = dict.fromkeys(str(address) for station in stations for address in station.own())
+    allowed = dict.fromkeys(text for station in stations for text in station.allowed_addresses)
+    return Station(mac, tuple(own), next(iter(own)), tuple(allowed))
+
+
 @dataclass(frozen=True, slots=True)
 class GuardedPort:
     """A port's device on its host. subnets: the network's, for their broadcast addresses (RFC 919 §7)."""

@@ -34,10 +34,12 @@ from playground.records import (
 from playground.view import View, freeze, host_scope, playground_scope, thaw
 from playground.wire import Changed, Complete, Enter, Leave, Viewed
 from policies.codec import pack
+from policies.guard.rules import PAIRS
 from policies.model import EndpointPeer, Mode, Origin, Policy, Rule, SamePeer, Tier, WorldPeer
 from policies.ports import Ports, Protocol
 from policies.selector import parse_selector
 
+ROUTER = "00:00:5e:00:01:07"
 UNDERLAY = {"n1": "192.0.2.11", "n2": "192.0.2.12", "n3": "192.0.2.13"}
 
 
@@ -64,7 +66,7 @@ def a_port(index: int, network: NetworkRecord) -> PortRecord:
         mac=f"02:00:00:00:00:{index:02x}",
         addresses=(f"10.0.0.{index + 10}", f"fd00::{index + 10:x}"),
         allowed_addresses=("10.0.0.200", "10.9.0.0/24") if index == 2 else (),
-        allowed_macs=("52:54:00:00:00:09",) if index == 2 else (),
+        allowed_macs={2: ("52:54:00:00:00:09", ROUTER), 4: (ROUTER,)}.get(index, ()),
     )
 
 
@@ -89,6 +91,11 @@ def a_gateway(leg: PortRecord, host: str) -> WorkspaceRecord:
 
 def a_binding(port: PortRecord, host: str) -> BindingRecord:
     return BindingRecord(port=port.id, playground=port.playground, workspace=port.workspace, active=host, source=host)
+
+
+def is_router(binding: BindingRecord) -> BindingRecord:
+    """The virtual router's MAC was heard last at its port."""
+    return msgspec.structs.replace(binding, routers=(ROUTER,))
 
 
 def a_workspace(port: PortRecord, host: str | None, **fields: object) -> WorkspaceRecord:
@@ -260,9 +267,23 @@ def test_what_a_port_is_allowed_leads_to_it_from_here_and_there_and_nobody_answe
         network = derive_whole(view, a_setting(host)).state.networks[NetworkId(GRID.id)]
         tables = lay_out(network, UNDERLAY[host], {port_device(PortId(port.id))}).tables
         way = port_device(PortId(port.id)) if host == "n1" else vxlan_device(NetworkId(GRID.id))
-        assert {tables.forwarding[mac] for mac in (port.mac, *port.allowed_macs)} == {way}
+        assert {tables.forwarding[mac] for mac in (port.mac, *port.allowed_macs) if mac != ROUTER} == {way}
         assert set(port.addresses) < tables.neighbours.keys()
         assert tables.neighbours.keys().isdisjoint(port.allowed_addresses)
+
+
+def test_a_virtual_routers_mac_leads_to_the_one_port_where_it_was_heard_last_and_leaves_all_that_may_have_it() -> None:
+    here, there, device = a_port(2, GRID), a_port(4, GRID), vxlan_device(NetworkId(GRID.id))
+    bindings = {here.id: a_binding(here, "n1"), there.id: a_binding(there, "n2")}
+    behind = {str(int(ROUTER.replace(":", ""), 16)), there.addresses[0]}
+    for holder, way in ((None, None), (here, port_device(PortId(here.id))), (there, device)):
+        said = {**bindings, **({holder.id: is_router(bindings[holder.id])} if holder is not None else {})}
+        derived = derive_whole(a_view("n1", [GRID, here, there, *said.values()], []), a_setting("n1"))
+        network = derived.state.networks[NetworkId(GRID.id)]
+        tables = lay_out(network, UNDERLAY["n1"], {port_device(PortId(here.id))}).tables
+        assert tables.forwarding.get(ROUTER) == way
+        pairs = derived.rules.guards[device][device, ROUTER].elements[PAIRS[4]]
+        assert all(any(one in key for key in pairs) for one in behind)
 
 
 def test_only_a_port_that_is_allowed_more_announces_it_to_all_hosts() -> None:
@@ -361,7 +382,7 @@ EDITS = st.tuples(
         (
             *("port", "bind", "unbind", "move", "address", "workspace", "adopt", "leave", "network", "mtu", "host"),
             *("forget", "gateway", "leg", "no leg", "routed", "learned", "leads"),
-            *("policy", "same", "stage", "no policy", "site policy", "no site policy", "label"),
+            *("router", "policy", "same", "stage", "no policy", "site policy", "no site policy", "label"),
         )
     ),
 )
@@ -441,6 +462,8 @@ def edit(view: View, network: NetworkRecord, index: int, host: str, kind: str) -
             view.take(Changed(scope, 2, [*entered, leading], []))
         case "routed":
             view.take(Changed(scope, 2, [*entered, msgspec.structs.replace(port, router="wan")], []))
+        case "router":
+            view.take(Changed(scope, 2, [*entered, port, is_router(a_binding(port, host))], []))
         case "policy" | "same" | "stage":
             mode = Mode.STAGE if kind == "stage" else Mode.ENFORCE
             policy = a_policy(index, network.playground, host, mode=mode, is_same=kind == "same")

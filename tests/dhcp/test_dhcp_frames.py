@@ -103,6 +103,7 @@ def passes(pair: tuple[socket.socket, socket.socket], data: bytes) -> bool:
         return False
 
 
+V4, V6 = Ether(dst="01:00:5e:00:00:12", src="00:00:5e:00:01:07"), Ether(src="00:00:5e:00:02:07")
 E4, E6 = Ether(dst="ff:ff:ff:ff:ff:ff", src=ONE), Ether(dst="33:33:00:00:00:02", src=ONE)
 
 
@@ -118,6 +119,14 @@ E4, E6 = Ether(dst="ff:ff:ff:ff:ff:ff", src=ONE), Ether(dst="33:33:00:00:00:02",
         (E4 / IP(dst="10.0.0.1") / TCP(dport=67), False),
         (E4 / IP(dst="10.0.0.1") / ICMP(), False),
         (E4 / ARP(), False),
+        (V4 / ARP(), True),
+        (V4 / IP(dst="224.0.0.18", proto=112) / Raw(bytes(20)), True),
+        (V4 / IP(dst="10.0.0.1") / TCP(dport=80), False),
+        (V4 / IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67), True),
+        (V6 / IPv6(dst="ff02::12", nh=112) / Raw(bytes(20)), True),
+        (V6 / IPv6(dst="ff02::1") / ICMPv6ND_NA(tgt="fd00::9"), True),
+        (V6 / IPv6(dst="fd00::1") / ICMPv6EchoRequest(), False),
+        (Ether(src="00:00:5e:00:03:07") / ARP(), False),
         (E4 / ARP(op=2), True),
         (E4 / Dot1Q(vlan=7) / IP(dst="10.0.0.1") / UDP(dport=67), False),
         (E6 / IPv6(dst="ff02::2", hlim=255) / ICMPv6ND_RS(), True),

@@ -15,6 +15,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.system
 
 SHARED4, SHARED6, LOCAL = "10.30.0.250", "fd00:30::250", "fe80::250"
+ROUTER, ROUTER4, ROUTER6 = "00:00:5e:00:01:07", "10.30.0.252", "fd00:30::252"
 NESTED = "10.99.0.7"
 LAB = """\
 name: lab
@@ -24,7 +25,12 @@ workspaces:
   near:
     labels: {role: front}
     host: n1
-    networks: [{network: grid, allow: &shared {addresses: [10.30.0.250, "fd00:30::250", "fe80::250"]}}]
+    networks:
+      - network: grid
+        allow: &shared
+          addresses: [10.30.0.250, "fd00:30::250", "fe80::250", 10.30.0.252, "fd00:30::252"]
+          macs: ["00:00:5e:00:01:07"]
+  beside: {labels: {role: front}, host: n1, networks: [{network: grid, allow: *shared}]}
   far: {labels: {role: front}, host: n2, networks: [{network: grid, allow: *shared}]}
   nest:
     labels: {role: nest}
@@ -147,6 +153,69 @@ def test_an_allowed_link_local_address_is_reached_where_it_is(lab: Site, holder:
 def test_the_kernels_hold_what_is_meant_of_shared_addresses(held: Site) -> None:
     ran = held.cli("policy", "verify")
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+BECOME = f"""
+cd /proc/sys/net
+ip link add vr link eth0 address {ROUTER} type macvlan mode private
+echo 1 > ipv4/conf/eth0/arp_ignore
+echo 0 > ipv4/conf/all/rp_filter; echo 0 > ipv4/conf/vr/rp_filter
+echo 1 > ipv6/conf/vr/addr_gen_mode
+ip link set vr up
+ip address add {ROUTER4}/32 dev vr
+ip address add {ROUTER6}/128 dev vr nodad
+"""
+"""A virtual router as keepalived makes one with `use_vmac`: addresses on a device of their own, which has its MAC."""
+
+
+def become(site: Site, workspace: str) -> None:
+    """A workspace is the virtual router now, and says so."""
+    site.within("lab", workspace, "sh", "-ec", BECOME)
+    site.within("lab", workspace, *CLIENT_PYTHON, "-c", ANNOUNCE, "vr", ROUTER, ROUTER4, ROUTER6)
+
+
+def routers(site: Site) -> list[str]:
+    """Workspaces that are taken for the virtual router."""
+    return [name.partition(".")[0] for name, port in site.ports("lab").items() if ROUTER in port["routers"]]
+
+
+@pytest.fixture(scope="module")
+def handed_over(lab: Site) -> Iterator[Site]:
+    """The virtual router is `far`, and was two workspaces of another host before."""
+    friends = ("friend-1", "friend-2")
+    for workspace in ("near", "beside", "far"):
+        become(lab, workspace)
+        eventually(lambda workspace=workspace: routers(lab) == [workspace], what=f"{workspace} to be the router")
+        for friend in friends:
+            for address in (ROUTER4, ROUTER6):
+                eventually(
+                    lambda f=friend, a=address: pings(lab, f, a, "0.5"), what=f"{workspace}'s answer to {friend}"
+                )
+        if workspace != "far":
+            lab.within("lab", workspace, "ip", "link", "del", "vr")
+    yield lab
+    lab.within("lab", "far", "ip", "link", "del", "vr")
+
+
+@pytest.mark.parametrize("friend", ["friend-1", "friend-2"])
+def test_a_virtual_router_is_reached_by_its_one_mac_wherever_it_goes(handed_over: Site, friend: str) -> None:
+    """Those who knew it before have nothing to learn: its MAC is the same, and frames to it take another way."""
+    known = handed_over.within("lab", friend, "ip", "neigh", "show", ROUTER4)
+    assert ROUTER in known
+    assert pings(handed_over, friend, ROUTER4) and pings(handed_over, friend, ROUTER6)
+
+
+def test_a_virtual_router_is_judged_as_the_port_that_it_is_at(handed_over: Site) -> None:
+    assert is_closed(handed_over, "stranger", ROUTER4) and is_closed(handed_over, "stranger", ROUTER6)
+    ran = handed_over.cli("policy", "verify")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_who_may_not_be_the_virtual_router_takes_nothing_by_saying_so(handed_over: Site) -> None:
+    for _ in range(5):
+        handed_over.within("lab", "stranger", *CLIENT_PYTHON, "-c", ANNOUNCE, "eth0", ROUTER, ROUTER4, ROUTER6)
+    assert pings(handed_over, "friend-1", ROUTER4) and pings(handed_over, "friend-2", ROUTER6)
+    assert routers(handed_over) == ["far"]
 
 
 REFUSED = """

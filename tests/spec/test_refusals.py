@@ -328,9 +328,9 @@ WORKSPACES = {
         "workspaces.head.networks.allow.macs[1]: 01:00:5e:00:00:01 can't be allowed: "
         "it is multicast, zero or the gateways' own; leave it out",
     ],
-    "{scale: 2, networks: {network: grid, allow: {macs: §'00:00:5e:00:01:07'}}}": [
-        "workspaces.head.networks.allow.macs: 00:00:5e:00:01:07 would be allowed at each instance; "
-        "a MAC that moves from NIC to NIC is not built yet"
+    "{scale: 2, networks: {network: grid, allow: {macs: §'52:54:00:00:01:07'}}}": [
+        "workspaces.head.networks.allow.macs: 52:54:00:00:01:07 would be allowed at each instance; "
+        "one that moves from NIC to NIC has to be a virtual router's, 00:00:5e:00:01:… or 00:00:5e:00:02:…"
     ],
     "{networks: {network: grid, allow: {addresses: [10.0.0.9, 'fd09::/64'], route: §true}}}": [
         "workspaces.head.networks.allow.route: there is no IPv4 prefix outside of the network's subnets to lead to; "
@@ -480,16 +480,24 @@ def test_a_pair_may_share_addresses() -> None:
     assert refusals(two("[10.0.0.9, 'fd00::9'], role: one", "[10.0.0.9, 'fd00::9'], role: one")) == []
 
 
-def test_a_mac_at_two_nics_is_not_built_yet() -> None:
-    text, [place] = marked(
-        two("[], role: one", "[], role: one")
-        .replace("addresses: []", "macs: ['00:00:5e:00:01:07']", 1)
-        .replace("addresses: []", "macs: [§'00:00:5e:00:01:07']", 1)
+def two_with(mac: str) -> tuple[str, list[str]]:
+    """Two NICs that are allowed a MAC, the second one's marked."""
+    return marked(
+        two("[], role: one", "[], role: other")
+        .replace("addresses: []", f"macs: ['{mac}']", 1)
+        .replace("addresses: []", f"macs: [§'{mac}']", 1)
     )
+
+
+def test_a_mac_at_two_nics_is_a_virtual_routers() -> None:
+    text, [place] = two_with("52:54:00:00:01:07")
     assert refusals(text) == [
-        f"{place}: workspaces.b.networks[0].allow.macs[0]: 00:00:5e:00:01:07 is allowed in line 6 too; a MAC that "
-        "moves from NIC to NIC is not built yet: let VRRP use each NIC's own (keepalived without use_vmac)"
+        f"{place}: workspaces.b.networks[0].allow.macs[0]: 52:54:00:00:01:07 is allowed in line 6 too; one that "
+        "moves from NIC to NIC has to be a virtual router's, 00:00:5e:00:01:… or 00:00:5e:00:02:…"
     ]
+    for mac in ("00:00:5e:00:01:07", "00:00:5e:00:02:ff"):
+        text, _ = two_with(mac)
+        assert refusals(text) == []
 
 
 def test_names_are_dns_labels_with_their_scale() -> None:
