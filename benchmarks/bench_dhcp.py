@@ -101,7 +101,7 @@ def measure_leases() -> dict[str, Figures]:
     """For each server the highest rate of which less than 1 % went lost; all servers at one rate, then at the next. Two
     rates in a row are too much for a server, or nothing at all is known of it."""
     best: Figures = {}
-    failed = dict.fromkeys((*dhcp_servers.RANGED, "bound"), 0)
+    failed = dict.fromkeys(("ours", *dhcp_servers.RANGED, "bound"), 0)
     for rate in RATES:
         for which in [which for which, times in failed.items() if times < 2]:
             with tempfile.TemporaryDirectory(prefix="pgbd-") as folder:

@@ -26,7 +26,7 @@ from dhcp_load import Exchange, Figures
 
 from dhcp import frame, message
 from dhcp.message import BOOTREQUEST, Message
-from dhcp.scope import PortScope, Scope4
+from dhcp.scope import Pool4, PortScope, Scope4
 from overlay.kernel import namespaces
 
 ROOT = Path(__file__).parents[1]
@@ -114,14 +114,11 @@ def _dnsmasq(folder: Path, interface: str = "v0") -> list[str]:
     return [*words.split(), f"--dhcp-leasefile={folder / 'dnsmasq'}", f"--pid-file={folder / 'dnsmasq.pid'}"]
 
 
-def _ours(folder: Path) -> list[str]:
-    words = [sys.executable, str(ROOT / "examples" / "serve_dhcp.py"), "v0", f"{SERVER}/16", "10.200.1.0"]
-    words += ["10.200.250.255", "--leases", str(folder / "ours")]
-    return ["unshare", "--mount", "sh", "-c", 'mount -t sysfs none /sys && exec "$@"', "sh", *words]
-
-
-RANGED = {"ours": _ours, "kea": _kea, "kea_threaded": lambda folder: _kea(folder, True), "dnsmasq": _dnsmasq}
-"""Servers of a range, leases on disk: ours synced before the ACK, the others' as they do it."""
+RANGED = {"kea": _kea, "kea_threaded": lambda folder: _kea(folder, True), "dnsmasq": _dnsmasq}
+"""Servers of a range, leases on disk."""
+POOL = Scope4(SERVER, 16, SERVER, lease_s=4000, router=SERVER, dns=(SERVER,))
+LENDING = PortScope(CLIENT, SERVER_MAC, pool=Pool4("bench", POOL, (("10.200.1.0", "10.200.250.255"),), limit=1 << 16))
+"""A port of ours whose clients nobody declared: their leases are synced before the ACK."""
 PROGRAM = {"kea": "kea-dhcp4", "kea_threaded": "kea-dhcp4", "dnsmasq": "dnsmasq"}
 
 
@@ -171,15 +168,15 @@ def loaded(which: str, rate: int, folder: Path) -> Figures | None:
     if shutil.which(PROGRAM.get(which, "ip")) is None:
         return None
     server, client = Space(), Space()
-    is_bound, count = which == "bound", PORTS if which == "bound" else 1
+    is_bound, is_ours, count = which == "bound", which in ("ours", "bound"), PORTS if which == "bound" else 1
     try:
         server.ip(
             *(
-                f"link add {f'pg{n:012x}' if is_bound else 'v0'} type veth peer name c{n} address {mac(n)}"
-                f" netns {client.path}\nlink set {f'pg{n:012x}' if is_bound else 'v0'} up"
+                f"link add {f'pg{n:012x}' if is_ours else 'v0'} type veth peer name c{n} address {mac(n)}"
+                f" netns {client.path}\nlink set {f'pg{n:012x}' if is_ours else 'v0'} up"
                 for n in range(count)
             ),
-            *([] if is_bound else [f"address add {SERVER}/16 dev v0"]),
+            *([] if is_ours else [f"address add {SERVER}/16 dev v0"]),
             "link set lo up",
         )
         client.ip(*(f"link set c{n} up" for n in range(count)))
@@ -188,14 +185,22 @@ def loaded(which: str, rate: int, folder: Path) -> Figures | None:
             _exchange(n, devices[n % count], frame.mac(mac(n % count if is_bound else n)), n % count if is_bound else n)
             for n in range(rate * SECONDS)
         ]
-        bound = _responding(server, folder, [_scope(mac(n), n) for n in range(count)])
-        with bound if is_bound else serving(server, RANGED[which](folder)) as pid:
+        with _serving(which, server, folder, [_scope(mac(n), n) for n in range(count)]) as pid:
             return dhcp_load.offer(
                 client.descriptor, exchanges, rate, pid, 0x0800, _Judge(len(exchanges), count, is_bound)
             )
     finally:
         server.close()
         client.close()
+
+
+def _serving(
+    which: str, server: Space, folder: Path, scopes: Sequence[PortScope]
+) -> contextlib.AbstractContextManager[int]:
+    """scopes: of bound ports, where it is those that are asked."""
+    if which in ("ours", "bound"):
+        return _responding(server, folder, scopes if which == "bound" else [LENDING])
+    return serving(server, RANGED[which](folder))
 
 
 def _own(number: int) -> bytes:
@@ -238,7 +243,7 @@ def by_perfdhcp(which: str, rate: int, folder: Path) -> Figures | None:
     if any(shutil.which(tool) is None for tool in ("perfdhcp", PROGRAM.get(which, "ip"))):
         return None
     server, client = Space(), Space()
-    device, clients = ("pg000000000000", 1) if which == "bound" else ("v0", 50000)
+    device, clients = "pg000000000000" if which in ("ours", "bound") else "v0", 1 if which == "bound" else 50000
     try:
         server.ip(
             f"link add {device} type veth peer name v1 address {CLIENT} netns {client.path}",
@@ -250,8 +255,7 @@ def by_perfdhcp(which: str, rate: int, folder: Path) -> Figures | None:
         for space, end in ((server, device), (client, "v1")):
             quiet = {"check": True, "capture_output": True}
             subprocess.run(space.argv("ethtool", "-K", end, "tx", "off", "rx", "off"), **quiet)  # type: ignore[call-overload]
-        bound = _responding(server, folder, [_scope(CLIENT, 0)])
-        with bound if which == "bound" else serving(server, RANGED[which](folder)) as pid:
+        with _serving(which, server, folder, [_scope(CLIENT, 0)]) as pid:
             return offered(client, ["-4", "-R", str(clients), "-b", f"mac={CLIENT}"], rate, SECONDS, pid)
     finally:
         server.close()

@@ -33,6 +33,8 @@ class Memo(Generic[_T]):
 
     def find(self, asked: bytes) -> tuple[_T, bytes] | None:
         """What an answer means and its frame, where one was given to a frame like this."""
+        if not self._known:
+            return None
         if asked[12:14] == _IPV4:
             known = self._known.get(_asked4(asked))
             xid = asked[46:50]

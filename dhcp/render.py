@@ -196,10 +196,10 @@ class Answers:
 
     def _last(self, request: Message) -> list[tuple[int, bytes]]:
         """What every reply has at its end, because of what the client or its relay said."""
-        found = []
+        said = request.options
+        found: list[tuple[int, bytes]] = [(code, said[code]) for code in _REPEATED if code in said]
         if (name := self._own_name(request)) is not None:
-            found.append((int(Code.CLIENT_FQDN), name))
-        found += [(code, request.options[code]) for code in _REPEATED if code in request.options]
+            found.insert(0, (int(Code.CLIENT_FQDN), name))
         return found
 
     def compose(self, request: Message, act: Act, address: bytes) -> Message:
@@ -260,7 +260,7 @@ class Answers:
             siaddr, file = loading.siaddr, loading.file.ljust(128, b"\0")
             area += b"".join(options.pieces(loading.values.items()))
         if not said.keys().isdisjoint(_ANSWERED):
-            area += b"".join(options.pieces(self._last(request)))
+            area += b"".join([options.encode_one(code, value) for code, value in self._last(request)])
         if FIXED + len(area) + 1 > self.limit(request):
             return encode(self.compose(request, act, address), self.limit(request))
         head = b"".join(

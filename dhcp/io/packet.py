@@ -67,6 +67,7 @@ class _Told(NamedTuple):
 @dataclass(slots=True)
 class _Port:
     scope: PortScope
+    server_mac: bytes
     bound: Bound | None
     advertisement: bytes | None
     schedule: ra.Schedule
@@ -141,7 +142,16 @@ class PacketServer:
         questions = ask.questions(scope)
         forming = Forming((*questions, ask.made_of_mac(scope.mac, LINK_LOCAL)))
         forming.know((*scope.formed, *(former.forming.addresses if former is not None else ())))
-        port = _Port(scope, bound, advertisement, ra.Schedule(loop.time()), questions, history, forming)
+        port = _Port(
+            scope,
+            frame.mac(scope.server_mac),
+            bound,
+            advertisement,
+            ra.Schedule(loop.time()),
+            questions,
+            history,
+            forming,
+        )
         port.bound6 = bound6
         port.farewell = ra.farewell(former.scope, scope) if former is not None else None
         self._ports[device] = port
@@ -363,8 +373,7 @@ class PacketServer:
     def _framed(self, port: _Port, reply: Reply) -> bytes:
         server = port.bound.server if port.bound is not None else self._keeping[port.scope.pool.name].answers.server  # type: ignore[union-attr]
         ports = (SERVER_PORT, reply.port)
-        source_mac = frame.mac(port.scope.server_mac) if port.bound is None else port.bound.server_mac
-        return frame.udp4(reply.to_mac, source_mac, server, reply.destination, ports, reply.payload)
+        return frame.udp4(reply.to_mac, port.server_mac, server, reply.destination, ports, reply.payload)
 
     def _kept(self, waiting: Waiting, is_kept: bool) -> None:
         """Sends what waited, unless the port went meanwhile, and tells."""
