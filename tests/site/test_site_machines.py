@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from site_lab import Site
+from site_lab import CLIENT_PYTHON, Site
 
+from dhcp import frame, message
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
@@ -38,6 +40,12 @@ case "$1$reason" in
   BOUND|RENEW|REBOOT) ip address replace "$new_ip_address/24" dev "$interface"
     echo "$new_ip_address" > FOLDER/bound.$interface;;
 esac
+"""
+
+
+SAY = """
+import socket, sys
+socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).sendto(bytes.fromhex(sys.argv[2]), (sys.argv[1], 0))
 """
 
 
@@ -80,6 +88,25 @@ class Machine:
         pid = (self.folder / f"pid.{self.nic}").read_text().strip()
         self.run("kill", "-USR1", pid)
         return str(eventually(lambda: self.told("renew"), seconds=20, what="udhcpc's renewal"))
+
+    def says(self, data: bytes) -> None:
+        """Sends a frame."""
+        subprocess.run(self.enter(*CLIENT_PYTHON, "-c", SAY, self.nic, data.hex()), check=True, timeout=20)
+
+    def signalled(self, signal: str) -> None:
+        """Says something to udhcpc: USR1 has it renew, or begin anew after USR2, which has it release."""
+        self.run("kill", f"-{signal}", (self.folder / f"pid.{self.nic}").read_text().strip())
+
+    def begins_anew(self) -> str:
+        """The address that udhcpc is bound to next, as it renews what it may not have any more."""
+        (self.folder / f"bound.{self.nic}").unlink(missing_ok=True)
+        self.signalled("USR1")
+        return str(eventually(self.told, seconds=20, what="udhcpc's next address"))
+
+    def asks(self) -> str:
+        """What a udhcpc that gives up after two questions is told."""
+        self.run(*f"busybox udhcpc -i {self.nic} -n -q -t 2 -T 1 -s {self.folder / 'hook'}".split())
+        return self.told()
 
     def pings(self, address: str) -> bool:
         return ", 0% packet loss" in self.run("ping", "-c1", "-W1", address)
@@ -135,6 +162,20 @@ def pings(site: Site, workspace: str, address: str) -> bool:
 def leases(site: Site) -> dict[str, dict[str, object]]:
     rows = site.client.get("leases", {"playground": "lab"})
     return {row["mac"]: row for row in rows}
+
+
+def held(site: Site, mac: str) -> set[tuple[str, str]]:
+    """Addresses that a machine has or had, and how they stand."""
+    rows = site.client.get("leases", {"playground": "lab"})
+    return {(row["address"], row["state"]) for row in rows if row["mac"] == mac}
+
+
+def declined(mac: str, address: str) -> bytes:
+    """A whole frame: a DECLINE as udhcpc would send it."""
+    own, server = frame.mac(mac), socket.inet_aton("10.30.0.1")
+    options = {53: b"\4", 50: socket.inet_aton(address), 54: server, 61: b"\1" + own}
+    said = message.encode(message.Message(message.BOOTREQUEST, b"abcd", own, options))
+    return frame.udp4(frame.BROADCAST_MAC, own, message.ZERO, b"\xff" * 4, (68, 67), said)
 
 
 def test_machines_get_addresses_and_are_reached_under_their_ports_policies(
@@ -210,3 +251,39 @@ def test_dhcpcd_gets_an_address_as_a_machine(lab: Site, machine: Callable[[int],
     one.run("unshare", "--mount", "sh", "-c", hidden)
     address = eventually(one.told, what="dhcpcd's address")
     eventually(lambda: pings(lab, "friend-2", str(address)), what="the machine's answer")
+
+
+def test_a_range_that_is_widened_moved_and_taken_away_is_so_for_running_clients(
+    lab: Site, machine: Callable[[int], Machine]
+) -> None:
+    one = machine(1)
+    address = one.udhcpc()
+    lab.up(LAB.replace("10.30.0.231", "10.30.0.239"))
+    assert one.renews() == address
+    lab.up(LAB.replace("10.30.0.200-10.30.0.231", "10.30.0.100-10.30.0.131"))
+    eventually(lambda: pings(lab, "friend-2", address), what="a lease outside of the range is good until it ends")
+    assert machine(2).udhcpc().startswith("10.30.0.1")
+    again = one.begins_anew()
+    assert again.startswith("10.30.0.1"), "whoever renews one gets another"
+    eventually(lambda: pings(lab, "friend-2", again), what="the address of the new range")
+    assert (again, "bound") in held(lab, one.mac)
+    lab.up(
+        LAB.replace("dynamic: 10.30.0.200-10.30.0.231, ", "").replace("{network: grid, allow: {dynamic: 12}}", "grid")
+    )
+    assert machine(3).asks() == ""
+    eventually(lambda: not pings(lab, "friend-2", again), what="nobody is let in whom nothing declares")
+
+
+def test_what_a_machine_declines_rests_and_what_it_gives_back_may_be_given_again(
+    lab: Site, machine: Callable[[int], Machine]
+) -> None:
+    one = machine(1)
+    address = one.udhcpc()
+    one.signalled("USR2")
+    eventually(lambda: (address, "bound") not in held(lab, one.mac), what="the RELEASE is told of")
+    eventually(lambda: not pings(lab, "friend-2", address), what="its machine is let in no longer")
+    one.signalled("USR1")
+    assert one.begins_anew() == address, "its last client gets it first"
+    one.says(declined(one.mac, address))
+    eventually(lambda: (address, "bound") not in held(lab, one.mac), what="the DECLINE is told of")
+    assert one.begins_anew() not in ("", address)
