@@ -233,6 +233,20 @@ def _forwarded(what: str) -> Callable[[Json], Cells]:
     return told
 
 
+def _name_changed(result: Json) -> Cells:
+    found = result["changed_ms"]
+    text = f"{_number(found['median'])} ms, at most {_number(found['max'])}"
+    return text, NO_PEER, "", found["median"] <= 100
+
+
+def _flooded(result: Json) -> Cells:
+    found = result["flood"]
+    loud, quiet = found["loud"], found["quiet"]
+    text = f"{_number(loud['median_us'])} µs, 99 of 100 within {_number(loud['p99_us'])}, {loud['lost']} lost"
+    beside = f"nobody floods: {_number(quiet['median_us'])} µs, {_number(quiet['p99_us'])}"
+    return text, beside, f"{loud['median_us'] / quiet['median_us']:.2g}×", loud["lost"] == 0
+
+
 def _storm(result: Json) -> Cells:
     found = result["storm"]
     ours, peer = found["ours"], found.get("dnsmasq", {}).get("seconds")
@@ -391,6 +405,8 @@ ROWS = (
     Row("the same, beside a loop of dnslib", "bench_dns", "", _cpu("dns", "dnslib")),
     Row("a name of others, cached: asked and answered", "bench_dns", "≤ 1.5× dnsmasq", _forwarded("cached_us")),
     Row("a name of others, not cached: beyond asking them", "bench_dns", "≤ 1.5× dnsmasq", _forwarded("added_us")),
+    Row("a changed name is answered on every host, from the request on", "bench_names", "≤ 100 ms", _name_changed),
+    Row("a name asked beside one who asks 50,000 times a second", "bench_names", "0 lost", _flooded),
     Row("a DHCP frame answered", "bench_dhcp", "", _cpu("dhcp", "scapy")),
     Row("1000 ports' clients ask at once, all bound", "bench_dhcp", "≤ 1 s", _storm),
     Row("DHCP of a bound port, exchanges without loss", "bench_dhcp", "≥ 2× Kea", _exchanges("bound", 2)),

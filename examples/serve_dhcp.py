@@ -16,8 +16,9 @@ import socket
 from pathlib import Path
 
 from dhcp.io.journal import Journal
-from dhcp.io.packet import Heard, PacketServer
+from dhcp.io.packet import PacketServer
 from dhcp.io.sockets import open_socket
+from dhcp.io.unasked import Heard
 from dhcp.scope import Pool4, PortScope, Scope4
 
 

@@ -6,7 +6,6 @@ The socket (`dhcp.io.sockets`) keeps its namespace alive: whoever opened it clos
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 import time
 from collections import Counter
@@ -14,13 +13,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from dhcp import ask, frame, message, ra, server6, v6
+from dhcp import frame, message, ra, server6, v6
 from dhcp.decide import REPORTED, Act, LeaseKind
-from dhcp.forming import CHECK_S, LINK_LOCAL, Forming
 from dhcp.history import Client, Exchange, History
 from dhcp.io.batches import Batches
 from dhcp.io.journal import Journal
 from dhcp.io.keeping import Keeping, Waiting
+from dhcp.io.unasked import Heard, Unasked
 from dhcp.leases import Lease
 from dhcp.memo import Memo
 from dhcp.message import Message
@@ -39,23 +38,6 @@ ROUTER_S: Final = 0.5
 """A virtual router that speaks at a port is told of no more often: it does so each second, or as often as it likes."""
 
 
-class Heard(NamedTuple):
-    """What a device's client did with its lease, or which address it formed. address, mac: strings as in the scope.
-
-    until_utc_s: when the lease ends; None where it was not given now. lease: where it is one of a pool. router: the
-    default router that the client was told of with that address, "" for none; None where nobody has heard what it was
-    told.
-    """
-
-    device: str
-    address: str
-    mac: str
-    kind: LeaseKind
-    until_utc_s: float | None = None
-    router: str | None = None
-    lease: Lease | None = None
-
-
 class _Told(NamedTuple):
     """An answer that is given again to whoever asks the same: the reply, to what, and what was noted."""
 
@@ -69,25 +51,15 @@ class _Port:
     scope: PortScope
     server_mac: bytes
     bound: Bound | None
-    advertisement: bytes | None
-    schedule: ra.Schedule
-    questions: dict[str, bytes]
-    """For the addresses that the client is expected to have and was not heard to take."""
+    bound6: server6.Bound | None
     history: History
-    forming: Forming
-    checking: asyncio.TimerHandle | None = None
-    timer: asyncio.TimerHandle | None = None
-    asked: int = 0
-    asking: asyncio.TimerHandle | None = None
+    unasked: Unasked
     declined_s: float = float("-inf")
     """When the client declined the port's own address, monotonic."""
     bound_utc_s: float = float("-inf")
     """When it was told last that the client has taken it, and it has said nothing else since."""
-    bound6: server6.Bound | None = None
     declined6_s: dict[bytes, float] = field(default_factory=dict)
     """The same of its IPv6 addresses."""
-    farewell: bytes | None = None
-    """What goes before each of the first advertisements: one alone may be lost."""
     memo: Memo[_Told] = field(default_factory=Memo)
     """Of answers that depend on the message alone: to the port's own client, while it quarantines nothing."""
     routers_s: dict[bytes, float] = field(default_factory=dict)
@@ -128,38 +100,17 @@ class PacketServer:
         former = self._ports.get(device)
         if former is not None and replace(former.scope, formed=scope.formed) == scope:
             former.scope = scope
-            former.forming.know(scope.formed)
-            self._check_later(device, former)
+            former.unasked.know(scope)
             return
         bound = Bound(scope) if scope.v4 is not None else None
         bound6 = server6.Bound(scope) if scope.v6 is not None else None
-        advertisement = ra.advertisement(scope) if scope.ra is not None else None
+        unasked = Unasked(device, scope, former.unasked if former is not None else None, self._tell, self._on_heard)
         if scope.pool is not None:
             self._keeping.use(scope.pool)
         self.drop(device)
-        loop = asyncio.get_running_loop()
         history = former.history if former is not None else History(self._now_utc_s())
-        questions = ask.questions(scope)
-        forming = Forming((*questions, ask.made_of_mac(scope.mac, LINK_LOCAL)))
-        forming.know((*scope.formed, *(former.forming.addresses if former is not None else ())))
-        port = _Port(
-            scope,
-            frame.mac(scope.server_mac),
-            bound,
-            advertisement,
-            ra.Schedule(loop.time()),
-            questions,
-            history,
-            forming,
-        )
-        port.bound6 = bound6
-        port.farewell = ra.farewell(former.scope, scope) if former is not None else None
-        self._ports[device] = port
-        self._check_later(device, port)
-        if port.advertisement is None and port.farewell is not None:
-            self._send(device, port.farewell)
-        self._advertise(device, port)
-        self._ask_later(device, port)
+        self._ports[device] = _Port(scope, frame.mac(scope.server_mac), bound, bound6, history, unasked)
+        unasked.start()
 
     def history(self, device: str) -> History | None:
         """What happened at a device since it is answered."""
@@ -188,9 +139,8 @@ class PacketServer:
         port = self._ports.pop(device, None)
         if port is not None and port.scope.pool is not None:
             self._keeping.leave(port.scope.pool.name)
-        for timer in (port.timer, port.asking, port.checking) if port is not None else ():
-            if timer is not None:
-                timer.cancel()
+        if port is not None:
+            port.unasked.stop()
 
     def retire(self, device: str) -> None:
         """The same, once the client was told that what was advertised to it holds no longer."""
@@ -203,12 +153,9 @@ class PacketServer:
         """Hears and answers through `opened`, and owns it; every port gets its advertisements anew."""
         self.detach()
         self._socket, self._batches = opened, Batches(opened)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(opened, self._drain)
-        for device, port in self._ports.items():
-            port.schedule = ra.Schedule(loop.time())
-            self._advertise(device, port)
-            self._ask_later(device, port)
+        asyncio.get_running_loop().add_reader(opened, self._drain)
+        for port in self._ports.values():
+            port.unasked.begin_anew()
 
     def detach(self) -> None:
         """Closes the socket, and with it the hold on its namespace."""
@@ -266,7 +213,7 @@ class PacketServer:
             return self._dhcp6(device, port, data, datagram)
         solicitation = frame.parse_icmp6(data)
         if solicitation is not None:
-            return self._solicitation(device, port, solicitation)
+            return self._solicitation(port, solicitation)
         answer = frame.parse_arp_reply(data)
         if answer is not None:
             return self._answer(device, port, *answer)
@@ -290,7 +237,7 @@ class PacketServer:
             return Reason.FOREIGN_MAC
         if socket.inet_ntoa(address) != port.scope.v4.address:
             return Reason.FOREIGN_ADDRESS
-        if port.questions.pop(port.scope.v4.address, None) is None:
+        if not port.unasked.took(port.scope.v4.address):
             return Reason.NOT_FOR_US  # a neighbour has asked: that the client has it is known
         self._on_heard(Heard(device, port.scope.v4.address, port.scope.mac, LeaseKind.BOUND))
         return None
@@ -361,7 +308,7 @@ class PacketServer:
             if 0 <= now_utc_s - port.bound_utc_s < REPEAT_S:
                 return
             if kind is LeaseKind.BOUND:
-                port.questions.pop(v4.address, None)
+                port.unasked.took(v4.address)
                 told, until_s, port.bound_utc_s = v4.router or "", now_utc_s + v4.lease_s, now_utc_s
         else:
             port.bound_utc_s = float("-inf")
@@ -436,7 +383,7 @@ class PacketServer:
         for packed, kind in reply.leases:
             address = socket.inet_ntop(socket.AF_INET6, packed)
             if kind is LeaseKind.BOUND:
-                port.questions.pop(address, None)
+                port.unasked.took(address)
             if kind is LeaseKind.DECLINED:
                 port.declined6_s[packed] = asyncio.get_running_loop().time()
                 port.memo.forget()
@@ -444,91 +391,24 @@ class PacketServer:
             until_s = None if given_s is None else self._now_utc_s() + given_s
             self._on_heard(Heard(device, address, port.scope.mac, kind, until_s))
 
-    def _solicitation(self, device: str, port: _Port, solicitation: frame.Icmp6) -> Reason | None:
+    def _solicitation(self, port: _Port, solicitation: frame.Icmp6) -> Reason | None:
         if solicitation.source_mac != frame.mac(port.scope.mac):
             return Reason.FOREIGN_MAC
         if solicitation.body[0] in (ra.NEIGHBOUR_SOLICITATION, ra.NEIGHBOUR_ADVERTISEMENT):
-            return self._detection(device, port, solicitation)
-        if port.advertisement is None or port.scope.ra is None:
+            return port.unasked.detected(solicitation)
+        if port.scope.ra is None:
             return Reason.NO_SCOPE
         reason = ra.check_solicitation(solicitation)
         outcome = ra.Act.ADVERTISE_ROUTER if reason is None else reason
         port.history.note_solicitation(self._now_utc_s(), outcome, solicitation.source_mac)
         if reason is None:
-            port.schedule = port.schedule.after_solicitation(asyncio.get_running_loop().time())
-            self._advertise(device, port)
-            self._ask_later(device, port)  # it has just come up, however long ago the last question was
+            port.unasked.solicited()
         return reason
 
-    def _detection(self, device: str, port: _Port, said: frame.Icmp6) -> Reason | None:
-        """Of duplicates, or the answer to a question: the client has that address, or is about to."""
-        given = port.scope.v6.addresses if port.scope.v6 is not None else ()
-        if (address := ra.formed_address(said, given)) is not None:
-            port.questions.pop(address, None)
-            self._on_heard(Heard(device, address, port.scope.mac, LeaseKind.BOUND))
-            return None
-        prefixes = port.scope.ra.prefixes if port.scope.ra is not None else ()
-        address = ra.formed_address(said, (LINK_LOCAL, *(prefix for prefix, autonomous in prefixes if autonomous)))
-        if address is None or ra.formed_address(said, port.scope.allowed) is not None:
-            return Reason.NOT_FOR_US
-        port.questions.pop(address, None)
-        self._formed(device, port, port.forming.heard(address, asyncio.get_running_loop().time()))
-        self._check_later(device, port)
-        return None
-
-    def _formed(self, device: str, port: _Port, found: list[tuple[str, bool]]) -> None:
-        for address, is_held in found:
-            if address != ask.made_of_mac(port.scope.mac, LINK_LOCAL):
-                kind = LeaseKind.FORMED if is_held else LeaseKind.RELEASED
-                self._on_heard(Heard(device, address, port.scope.mac, kind))
-
-    def _check_later(self, device: str, port: _Port) -> None:
-        """Sets the timer for the next look at what the client formed, while there is any."""
-        if port.checking is None and port.forming.addresses and port.scope.ra is not None:
-            port.checking = asyncio.get_running_loop().call_later(CHECK_S, self._check, device, port)
-
-    def _check(self, device: str, port: _Port) -> None:
-        port.checking = None
-        asked, gone = port.forming.check()
-        self._formed(device, port, gone)
-        if port.scope.ra is not None:
-            for address in asked:
-                self._send(device, ask.neighbour_question(port.scope, port.scope.ra, address))
-        self._check_later(device, port)
-
-    def _advertise(self, device: str, port: _Port) -> None:
-        """Sends what is due, and sets the timer for what is not."""
-        if port.advertisement is None:
-            return
-        if port.timer is not None:
-            port.timer.cancel()
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if port.schedule.next_s <= now:
-            if port.farewell is not None and port.schedule.sent < ra.INITIAL:
-                self._send(device, port.farewell)
-            if self._socket is not None and not self._send(device, port.advertisement):
-                self.counters[Reason.NOT_SENT] += 1
-            port.schedule = port.schedule.after_sending(now, random.random())
-        port.timer = loop.call_at(port.schedule.next_s, self._advertise, device, port)
-
-    def _ask_later(self, device: str, port: _Port, asked: int = 0) -> None:
-        """Sets the timer for the next question, in place of the one that was set, while any is open."""
-        if port.asking is not None:
-            port.asking.cancel()
-        port.asked = asked
-        if port.questions:
-            port.asking = asyncio.get_running_loop().call_later(ask.after_s(asked), self._ask, device, port)
-
-    def _ask(self, device: str, port: _Port) -> None:
-        """Asks for what the client was not heard to take: that was missed, or is to come. It is advertised to as well:
-        what it solicited may have been lost in a move, and it solicits again only after 4 s."""
-        for question in port.questions.values():
-            self._send(device, question)
-        if any(":" in address for address in port.questions):
-            port.schedule = port.schedule.after_solicitation(asyncio.get_running_loop().time())
-            self._advertise(device, port)
-        self._ask_later(device, port, port.asked + 1)
+    def _tell(self, device: str, data: bytes) -> None:
+        """Sends what nobody asked for."""
+        if self._socket is not None and not self._send(device, data):
+            self.counters[Reason.NOT_SENT] += 1
 
     def _send(self, device: str, data: bytes) -> bool:
         if self._socket is None:

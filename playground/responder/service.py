@@ -17,8 +17,9 @@ import msgspec
 from dhcp import history
 from dhcp.decide import LeaseKind
 from dhcp.io.journal import Journal
-from dhcp.io.packet import REPEAT_S, Heard, PacketServer
+from dhcp.io.packet import REPEAT_S, PacketServer
 from dhcp.io.sockets import open_socket
+from dhcp.io.unasked import Heard
 from dhcp.leases import Lease
 from dhcp.scope import PortScope
 from overlay.state import PortId, port_device

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from dhcp import frame, message, v6
 from dhcp.io.batches import Batches
-from dhcp.io.packet import Heard, PacketServer
+from dhcp.io.packet import PacketServer
+from dhcp.io.unasked import Heard
 from dhcp.memo import MOST, Memo
 from dhcp.options import Code, MessageType
 from dhcp.scope import PortScope
@@ -114,7 +115,7 @@ def answered(frames: Iterable[bytes], is_forgetful: bool) -> tuple[object, ...]:
             history.counts6,
             list(history.exchanges),
             told,
-            port.questions,
+            port.unasked.questions,
         )
 
     return asyncio.run(work())

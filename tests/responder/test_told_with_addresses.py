@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dhcp.decide import LeaseKind
 from dhcp.io.journal import Journal
-from dhcp.io.packet import Heard
+from dhcp.io.unasked import Heard
 from playground.responder.protocol import Leased, Report
 from playground.responder.service import MOST_6, Service
 

@@ -128,7 +128,7 @@ def test_a_segment_of_unknown_machines_is_served_relayed_and_moves(site: Site, s
 
     relay.run("ip", "address", "add", f"{own}/32", "dev", "r4")
     words = relay.site.inside(["nsenter", f"--target={relay.pid}", "--net", "--"])
-    dnsmasq = "dnsmasq -k -C /dev/null --port=0 --user=root --pid-file= --log-facility=-".split()
+    dnsmasq = ["dnsmasq", "-k", "-C", "/dev/null", "--port=0", "--user=root", "--pid-file=", "--log-facility=-"]
     with subprocess.Popen([*words, *dnsmasq, f"--dhcp-relay={own},10.30.0.1"]) as relaying:
         try:
             relayed = far.udhcpc("m5")
