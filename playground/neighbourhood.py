@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
 
-from playground.inventory import ANY
+from playground.inventory import ANY, Neighbours
 from playground.records import WorkspaceRecord
 from policies.selector import Selector, SelectorError, parse_selector
 
@@ -38,6 +39,37 @@ def _selects(text: str, labels: Mapping[str, str]) -> bool:
     return selector is not None and selector.matches(labels)
 
 
+_NOBODY: Counter[str] = Counter()
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """A workspace's neighbours on each host, counted. near: None where it may be without. against: who keeps it away,
+    by whom they keep away."""
+
+    wants: Neighbours
+    near: Counter[str] | None
+    apart: Counter[str]
+    against: list[tuple[str, Counter[str]]]
+    preferred: Counter[str] | None
+    disliked: Counter[str]
+
+    def misfit(self, host: str) -> str | None:
+        """Why it can't be beside those who are there, or None."""
+        if self.apart[host] > 0:
+            return f"a workspace with {self.wants.anti_affinity} is there"
+        for text, counts in self.against:
+            if counts[host] > 0:
+                return f"a workspace there keeps {text} away"
+        if self.near is not None and self.near[host] <= 0:
+            return f"no workspace with {self.wants.affinity} is there"
+        return None
+
+    def discord(self, host: str) -> int:
+        """How much that it would rather have otherwise: 0 where all is as it prefers."""
+        return self.disliked[host] + (self.preferred is not None and self.preferred[host] <= 0)
+
+
 class Neighbourhood:
     """kinds: of each host, by playground, how many of each kind are there. leaving: hosts whose workspaces have to go,
     and so attract nobody."""
@@ -50,6 +82,8 @@ class Neighbourhood:
         self._changed: list[tuple[str, str, Kind, int]] = []
         self._selected: dict[tuple[str, str], Counter[str]] = {}
         self._kept_away: dict[str, dict[str, Counter[str]]] = {}
+        self._met: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[int, list[tuple[str, Counter[str]]]]] = {}
+        """By playground and labels what `_against` found, among so many."""
 
     def add(self, workspace: WorkspaceRecord, host: str, number: int = 1) -> None:
         """One more is there; of -1 one less."""
@@ -61,31 +95,34 @@ class Neighbourhood:
         if kind[1] and (kept := self._kept_away.get(workspace.playground)) is not None:
             kept[kind[1]][host] += number
 
-    def misfit(self, workspace: WorkspaceRecord, host: str) -> str | None:
-        """Why it can't be beside those who are there, or None."""
-        wants = workspace.neighbours or ANY
-        if wants.anti_affinity and self._of(workspace.playground, wants.anti_affinity)[host] > 0:
-            return f"a workspace with {wants.anti_affinity} is there"
-        for text, counts in self._keeping_away(workspace.playground).items():
-            if counts[host] > 0 and _selects(text, workspace.labels):
-                return f"a workspace there keeps {text} away"
-        if wants.affinity:
-            there = self._of(workspace.playground, wants.affinity)
-            is_first = _selects(wants.affinity, workspace.labels) and not any(
-                number > 0 for name, number in there.items() if name not in self._leaving
-            )
-            if there[host] <= 0 and not is_first:
-                return f"no workspace with {wants.affinity} is there"
-        return None
+    def around(self, workspace: WorkspaceRecord) -> Around:
+        """What there is to be said of each host, as the counts are now."""
+        wants, of = workspace.neighbours or ANY, workspace.playground
+        near = self._of(of, wants.affinity) if wants.affinity else None
+        is_first = (
+            near is not None
+            and _selects(wants.affinity, workspace.labels)
+            and not any(number > 0 for host, number in near.items() if host not in self._leaving)
+        )
+        return Around(
+            wants,
+            None if is_first else near,
+            self._of(of, wants.anti_affinity) if wants.anti_affinity else _NOBODY,
+            self._against(workspace),
+            self._of(of, wants.preferred_affinity) if wants.preferred_affinity else None,
+            self._of(of, wants.preferred_anti_affinity) if wants.preferred_anti_affinity else _NOBODY,
+        )
 
-    def discord(self, workspace: WorkspaceRecord, host: str) -> int:
-        """How much that it would rather have otherwise: 0 where all is as it prefers."""
-        wants = workspace.neighbours or ANY
-        found = 0
-        if wants.preferred_anti_affinity:
-            found += self._of(workspace.playground, wants.preferred_anti_affinity)[host]
-        if wants.preferred_affinity:
-            found += self._of(workspace.playground, wants.preferred_affinity)[host] <= 0
+    def _against(self, workspace: WorkspaceRecord) -> list[tuple[str, Counter[str]]]:
+        """Those among whom others keep away that this one is of, and where they are kept away."""
+        kept = self._keeping_away(workspace.playground)
+        if not kept:
+            return []
+        alike = (workspace.playground, kind_of(workspace)[0])
+        known, found = self._met.get(alike, (0, []))
+        if known != len(kept):
+            found = [one for one in kept.items() if _selects(one[0], workspace.labels)]
+            self._met[alike] = (len(kept), found)
         return found
 
     def _all(self, playground: str) -> Iterator[tuple[str, Kind, int]]:

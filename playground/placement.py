@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from playground.inventory import ANY
-from playground.neighbourhood import Kind, Neighbourhood
+from playground.neighbourhood import Around, Kind, Neighbourhood
 from playground.records import HostRecord, WorkspaceRecord
 from policies.selector import Selector, SelectorError, is_selector, parse_selector
 
@@ -194,6 +194,7 @@ def _place_one(
             return Refusal(str(error))
     if isinstance(pin, str) and pin not in rooms:
         return Refusal(f"it is pinned to {pin}, which is no host of this site; hosts are {', '.join(rooms)}")
+    around = others.around(workspace)
     causes: dict[str, list[str]] = {}
     best: str | None = None
     least: tuple[int, int, int] | None = None
@@ -202,10 +203,10 @@ def _place_one(
             isinstance(pin, Selector) and not pin.matches(room.view.record.labels)
         ):
             causes.setdefault(f"not selected by {workspace.pin}", []).append(name)
-        elif cause := _misfit(workspace, room, others, is_policed) or barred.get(name):
+        elif cause := _misfit(workspace, room, around, is_policed) or barred.get(name):
             causes.setdefault(cause, []).append(name)
-        elif least is None or _burden(workspace, room, others) < least:
-            best, least = name, _burden(workspace, room, others)
+        elif least is None or _burden(workspace, room, around) < least:
+            best, least = name, _burden(workspace, room, around)
     if best is not None:
         return best
     if isinstance(pin, str):
@@ -215,15 +216,15 @@ def _place_one(
     return Refusal(f"no host fits; {'; '.join(parts)}")
 
 
-def _burden(workspace: WorkspaceRecord, room: _Room, others: Neighbourhood) -> tuple[int, int, int]:
+def _burden(workspace: WorkspaceRecord, room: _Room, around: Around) -> tuple[int, int, int]:
     """The host with the least of it is chosen."""
     wants = workspace.neighbours or ANY
     sign = -1 if wants.strategy == "pack" else 1
-    discord = others.discord(workspace, room.view.record.name)
+    discord = around.discord(room.view.record.name)
     return discord, sign * room.of_playground[workspace.playground], sign * room.total
 
 
-def _misfit(workspace: WorkspaceRecord, room: _Room, others: Neighbourhood, is_policed: bool) -> str | None:
+def _misfit(workspace: WorkspaceRecord, room: _Room, around: Around, is_policed: bool) -> str | None:
     """Why a host can't take a workspace now, or None."""
     host = room.view.record
     if room.view.is_draining:
@@ -236,7 +237,7 @@ def _misfit(workspace: WorkspaceRecord, room: _Room, others: Neighbourhood, is_p
         return f"can't enforce policies: {room.view.cannot_police}"
     if (cause := _shortage(workspace, host, room.cpus, room.memory_mib)) is not None:
         return cause
-    return others.misfit(workspace, host.name)
+    return around.misfit(host.name)
 
 
 def no_room(workspace: WorkspaceRecord, view: HostView) -> str:

@@ -331,7 +331,7 @@ class Controller:
         self._known_host(host)
         try:
             async with asyncio.timeout(wait_s):
-                while any(one["state"] != "stuck" for one in self.draining.report(host)["left"]):
+                while not self.draining.is_at_rest(host):
                     await self.world.moved(self.world.revision)
         except TimeoutError:
             pass

@@ -37,6 +37,8 @@ RETRY_S = 30.0
 """How long a host where a move has failed is not tried again."""
 
 LOOK_S = 1.0
+PAUSE_S = 0.02
+"""Between looks: many changes become one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,9 @@ class Draining:
         self._placing = placing
         self._failures: dict[Name, dict[str, _Failure]] = {}
         """By workspace and target."""
+        self._looked: dict[Name, Left] = {}
+        """What was found of each at the last look at it."""
+        self._resting: set[str] = set()
         self._told: dict[str, tuple[str, ...]] = {}
         """What people were told of each drain, so that they are told of changes alone."""
 
@@ -87,6 +92,7 @@ class Draining:
                 await self._world.moved(revision)
                 continue
             await self._world.reached(result)
+            self._resting.discard(host)
             if known is None:
                 self._events.add("drain-begun", f"host {host}", "nothing is placed on it, and what is there leaves")
             return
@@ -104,38 +110,72 @@ class Draining:
             self._events.add("drain-ended", f"host {host}", "workspaces may be placed on it again")
 
     async def run(self) -> None:
-        """Looks for ever, after each change of the world, and while a host is not empty also by the clock."""
+        """Looks for ever, after changes of the world, and while a host is drained also by the clock."""
         while True:
             revision = self._world.revision
-            is_over = await self.once()
+            await self.once()
             try:
-                async with asyncio.timeout(None if is_over else LOOK_S):
+                async with asyncio.timeout(LOOK_S if self._world.drains else None):
                     await self._world.moved(revision)
+                await asyncio.sleep(PAUSE_S)
             except TimeoutError:
                 continue
 
-    async def once(self) -> bool:
-        """One look at every drained host; whether all are empty."""
-        is_over = True
+    async def once(self) -> None:
+        """One look at every drained host."""
+        seen: dict[Name, Left] = {}
         for host, drain in sorted(self._world.drains.items()):
-            left = self.left(host)
-            room = drain.parallel - sum(one.state == "moving" for one in left)
-            for one in left:
+            there = on_host(self._world, host)
+            moving = sum(self._is_leaving(host, workspace) for workspace in there)
+            still = [workspace for workspace in there if not self._is_leaving(host, workspace)]
+            room = drain.parallel - moving
+            # those that were stuck come last: while others leave they are not looked at again and again
+            still.sort(key=lambda one: self._is_stuck((one.playground, one.name)))
+            looked: list[Left] = []
+            for workspace in still:
+                if room <= 0:
+                    break
+                one = self._left(host, workspace)
+                looked.append(one)
                 if one.state == "waiting" and one.to is not None:
-                    room -= room > 0 and await self._send(host, one.workspace)
-                elif one.state == "waiting" and one.workspace.desired == "stopped" and not one.cause:
-                    await self._placing.unplace(one.workspace)
-            self._tell(host, left)
-            is_over &= not left
+                    room -= await self._send(host, workspace)
+                elif one.state == "waiting" and workspace.desired == "stopped" and not one.cause:
+                    await self._placing.unplace(workspace)
+            names = ((one.playground, one.name) for one in still)
+            seen.update((name, self._looked[name]) for name in names if name in self._looked)
+            seen.update(((one.workspace.playground, one.workspace.name), one) for one in looked)
+            is_at_rest = len(looked) == len(there) and all(one.state == "stuck" for one in looked)
+            if is_at_rest:
+                self._tell(host, looked)
+                self._resting.add(host)
+            else:
+                self._resting.discard(host)
+        self._looked = seen
+        self._resting &= self._world.drains.keys()
         for host in self._told.keys() - self._world.drains.keys():
             del self._told[host]
         if not self._world.drains:
             self._failures.clear()
-        return is_over
+
+    def is_at_rest(self, host: str) -> bool:
+        """Whether nothing leaves a host by itself, as it was looked at last."""
+        return host not in self._world.drains or host in self._resting
+
+    def _is_leaving(self, host: str, workspace: WorkspaceRecord) -> bool:
+        move = self._world.moving.get((workspace.playground, workspace.name))
+        return move is not None and move.source == host and State(move.state) not in ENDED
+
+    def _is_stuck(self, name: Name) -> bool:
+        return name in self._looked and self._looked[name].state == "stuck"
 
     def left(self, host: str) -> list[Left]:
-        """What is still on a host, in the order in which it leaves. `to` of what waits: where it would go now."""
-        return [self._left(host, workspace) for workspace in on_host(self._world, host)]
+        """What is still on a host, in order. `to` of what waits: where it would go."""
+        found = []
+        for workspace in on_host(self._world, host):
+            known = self._looked.get((workspace.playground, workspace.name))
+            is_known = known is not None and known.workspace == workspace and not self._is_leaving(host, workspace)
+            found.append(known if known is not None and is_known else self._left(host, workspace))
+        return found
 
     def report(self, host: str) -> dict[str, Any]:
         """As docs/api.md says it."""
@@ -257,8 +297,8 @@ class Draining:
 
     def _tell(self, host: str, left: Sequence[Left]) -> None:
         """Tells people that a host is empty, or that nothing more will leave it."""
-        stuck = tuple(f"{one.workspace.playground}/{one.workspace.name}: {one.cause}" for one in left)
-        if any(one.state != "stuck" for one in left) or self._told.get(host) == stuck:
+        stuck = tuple(sorted(f"{one.workspace.playground}/{one.workspace.name}: {one.cause}" for one in left))
+        if self._told.get(host) == stuck:
             return
         self._told[host] = stuck
         if stuck:

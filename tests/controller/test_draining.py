@@ -253,6 +253,7 @@ def test_all_leave_a_drained_host_so_many_at_a_time_and_it_stays_empty(parallel:
         await site.until(lambda: site.where()["new"] is not None, "the new one is placed")
         assert site.where()["new"] in ("n2", "n3")
         assert [row["drain"] for row in hosts(site.world)] == ["drained", None, None]
+        await site.until(lambda: site.draining.is_at_rest("n1"), "nothing leaves any more")
         said = [kind for kind, _ in site.events.said if kind.startswith("drain")]
         assert said == ["drain-begun", "drained"]
 
