@@ -12,7 +12,7 @@ RUN := sh .ci/owned
 PYTEST := $(VENV)/bin/python .ci/in_namespaces.py $(VENV)/bin/pytest
 SHARED := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long fuzz soak bench lock clean
+.PHONY: help demo test test-long fuzz soak bench bench-peers lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
