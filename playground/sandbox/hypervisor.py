@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pwd
 import uuid
 from pathlib import Path
 
@@ -29,6 +30,12 @@ PLACES = {
 
 LOCKS = Path("/var/lock")
 """Where libvirtd notes who has a console; on many machines a link into /run, which a sandbox has empty."""
+
+
+QEMU_USER = "libvirt-qemu"
+QEMU_ID = 64055
+"""Whom libvirt of Debian and Ubuntu looks up as it begins, whatever qemu.conf says, and dies without. On some releases
+only the package of the machine's own libvirtd makes it; the number is the one that they reserve for it."""
 
 
 def daemon_settings(name: str, site: str, address: str) -> str:
@@ -83,7 +90,13 @@ def main() -> None:
         if not os.path.ismount(place):
             ns.mount(str(own), place, flags=ns.MS_BIND)
     LOCKS.resolve().mkdir(parents=True, exist_ok=True)
-    _know_thyself(asked.folder / "hosts", asked.name, asked.address)
+    # libvirt asks for its own host's name at each migration, and no name server is to be reached from here
+    _bind_with("/etc/hosts", f"{asked.address} {asked.name}", asked.folder / "hosts")
+    if not _is_known_user(QEMU_USER):
+        _bind_with(
+            "/etc/passwd", f"{QEMU_USER}:x:{QEMU_ID}:{QEMU_ID}::/nonexistent:/usr/sbin/nologin", asked.folder / "passwd"
+        )
+        _bind_with("/etc/group", f"{QEMU_USER}:x:{QEMU_ID}:", asked.folder / "group")
     etc = Path(PLACES["etc"])
     (etc / "libvirtd.conf").write_text(daemon_settings(asked.name, asked.site, asked.address))
     (etc / "qemu.conf").write_text(qemu_settings(asked.address))
@@ -93,11 +106,19 @@ def main() -> None:
     os.execv(LIBVIRTD, [LIBVIRTD, "--listen", "--pid-file", str(pid)])
 
 
-def _know_thyself(file: Path, name: str, address: str) -> None:
-    """libvirt asks for its own host's name at each migration, and no name server is to be reached from here."""
-    if not os.path.ismount("/etc/hosts"):
-        file.write_text(f"{Path('/etc/hosts').read_text()}\n{address} {name}\n")
-        ns.mount(str(file), "/etc/hosts", flags=ns.MS_BIND)
+def _is_known_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _bind_with(path: str, line: str, own: Path) -> None:
+    """Has this host read a line more than the machine's file has."""
+    if not os.path.ismount(path):
+        own.write_text(f"{Path(path).read_text().rstrip()}\n{line}\n")
+        ns.mount(str(own), path, flags=ns.MS_BIND)
 
 
 if __name__ == "__main__":
