@@ -44,6 +44,7 @@ class Tool:
 NEEDED = (
     Tool("ip", "iproute2", "links and addresses"),
     Tool("nft", "nftables", "what ports may send"),
+    Tool("protocols", "netbase", "the names of protocols that nft reads", file="etc/protocols"),
     Tool("busybox", "busybox", "the DHCP client of namespace workspaces", applet="udhcpc"),
     Tool("nsenter", "util-linux", "commands inside a sandbox"),
 )
