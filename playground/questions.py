@@ -80,8 +80,29 @@ class TellArrival(_Question, frozen=True, tag="tell-arrival"):
     copies_storage: bool
 
 
+class TellLeaving(_Question, frozen=True, tag="tell-leaving"):
+    """`Leaving`: whether a guest, by id, is being copied from this host to another one now."""
+
+    guest: str
+    driver: str
+
+
+class Leaving(msgspec.Struct, frozen=True):
+    """By the hypervisor's word."""
+
+    is_leaving: bool
+
+
 Question = (
-    FollowVerdicts | CheckPolicies | CountVerdicts | TellFlows | TakeFlows | TellClients | TellDeparture | TellArrival
+    FollowVerdicts
+    | CheckPolicies
+    | CountVerdicts
+    | TellFlows
+    | TakeFlows
+    | TellClients
+    | TellDeparture
+    | TellArrival
+    | TellLeaving
 )
 
 

@@ -57,8 +57,9 @@ Phase = Literal["bound", "requested", "prepared", "copying", "landing", "activat
 has copied the workspace, which stands still until it goes on at the target: what comes for it waits there."""
 
 
-Led = Literal["", "tool"]
-"""Who says when a move goes on: "" we do; "tool": whoever moves a port of its own, by the binding API."""
+Led = Literal["", "tool", "hypervisor"]
+"""Who says when a move goes on: "" we do; "tool": whoever moves a port of its own, by the binding API; "hypervisor": a
+hypervisor that somebody else had begin it."""
 
 
 class Driver(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ after a reconnect is sent again whole; the agent diffs. Beside that the controll
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -109,6 +109,23 @@ class Complete(_Said, frozen=True, tag="complete"):
     revision: int
 
 
+class Notice(_Said, frozen=True, tag="notice"):
+    """The agent's: a machine that is to come here (`arrives`), or to begin here (`starts`), by somebody else's doing.
+    `Noted` with the same id is the answer."""
+
+    id: str
+    what: Literal["arrives", "starts"]
+    playground: str
+    workspace: str
+
+
+class Noted(_Said, frozen=True, tag="noted"):
+    """What a `Notice` told of is recorded now; or why it must not be."""
+
+    id: str
+    problem: str = ""
+
+
 class Execute(_Said, frozen=True, tag="execute"):
     """Run a command and dial `/v1/agent/exec/ID` with its streams. guest is None for the host itself."""
 
@@ -160,8 +177,8 @@ class Beat(_Said, frozen=True, tag="beat"):
     """The agent is there and its loop turns. Said every `BEAT_S`; what a controller has not heard for long is gone."""
 
 
-FromAgent = Hello | Report | Answer | Beat
-FromController = Welcome | Enter | Changed | Leave | Complete | Execute | Ask | Enough
+FromAgent = Hello | Report | Answer | Notice | Beat
+FromController = Welcome | Enter | Changed | Leave | Complete | Execute | Ask | Enough | Noted
 
 _encoder = msgspec.json.Encoder()
 _from_agent: msgspec.json.Decoder[FromAgent] = msgspec.json.Decoder(FromAgent)

@@ -166,6 +166,7 @@ async def _run(options: argparse.Namespace) -> int:
     from playground.responder.client import Client
     from playground.workspaces.drivers.api import Driver
     from playground.workspaces.drivers.external import ExternalDriver
+    from playground.workspaces.drivers.libvirt import hooks
     from playground.workspaces.drivers.libvirt.driver import LibvirtDriver, peer_uri
     from playground.workspaces.drivers.netns import NetnsDriver
     from policies.kernel.enforcement import Enforcement
@@ -192,6 +193,7 @@ async def _run(options: argparse.Namespace) -> int:
     )
     if options.remove:
         removed = await remove(options.name, options.dataplane, state, run, workspaces, hypervisor, force=options.force)
+        removed += [str(path) for path in hooks.remove(hooks.FOLDER, run.absolute() / hooks.SOCKET)]
         tidy(options.site)
         print(f"{options.name}: {', '.join(removed) or 'nothing was left here'}")
         return 0
@@ -262,6 +264,8 @@ async def _run(options: argparse.Namespace) -> int:
         link=link,
         cache=state / "view.json",
         standing=StandingFile(run / FILE),
+        hook=run.absolute() / hooks.SOCKET,
+        consoles=state / "libvirt" / "consoles",
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -38,12 +38,13 @@ from playground.agent.focus import differing, guests_in, widen
 from playground.agent.gateways import Gateways
 from playground.agent.given import Given
 from playground.agent.guests import Guests
+from playground.agent.hooked import Hooked, Notices
 from playground.agent.lenience import Lenience
 from playground.agent.link import Link
 from playground.agent.reports import Reports, leaving, observed_port, observed_workspace
 from playground.agent.standing import StandingFile
 from playground.derive import Derivation, Derived, Role, Setting, Want
-from playground.questions import Clients, TellArrival, TellClients, TellDeparture
+from playground.questions import Clients, Leaving, TellArrival, TellClients, TellDeparture, TellLeaving
 from playground.records import (
     ObservedHost,
     ObservedWorkspace,
@@ -53,7 +54,7 @@ from playground.records import (
 from playground.responder.client import Client
 from playground.responder.protocol import Leased, Problem, Router, port_key
 from playground.view import View, host_scope
-from playground.workspaces.drivers.api import Driver, GuestState, Hypervisor
+from playground.workspaces.drivers.api import Driver, DriverError, GuestState, Hypervisor
 
 log = logging.getLogger("agent")
 
@@ -119,7 +120,10 @@ class Agent:
         cache: Path,
         max_stale_s: float = 3600.0,
         standing: StandingFile | None = None,
+        hook: Path | None = None,
+        consoles: Path = Path("/nonexistent"),
     ) -> None:
+        """hook: where libvirt's hook asks, nowhere if None; consoles: see `Hooked`."""
         self._host = host
         self._underlay = underlay
         self._dataplane = dataplane
@@ -196,6 +200,18 @@ class Agent:
         self._guests = Guests(
             drivers, self._is_ready, self._is_stale, self._begins_anew, self._pass_done, self._again, self._landed
         )
+        self._notices = Notices(link.say)
+        self._hooked = None
+        if hook is not None:
+            self._hooked = Hooked(
+                hook,
+                consoles,
+                self._guests,
+                lambda: self._derived.wants if self._derived is not None else {},
+                self._is_ready,
+                self._pass_within,
+                self._notices.tell,
+            )
 
     # what wakes a pass
 
@@ -221,8 +237,14 @@ class Agent:
                 telling = asyncio.create_task(self._fitness.answer(message.id, question))
                 self._orders.add(telling)
                 telling.add_done_callback(self._orders.discard)
+            case wire.Ask(question=TellLeaving() as leaving):
+                telling = asyncio.create_task(self._tell_leaving(message.id, leaving))
+                self._orders.add(telling)
+                telling.add_done_callback(self._orders.discard)
             case wire.Ask():
                 self._evidence.asked(message)
+            case wire.Noted():
+                self._notices.noted(message)
             case wire.Enough():
                 self._evidence.enough(message)
             case wire.Enter() | wire.Changed() | wire.Leave():
@@ -345,6 +367,16 @@ class Agent:
         problems = {key: cause for key, cause in self._problems.items() if key in mine or not key.startswith("port/")}
         await self._link.say(wire.Answer(id, msgspec.Raw(msgspec.json.encode(Clients(ports, problems)))))
 
+    async def _tell_leaving(self, id: str, question: TellLeaving) -> None:
+        """Answers whether a guest is on its way from here, whoever sent it."""
+        driver = self._drivers.get(question.driver)
+        try:
+            leaving = Leaving(isinstance(driver, Hypervisor) and await driver.is_leaving(question.guest))
+        except DriverError as error:
+            await self._link.say(wire.Answer(id, msgspec.Raw(b"null"), problem=str(error)))
+            return
+        await self._link.say(wire.Answer(id, msgspec.Raw(msgspec.json.encode(leaving))))
+
     # the pass
 
     async def run(self) -> None:
@@ -355,6 +387,7 @@ class Agent:
         watcher = asyncio.create_task(self._watch_kernel())
         link = asyncio.create_task(self._link.run())
         answers = asyncio.create_task(self._responder.run())
+        others = [asyncio.create_task(self._hooked.run())] if self._hooked is not None else []
         asyncio.get_running_loop().add_reader(self._door.fileno(), self._hear_rules)
         looked_s = time.monotonic()
         try:
@@ -363,7 +396,7 @@ class Agent:
                 if self._look or time.monotonic() - looked_s >= PERIOD_S:  # also when something else woke us in between
                     self._look, looked_s = True, time.monotonic()
                 await self._guarded_pass()
-                for task in (watcher, link, answers):
+                for task in (watcher, link, answers, *others):
                     if task.done():
                         task.result()
                 with contextlib.suppress(TimeoutError):
@@ -371,9 +404,9 @@ class Agent:
                         await self._wake.wait()
         finally:
             asyncio.get_running_loop().remove_reader(self._door.fileno())
-            for task in (watcher, link, answers):
+            for task in (watcher, link, answers, *others):
                 task.cancel()
-            await asyncio.gather(watcher, link, answers, return_exceptions=True)
+            await asyncio.gather(watcher, link, answers, *others, return_exceptions=True)
             self._evidence.close()
             self._cache.close()
 
@@ -386,6 +419,12 @@ class Agent:
         if self._door.touched():
             self._rules_due = True
             self._again()
+
+    async def _pass_within(self, seconds: float) -> None:
+        """Returns when a pass has converged the data plane, or after so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._passed:
+                await self._passed.wait()
 
     async def _pass_done(self) -> None:
         """Returns when a pass that started after this call has converged the data plane."""

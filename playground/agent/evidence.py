@@ -38,6 +38,7 @@ from playground.questions import (
     TellClients,
     TellDeparture,
     TellFlows,
+    TellLeaving,
     Verdict,
     Verdicts,
 )
@@ -195,7 +196,7 @@ class Evidence:
             if isinstance(ask.question, FollowVerdicts):
                 await self._follow(ask.id, ask.question)
                 return
-            if isinstance(ask.question, TellClients | TellDeparture | TellArrival):
+            if isinstance(ask.question, TellClients | TellDeparture | TellArrival | TellLeaving):
                 return  # the responder's, and the drivers'
             body = await asyncio.to_thread(self._found, ask.question)
         except (OSError, NftError) as error:

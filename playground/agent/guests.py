@@ -130,6 +130,14 @@ class Guests:
         """What was found of a guest last."""
         return self.observed[guest][1].state if guest in self.observed else GuestState.ABSENT
 
+    def occupy(self, guest: str, work: Coroutine[Any, Any, object]) -> None:
+        """Until this is over nothing else is done about a guest that nothing is being done about."""
+        self._begin(guest, work)
+
+    def is_busy(self, guest: str) -> bool:
+        """Whether something is being done about it now."""
+        return guest in self._busy
+
     def has_arrived(self, want: Want) -> bool:
         """Whether the very move that a guest is wanted by has brought it here."""
         return self.state(want.id) is GuestState.RUNNING and self.observed[want.id][1].move == want.move
@@ -263,6 +271,12 @@ class Guests:
             ):
                 is_over = want.called_off or want.concluded >= copy.move
                 return True, driver.call_off(want.id) if is_over else None
+            case Role.RUN, GuestState.RUNNING | GuestState.ELSEWHERE | GuestState.FAILED if want.is_followed and (
+                copy is None or copy.move < want.move
+            ):
+                return True, driver.follow(want.guest, want.move)
+            case Role.AWAY, GuestState.FAILED | GuestState.ABSENT if seen is not None:
+                return True, driver.depart(want.id)
             case Role.RUN, GuestState.RUNNING if want.sending is not None and (copy is None or copy.move < want.move):
                 return True, driver.send(want.guest, want.move, want.sending)
             case ((Role.RUN | Role.SUSPEND), GuestState.ELSEWHERE) if copy is not None and copy.move <= want.concluded:

@@ -48,4 +48,29 @@ Ends the drain of HOST. Moves that are under way go on; what has left stays wher
         (DONE, NO),
         (_HOST, JSON),
     ),
+    Command(
+        "host install-hooks",
+        "have this host's libvirt ask before a machine of ours is moved here by other tools",
+        "host install-hooks [options]",
+        "hooks:install",
+        """\
+Puts a small script into libvirt's folder of hooks, on the host itself and as root. With it, `virsh migrate` and `virsh
+start` of our machines, whoever calls them, have addresses, rules and names in place before the machine's first packet.
+Scripts of others stay. libvirtd looks for hooks when it starts: restart it once; machines run on meanwhile.""",
+        (
+            ("playground host install-hooks", "on a host with one agent"),
+            ("playground --site campus host install-hooks --name n1", "of the agent n1 of that site"),
+            ("playground host install-hooks --remove", ""),
+        ),
+        (
+            (0, "it is there (or, with --remove, gone)"),
+            (1, "it can't be; stderr says why and what to do"),
+        ),
+        (
+            option("--name", metavar="HOST", help="whose agent is asked (default: the one that has run here)"),
+            option("--dir", metavar="DIR", complete="file", help="libvirt's folder of hooks (/etc/libvirt/hooks)"),
+            option("--remove", action="store_true", help="take it away"),
+            JSON,
+        ),
+    ),
 )

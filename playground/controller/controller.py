@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from playground import wire
 from playground.controller.asking import Asking
 from playground.controller.bindings import Bindings
 from playground.controller.carrying import Carrying
@@ -20,10 +21,10 @@ from playground.controller.draining import PARALLEL, Draining
 from playground.controller.dynamic import Dynamic
 from playground.controller.events import EventLog
 from playground.controller.evidence import Evidence
-from playground.controller.execution import Execution
+from playground.controller.execution import Execution, NotPossible
 from playground.controller.gateways import Handovers
 from playground.controller.learning import Learning
-from playground.controller.moves import Moves
+from playground.controller.moves import Moves, Refused
 from playground.controller.placing import Placing
 from playground.controller.preflight import Preflight
 from playground.controller.probing import Probing
@@ -35,6 +36,7 @@ from playground.controller.world import Unreadable, World
 from playground.gateways import gateway_name, object_name
 from playground.lifecycle import NotNow, Verb, asked
 from playground.manner import Manner
+from playground.questions import Leaving, TellLeaving
 from playground.records import (
     HostRecord,
     MigrationRecord,
@@ -95,6 +97,7 @@ class Controller:
             list(site.resolvers),
             site.name,
             lambda seen: self.moves.arrived(seen),
+            self._noticed,
         )
         self.execution = Execution(self.world, self.sessions)
         self.asking = Asking(self.world, self.sessions)
@@ -291,6 +294,29 @@ class Controller:
             "findings": verdict.rows(),
         }
 
+    async def _noticed(self, host: str, notice: wire.Notice) -> str:
+        """What a host's hypervisor is about to do that nobody asked us for; why it must not, or nothing."""
+        workspace = self.world.workspace(notice.playground, notice.workspace)
+        if workspace is None:
+            return f"there is no workspace {notice.playground}/{notice.workspace}"
+        name = f"{workspace.playground}/{workspace.name}"
+        if notice.what == "starts":
+            if workspace.host != host:
+                return f"{name} belongs to {workspace.host or 'no host yet'}"
+            await self.ask(name, "start")
+            self.events.add("workspace-begun", f"workspace {name}", f"on {host}, by another tool")
+            return ""
+
+        async def is_leaving() -> bool:
+            answer = await self.asking.ask(str(workspace.host), TellLeaving(workspace.id, workspace.driver), Leaving)
+            return answer.is_leaving
+
+        try:
+            await self.moves.announced(workspace, host, is_leaving)
+        except (Refused, NotPossible) as error:
+            return str(error)
+        return ""
+
     async def migration(self, ref: str, generation: int, wait_s: float) -> dict[str, Any]:
         """The last move of a workspace; waits up to `wait_s` until the one of `generation` (or a later one) has
         finished."""
@@ -423,6 +449,7 @@ def _shown(move: MigrationRecord) -> dict[str, Any]:
         "losses": [{"at_s": round(at - move.started_utc_s, 4), "packets": n} for at, n in move.losses],
         "phases": [{"state": state, "at_s": round(at - move.started_utc_s, 4)} for state, at in move.phases],
         "seconds": None if move.finished_utc_s is None else round(move.finished_utc_s - move.started_utc_s, 4),
+        "led": move.led,
         "state": move.state,
         "cause": move.cause,
         "generation": move.generation,

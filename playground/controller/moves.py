@@ -135,7 +135,7 @@ class Moves:
         if refusals:
             raise Refused("\n".join(refusals))
         now = time.time()
-        usual_s = TOLD_DEADLINE_S if led else COPY_DEADLINE_S if verdict.to else DEADLINE_S
+        usual_s = TOLD_DEADLINE_S if led == "tool" else COPY_DEADLINE_S if verdict.to else DEADLINE_S
         # never again a number that an earlier workspace of this name had, whose guest may still be about
         generation = self._world.revision + 1
         move = MigrationRecord(
@@ -170,11 +170,27 @@ class Moves:
             self._measured.discard(identity)
             return None
         await self._world.reached(result)
-        self._events.add("move-requested", f"workspace {name}", f"from {move.source} to {target}")
+        self._events.add("move-requested", f"workspace {name}", f"from {move.source} to {target}{_by(move)}")
         return move
 
     def _bindings(self, grid: Grid, workspace: WorkspaceRecord) -> list[BindingRecord]:
         return [grid.bindings[p] for p in workspace.ports if p in grid.bindings]
+
+    async def announced(
+        self, workspace: WorkspaceRecord, target: str, is_leaving: Callable[[], Awaitable[bool]]
+    ) -> None:
+        """A hypervisor tells that it is about to take a workspace in. is_leaving: whether that of the host where it is
+        says so, too. Raises Refused."""
+        name = f"{workspace.playground}/{workspace.name}"
+        move = self._world.grids[workspace.playground].migrations.get(workspace.name)
+        if move is not None and State(move.state) not in ENDED and move.state != State.ACTIVATED:
+            if move.target == target:
+                return
+            raise Refused(f"{name} is being moved to {move.target} ({move.state})")
+        if not await is_leaving():
+            self._events.add("move-disbelieved", f"workspace {name}", f"{workspace.host} does not send it to {target}")
+            raise Refused(f"the hypervisor of {workspace.host}, where {name} is, does not send it anywhere")
+        await self.request(workspace, target, measure=True, led="hypervisor")
 
     async def abort(self, workspace: WorkspaceRecord) -> MigrationRecord:
         """Aborts a move that has not been activated. One that a hypervisor was told to stop, and that nobody has heard
@@ -268,10 +284,16 @@ class Moves:
         if is_current and target is not None and target.state == "running":
             return Event.ARRIVED, ""
         if _is_copied(move):
-            return self._copy_event(move, now)
+            event, cause = self._copy_event(move, now)
+            if event is None and state is State.PREPARED and self._may_begin(move):
+                return Event.METER_RUNS, ""
+            return event, cause
+        source = self._world.observed_workspaces.get(identity, {}).get(move.source)
+        if source is not None and source.copied is not None and _copied(source, move) == "failed":
+            return Event.COPY_FAILED, source.copied.cause
         if not self._moves_all(grid, grid.workspaces[move.workspace], move):
             return Event.ABORT, "its NICs were changed by an edit"
-        if move.led:
+        if move.led == "tool":
             return self._told_event(move, state, is_current and target is not None and target.state == "prepared", now)
         if move.target not in self._world.alive:
             return Event.TARGET_GONE, f"host {move.target} is gone"
@@ -308,8 +330,10 @@ class Moves:
                 return Event.COPY_FAILED, move.cause if move.called_off else source.copied.cause
             case "done":
                 return Event.ARRIVED, ""
-            case "paused" if move.state == State.COPYING:
+            case "paused" if move.state != State.LANDING:
                 return Event.STANDS_STILL, ""
+        if move.led == "hypervisor" and not move.called_off:
+            return None, ""  # how long it may take, whoever began it decides
         if now > move.deadline_utc_s and not move.called_off:
             self._spawn(self._give_up(move))
         return None, ""
@@ -417,7 +441,7 @@ class Moves:
             if not isinstance(outcome, Conflict):
                 await self._world.reached(outcome)
                 break
-        text = f"{move.state} at {move.target if move.state == State.SETTLED else move.source}"
+        text = f"{move.state} at {move.target if move.state == State.SETTLED else move.source}{_by(move)}"
         if move.cause:
             text += f": {move.cause}"
         if measured.gap_ms is not None:
@@ -472,7 +496,7 @@ class Moves:
             return None
         await self._world.reached(result)
         identity = (move.playground, move.workspace)
-        if state is State.PREPARED and move.led and self._carrier.is_needed(after):
+        if state is State.PREPARED and move.led == "tool" and self._carrier.is_needed(after):
             self._spawn(self._carry(after))  # whoever says that it is there does not wait for this
         if state is State.ACTIVATED:
             self._flipped_at[identity] = (result, time.monotonic())
@@ -503,8 +527,13 @@ def _copied(seen: ObservedWorkspace | None, move: MigrationRecord) -> str:
 
 
 def _is_copied(move: MigrationRecord) -> bool:
-    """Whether a hypervisor is at it now."""
-    return bool(move.to) and State(move.state) in (State.COPYING, State.LANDING)
+    """Whether a hypervisor is at it now. One that we did not tell to does not wait for us."""
+    begun = (State.PREPARED, State.COPYING) if move.led == "hypervisor" else (State.COPYING,)
+    return bool(move.to) and State(move.state) in (*begun, State.LANDING)
+
+
+def _by(move: MigrationRecord) -> str:
+    return ", by another tool" if move.led else ""
 
 
 def _came(workspace: WorkspaceRecord, last: MigrationRecord | None) -> int:

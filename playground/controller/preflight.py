@@ -69,12 +69,13 @@ class Preflight:
     async def look(
         self, workspace: WorkspaceRecord, target: str, measure: bool, manner: Manner, led: Led = ""
     ) -> Verdict:
-        """Everything. Asks the hosts only where records do not speak against it. led: as in MigrationRecord."""
+        """Everything. Asks the hosts only where records do not speak against it, and where their hypervisors are not at
+        it already. led: as in MigrationRecord."""
         verdict = self.by_records(workspace, target, measure, manner, led)
         findings = list(verdict.findings)
         if not verdict.refusals and manner.max_gap_ms:
             findings.append(await self._gap(workspace, target, manner))
-        if verdict.refusals or not verdict.to:
+        if verdict.refusals or not verdict.to or led == "hypervisor":
             return replace(verdict, findings=tuple(findings))
         is_one_kernel = False
         try:
@@ -102,7 +103,7 @@ class Preflight:
         name = f"{workspace.playground}/{workspace.name}"
         findings = [Finding("state", "fine", f"{name} runs on {workspace.host}, and {target} is up")]
         source_driver, target_driver = self._driver(workspace.host, workspace), self._driver(target, workspace)
-        to = target_driver.peer if target_driver is not None and not led else ""
+        to = target_driver.peer if target_driver is not None and led != "tool" else ""
         if target_driver is None or source_driver is None:
             lacks = target if target_driver is None else workspace.host
             findings.append(_no("driver", f"host {lacks} does not offer the driver {workspace.driver}"))
@@ -154,12 +155,12 @@ class Preflight:
             way = {"stopped": "start", "suspended": "resume", "saved": "restore"}[workspace.desired]
             found.append(f"{name} is {workspace.desired}; {way} it, then move it")
         # a tool may bring it up again after its host died
-        for host in filter(None, dict.fromkeys((None if led else workspace.host, target))):
+        for host in filter(None, dict.fromkeys((None if led == "tool" else workspace.host, target))):
             if host in self._world.hosts and host not in self._world.alive:
-                found.append(f"host {host} is not up" + ("" if led else "; a move needs both ends"))
-        if target in self._world.drains and not led:
+                found.append(f"host {host} is not up" + ("" if led == "tool" else "; a move needs both ends"))
+        if target in self._world.drains and led != "tool":
             found.append(f"host {target} is drained; `playground host resume {target}` has it take workspaces again")
-        if found or led or workspace.host is None:
+        if found or led == "tool" or workspace.host is None:
             return found
         seen = self._world.observed_workspaces.get((workspace.playground, workspace.name), {}).get(workspace.host)
         if seen is None or seen.state != "running":

@@ -8,6 +8,7 @@ object that is no longer bound to its host, or of an older generation, is droppe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -62,10 +63,16 @@ Send = Callable[[str], Awaitable[None]]
 
 
 Arrived = Callable[[ObservedWorkspace], Awaitable[None]]
+Noticed = Callable[[str, wire.Notice], Awaitable[str]]
 
 
 async def _nothing_moves(seen: ObservedWorkspace) -> None:
     """For a site without moves."""
+
+
+async def _nothing_noticed(host: str, notice: wire.Notice) -> str:
+    """For a site without hypervisors."""
+    return "nobody is told of machines here"
 
 
 @dataclass(eq=False)
@@ -114,8 +121,10 @@ class Sessions:
         resolvers: list[str],
         site: str,
         arrived: Arrived = _nothing_moves,
+        noticed: Noticed = _nothing_noticed,
     ) -> None:
-        """arrived: hears, before it is stored, what a host says runs there of what is being moved."""
+        """arrived: hears, before it is stored, what a host says runs there of what is being moved. noticed: hears what
+        a host's hypervisor is about to do by somebody else's doing, and says why it must not, or nothing."""
         self._store = store
         self._world = world
         self._events = events
@@ -123,6 +132,8 @@ class Sessions:
         self._resolvers = resolvers
         self._site = site
         self._arrived = arrived
+        self._noticed = noticed
+        self._noting: set[asyncio.Task[None]] = set()
         self.connected: dict[str, Session] = {}
         self._refused: dict[str, str] = {}
         world.listen(self._changed)
@@ -294,11 +305,24 @@ class Sessions:
                     case wire.Report():
                         await self._hear_arrivals(session, message)
                         await reports.put(message)
+                    case wire.Notice():
+                        task = asyncio.create_task(self._note(session, message))
+                        self._noting.add(task)
+                        task.add_done_callback(self._noting.discard)
                     case wire.Hello():
                         log.warning("agent said hello twice host=%s", session.host)
         except Exception:
             await reports.join()  # what it said before the connection was lost counts
             raise
+
+    async def _note(self, session: Session, notice: wire.Notice) -> None:
+        try:
+            problem = await self._noticed(session.host, notice)
+        except Exception as error:
+            log.exception("notice not taken host=%s", session.host)
+            problem = f"{type(error).__name__}: {error}"
+        with contextlib.suppress(Exception):  # whatever a lost connection raises: then nobody waits for it
+            await session.send(wire.encode(wire.Noted(notice.id, problem)))
 
     async def _hear_arrivals(self, session: Session, report: wire.Report) -> None:
         for seen in report.observed:

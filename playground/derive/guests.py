@@ -56,8 +56,8 @@ class Want:
     move: the number by which it is where it belongs: of its last move that this host was shown, or of its placement.
     concluded: of the last of these that is over; a guest that a newer move has brought elsewhere is not taken back,
     whatever an older view says. sending: where this host's hypervisor is to copy it now, and how. copies_storage:
-    it comes here with its disks. called_off: the copying is to stop. grace_s: how long the guest has to end when
-    it is asked to, None for its driver's own.
+    it comes here with its disks. called_off: the copying is to stop. is_followed: somebody else has it copied from
+    here. grace_s: how long the guest has to end when it is asked to, None for its driver's own.
     """
 
     id: str
@@ -76,6 +76,7 @@ class Want:
     copies_storage: bool = False
     called_off: bool = False
     grace_s: float | None = None
+    is_followed: bool = False
 
 
 def role_of(workspace: WorkspaceRecord, move: MigrationRecord | None, host: str) -> Role | None:
@@ -126,6 +127,7 @@ def want_of(view: View, host: str, playground: str, name: str) -> Want | None:
             break
         nics.append(Nic(port.id, port_device(PortId(port.id)), port.mac, network.mtu, index))
     is_sent = move is not None and bool(move.to) and move.source == host
+    is_theirs = move is not None and move.led == "hypervisor"
     arrives = move is not None and role in (Role.ARRIVE, Role.TAKE)
     return Want(
         id=workspace.id,
@@ -152,9 +154,10 @@ def want_of(view: View, host: str, playground: str, name: str) -> Want | None:
         move=max(workspace.placed, move.generation if move is not None else 0),
         concluded=max(workspace.placed, _concluded(move)),
         sending=Sending(move.to, move.folder, move.manner, move.is_one_kernel)
-        if move is not None and is_sent and move.state == State.COPYING
+        if move is not None and is_sent and not is_theirs and move.state == State.COPYING
         else None,
         copies_storage=move is not None and arrives and move.manner.copy_storage,
         called_off=move is not None and is_sent and move.called_off,
         grace_s=workspace.hurry_s if workspace.hurry_s is not None else workspace.grace_s,
+        is_followed=move is not None and is_sent and is_theirs and State(move.state) not in ENDED,
     )

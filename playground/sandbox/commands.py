@@ -18,6 +18,7 @@ from playground.sandbox.plan import (
     tokens_path,
 )
 from playground.uri import host_text
+from playground.workspaces.drivers.libvirt import hooks
 
 CONTROLLER_PORT = 7470
 
@@ -34,10 +35,11 @@ def programs(plan: SandboxPlan) -> tuple[Program, ...]:
     return (_controller(plan), *(_agent(plan, host) for host in plan.hosts), world)
 
 
-def hypervisor(site: str, state: Path, host: str, address: str) -> Program:
-    """The libvirtd of an emulated host. state: the site's. address: on the underlay."""
+def hypervisor(site: str, run: Path, state: Path, host: str, address: str) -> Program:
+    """The libvirtd of an emulated host. run, state: the site's. address: on the underlay."""
     argv = [sys.executable, "-m", "playground.sandbox.hypervisor", "--site", site, "--name", host]
     argv += ["--address", address, "--folder", str(state / "hosts" / host / "hypervisor")]
+    argv += ["--hook", str(run / "hosts" / host / hooks.SOCKET)]
     return Program(f"libvirtd-{host}", tuple(argv), host)
 
 

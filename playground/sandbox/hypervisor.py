@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 
 from playground.sandbox import namespaces as ns
+from playground.workspaces.drivers.libvirt import hooks
 
 LIBVIRTD = "/usr/sbin/libvirtd"
 
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="the emulated host's")
     parser.add_argument("--address", required=True, help="its underlay address")
     parser.add_argument("--folder", required=True, type=Path, help="where its state lies")
+    parser.add_argument("--hook", type=Path, help="the socket where its agent answers libvirt's hook, if it has one")
     asked = parser.parse_args()
     for kind, place in PLACES.items():
         own = asked.folder / kind
@@ -101,6 +103,8 @@ def main() -> None:
     (etc / "libvirtd.conf").write_text(daemon_settings(asked.name, asked.site, asked.address))
     (etc / "qemu.conf").write_text(qemu_settings(asked.address))
     (etc / "virtlogd.conf").touch()
+    if asked.hook is not None:
+        hooks.install(etc / "hooks", asked.hook, hooks.SINCE)
     pid = Path(PLACES["run"]) / "libvirtd.pid"
     pid.unlink(missing_ok=True)
     os.execv(LIBVIRTD, [LIBVIRTD, "--listen", "--pid-file", str(pid)])

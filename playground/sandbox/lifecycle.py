@@ -115,7 +115,7 @@ def provide_hypervisors(info: SandboxInfo) -> None:
         names = ", ".join(tool.program for tool in absent)
         raise SandboxError(f"virtual machines need what this machine lacks: {names}; {install_line(absent)}")
     for host in ask(info, "status")["hosts"]:
-        program = hypervisor(info.site, info.state_dir, host["name"], host["underlay"])
+        program = hypervisor(info.site, info.run_dir, info.state_dir, host["name"], host["underlay"])
         ask(info, "add", name=program.name, argv=list(program.argv), host=program.host)
 
 

@@ -59,6 +59,9 @@ TABLE: dict[tuple[State, Event], tuple[State, Effect]] = {
     (State.LANDING, Event.ARRIVED): (State.ACTIVATED, Effect.FLIP),
     (State.ACTIVATED, Event.PEERS_CONVERGED): (State.SETTLED, Effect.REST),
     # an announcement or a hypervisor's event may overtake our own bookkeeping: what arrived has arrived
+    (State.REQUESTED, Event.STANDS_STILL): (State.LANDING, Effect.SET_PHASE),
+    (State.PREPARED, Event.STANDS_STILL): (State.LANDING, Effect.SET_PHASE),
+    (State.REQUESTED, Event.ARRIVED): (State.ACTIVATED, Effect.FLIP),
     (State.PREPARED, Event.ARRIVED): (State.ACTIVATED, Effect.FLIP),
     (State.REQUESTED, Event.ABORT): (State.ABORTED, Effect.GIVE_BACK),
     (State.PREPARED, Event.ABORT): (State.ABORTED, Effect.GIVE_BACK),
@@ -69,6 +72,8 @@ TABLE: dict[tuple[State, Event], tuple[State, Effect]] = {
     (State.COPYING, Event.PREPARE_FAILED): (State.ABORTED, Effect.GIVE_BACK),
     (State.REQUESTED, Event.TARGET_GONE): (State.ABORTED, Effect.GIVE_BACK),
     (State.PREPARED, Event.TARGET_GONE): (State.ABORTED, Effect.GIVE_BACK),
+    (State.REQUESTED, Event.COPY_FAILED): (State.ABORTED, Effect.GIVE_BACK),
+    (State.PREPARED, Event.COPY_FAILED): (State.ABORTED, Effect.GIVE_BACK),
     (State.COPYING, Event.COPY_FAILED): (State.ABORTED, Effect.GIVE_BACK),
     (State.LANDING, Event.COPY_FAILED): (State.ABORTED, Effect.GIVE_BACK),
     (State.COPYING, Event.TARGET_GONE): (State.ABORTED, Effect.GIVE_BACK),

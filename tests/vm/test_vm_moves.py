@@ -132,6 +132,23 @@ def test_a_connection_goes_on_where_nobody_may_begin_one(lab: Machines) -> None:
         talker.communicate(timeout=20)
 
 
+def test_virsh_migrate_of_anybody_keeps_address_rules_and_records(lab: Machines) -> None:
+    address = address_of(lab)
+    for flags in ((), ("--p2p", "--undefinesource")):
+        source = lab.site.host_of("lab", "web")
+        target = "n2" if source == "n1" else "n1"
+        with lab.asked("lab", "peer", address) as told:
+            done = lab.virsh_migrate(source, target, *flags)
+            assert done.returncode == 0, done.stderr
+            move = lab.last_move()
+        assert (move["state"], move["from"], move["to"], move["led"]) == ("settled", source, target, "hypervisor")
+        assert told["gap_ms"] < move["pause_ms"] + 4000 and told["duplicated"] == 0, (told, move)
+        eventually(lambda target=target: lab.domains("lab", "web") == {target: "running"}, 20, "one domain")
+        eventually(lambda target=target: lab.taps("lab", "web") == {target: "dataplane"}, 20, "one tap")
+        assert lab.site.host_of("lab", "web") == target
+    assert get(lab, "peer", address) == "here" and get(lab, "stranger", address) == ""
+
+
 @pytest.mark.parametrize("dies", ["agent-n1", "agent-n2", "controller"])
 def test_whoever_dies_while_it_is_copied_the_machine_goes_on_somewhere(lab: Machines, dies: str) -> None:
     address = address_of(lab)
@@ -178,7 +195,8 @@ def test_a_machine_whose_hypervisor_is_killed_is_made_anew(lab: Machines) -> Non
 def test_stopped_it_is_shut_down_and_started_it_has_its_address_again(lab: Machines) -> None:
     address = lab.site.address("lab", "web.grid")
     lab.site.client.post("stop", {"workspace": "lab/web"})
-    eventually(lambda: lab.domains("lab", "web") == {} and lab.taps("lab", "web") == {}, 60, "gone")
+    eventually(lambda: set(lab.domains("lab", "web").values()) == {"shut off"}, 60, "shut down")
+    eventually(lambda: lab.taps("lab", "web") == {}, 60, "its tap is gone")
     lab.site.client.post("start", {"workspace": "lab/web"})
     lab.site.converged("lab", 90)
     assert lab.site.address("lab", "web.grid") == address

@@ -62,6 +62,20 @@ class Machines:
     def virsh(self, host: str, *words: str, check: bool = True) -> str:
         return self.site.on(host, "virsh", "-c", "qemu:///system", *words, check=check)
 
+    def virsh_migrate(self, source: str, target: str, *flags: str) -> subprocess.CompletedProcess[str]:
+        """Has `web` of `lab` moved as anybody with a right to both libvirtds may."""
+        address = self.site.hosts()[target]["underlay"]
+        there = (f"qemu+tcp://{address}/system", f"tcp://{address}")
+        words = ["virsh", "-q", "migrate", "--live", *flags, "web.lab", *there]
+        return subprocess.run(self.site.inside(words, source), capture_output=True, text=True, timeout=90)
+
+    def last_move(self) -> dict[str, Any]:
+        """Of `web` of `lab`, once it has been finished."""
+        found: dict[str, Any] = eventually(
+            lambda: (move := self.site.migration("lab/web"))["finished"] and move, 40, "the move has been finished"
+        )
+        return found
+
     def domains(self, playground: str, workspace: str) -> dict[str, str]:
         """Its state on each host that knows it, in libvirt's words."""
         uuid = domain_uuid(workspace_id(playground, workspace))

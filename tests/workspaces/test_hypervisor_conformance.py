@@ -180,7 +180,9 @@ def test_a_machine_is_prepared_then_runs_then_is_gone(lab: Lab) -> None:
         assert lab.state() is RUNNING
     for _ in range(2):
         lab.run(lab.driver.stop(lab.guest.id, 0))
-        assert lab.state() is None
+        assert lab.state() is GuestState.ABSENT
+    lab.run(lab.driver.remove(lab.guest.id, 0))
+    assert lab.state() is None
 
 
 def test_a_machine_is_shown_as_it_was_made(lab: Lab) -> None:
@@ -241,7 +243,7 @@ def test_a_suspended_machine_can_be_saved_and_a_saved_one_stopped(lab: Lab) -> N
     lab.run(lab.driver.save(lab.guest.id))
     assert lab.state() is SAVED
     lab.run(lab.driver.stop(lab.guest.id, 0))
-    assert lab.state() is None
+    assert lab.state() is GuestState.ABSENT
     lab.run(lab.driver.prepare(lab.guest))
     assert lab.state() is PREPARED, "it begins anew: what was saved is gone"
 

@@ -201,9 +201,10 @@ class Driver(Protocol):
 class Hypervisor(Driver, Protocol):
     """A driver whose guests are copied from host to host by what runs them: where one is, that decides and tells.
 
-    Its `activate` and `reclaim` say that a guest runs here, and are refused where it does not; its `stop` leaves what
-    the guest has on disk, and no memory. Its `prepare` of a SAVED one makes it SUSPENDED, with the memory that it had;
-    its `start` lets one go on that stands still, whoever had it do so.
+    Its `activate` and `reclaim` say that a guest runs here, and are refused where it does not. Its `stop` leaves what
+    the guest has on disk, and no memory; anybody may start it then, and it is found, as ABSENT. Its `prepare` of a
+    SAVED one makes it SUSPENDED, with the memory that it had; its `start` lets one go on that stands still, whoever had
+    it do so.
     """
 
     peer: str
@@ -249,6 +250,24 @@ class Hypervisor(Driver, Protocol):
 
     async def arriving(self, departure: Departure, copies_storage: bool) -> Arrival:
         """Whether a guest that departs so might come; nothing is changed."""
+        ...
+
+    async def is_leaving(self, guest_id: str) -> bool:
+        """Whether a guest is being copied from here to another host now, whoever had that begun."""
+        ...
+
+    async def follow(self, guest: Guest, move: int) -> None:
+        """Somebody else has had a guest copied to another host, or is about to; `observe` says how that goes, as after
+        `send`."""
+        ...
+
+    def begins(self, guest_id: str, is_so: bool) -> None:
+        """Somebody else has the hypervisor start a guest of this host, and it answers nothing of that meanwhile: until
+        this is no longer so, it is not asked."""
+        ...
+
+    async def make_room(self, guest: Guest) -> None:
+        """The ends of all ports wait for a guest that somebody else has started here; the hypervisor is not asked."""
         ...
 
     async def call_off(self, guest_id: str) -> None:

@@ -39,6 +39,7 @@ class Power(Enum):
     HALTED = "halted"
     LEFT = "left"
     SAVED = "saved"
+    STOPPED = "stopped"
 
 
 class Part(Enum):
@@ -143,6 +144,10 @@ class Fabric:
         else:
             self._copying[guest_id] = _Copying(source, target, list(Phase))
 
+    def leaves(self, guest_id: str, host: str) -> bool:
+        """Whether it is being copied from a host."""
+        return guest_id in self._copying and self._copying[guest_id].source == host
+
     def advance(self, guest_id: str) -> Phase | None:
         """The copy's next phase happens and is told of; None when it is over."""
         copying = self._copying.get(guest_id)
@@ -150,8 +155,7 @@ class Fabric:
             return None
         phase = copying.phases.pop(0)
         here, there = self.rooms[copying.source][guest_id], self.rooms[copying.target][guest_id]
-        copy = here.copy
-        assert copy is not None
+        copy = here.copy or Copy(0, CopyState.RUNNING)
         match phase:
             case Phase.STARTED:
                 there.power = Power.LEFT
@@ -294,6 +298,32 @@ class MemoryHypervisor:
         self._note("arriving", "")
         return Arrival()
 
+    async def is_leaving(self, guest_id: str) -> bool:
+        """Whether a copy of it is under way."""
+        self._note("is_leaving", guest_id)
+        return self._fabric.leaves(guest_id, self._host)
+
+    async def follow(self, guest: Guest, move: int) -> None:
+        """It goes by a copy that `Fabric.migrate` began."""
+        self._note("follow", guest.id, move)
+        room = self._rooms.get(guest.id)
+        if room is None or room.part is Part.GONE:
+            return
+        if self._fabric.leaves(guest.id, self._host):
+            room.copy = Copy(move, CopyState.PAUSED if room.power is Power.LEFT else CopyState.RUNNING)
+        elif room.power is Power.OFF:
+            room.part, room.move, room.copy = Part.GONE, move, Copy(move, CopyState.DONE, done=1.0)
+        else:
+            room.copy = Copy(move, CopyState.FAILED, "its copying broke off")
+
+    def begins(self, guest_id: str, is_so: bool) -> None:
+        """Nothing: it answers always."""
+
+    async def make_room(self, guest: Guest) -> None:
+        """Whoever starts it, finds it."""
+        self._note("make_room", guest.id)
+        self._rooms[guest.id] = Room(guest, Part.OWN)
+
     async def call_off(self, guest_id: str) -> None:
         """Its copying ends, unless it runs at the target already."""
         self._note("call_off", guest_id)
@@ -321,9 +351,10 @@ class MemoryHypervisor:
         self._rooms.pop(guest_id, None)
 
     async def stop(self, guest_id: str, grace_s: float) -> None:
-        """It is gone with its memory; its disks stay."""
+        """It is gone with its memory; its disks stay, and anybody may start it."""
         self._note("stop", guest_id)
-        self._rooms.pop(guest_id, None)
+        if (room := self._rooms.pop(guest_id, None)) is not None:
+            self._rooms[guest_id] = Room(room.guest, Part.OWN, Power.STOPPED)
 
     async def remove(self, guest_id: str, grace_s: float) -> None:
         """Its disks go, too."""
@@ -397,6 +428,8 @@ def _state(room: Room) -> tuple[GuestState, str]:
             return (GuestState.SUSPENDED, cause) if room.has_run else (GuestState.PREPARED, "")
         case Power.SAVED:
             return GuestState.SAVED, ""
+        case Power.STOPPED:
+            return GuestState.ABSENT, ""
         case Power.OFF if room.part is not Part.OWN:
             return GuestState.ELSEWHERE, ""
         case Power.OFF:

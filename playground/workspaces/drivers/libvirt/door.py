@@ -48,12 +48,14 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A domain of ours as libvirt shows it. cause: why it is off, or stands still, by libvirt's word."""
+    """A domain of ours as libvirt shows it. cause: why it is off, or stands still, by libvirt's word. has_left: that it
+    went by a migration."""
 
     uuid: str
     state: State
     mark: Mark
     cause: str = ""
+    has_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,10 @@ class Door:
         """It is asked to end; says nothing of whether it will."""
         await self.call(lambda connection: connection.lookupByUUIDString(uuid).shutdown())
 
+    async def power_off(self, uuid: str) -> bool:
+        """It does not run, and has no memory in a file; whether it is known nevertheless."""
+        return await self.call(lambda connection: self._power_off(connection, uuid))
+
     async def destroy(self, uuid: str) -> None:
         """It does not run, and is not known. One that is gone is fine."""
         await self.call(lambda connection: self._destroy(connection, uuid))
@@ -302,6 +308,17 @@ class Door:
             except libvirt.libvirtError as error:
                 if error.get_error_code() not in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
                     raise
+
+        await self.call(work)
+
+    async def keep(self, uuid: str) -> None:
+        """It is defined here, also where somebody had it come here for as long as it runs."""
+        libvirt = _module()
+
+        def work(connection: Any) -> None:
+            domain = connection.lookupByUUIDString(uuid)
+            if not domain.isPersistent():
+                connection.defineXML(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
 
         await self.call(work)
 
@@ -415,6 +432,22 @@ class Door:
         domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, write_mark(mark), "playground", NAMESPACE, flags)
         self._marks[domain.UUIDString()] = mark
 
+    def _power_off(self, connection: Any, uuid: str) -> bool:
+        libvirt = self._libvirt
+        gone = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
+        try:
+            domain = connection.lookupByUUIDString(uuid)
+            is_known = bool(domain.isPersistent())
+            if domain.hasManagedSaveImage():
+                domain.managedSaveRemove()
+            domain.destroy()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in gone:
+                raise
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return False
+        return is_known
+
     def _destroy(self, connection: Any, uuid: str) -> None:
         libvirt = self._libvirt
         gone = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
@@ -457,7 +490,8 @@ class Door:
             return Domain(uuid, State.PAUSED, mark)
         if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
             cause = f"{cause}: {self._broken_disks(domain)}"
-        return Domain(uuid, shown, mark, cause)
+        left = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED)
+        return Domain(uuid, shown, mark, cause, (state, reason) == left)
 
     def _broken_disks(self, domain: Any) -> str:
         """Which of a domain's disks failed, and how: `vda, no space left`."""

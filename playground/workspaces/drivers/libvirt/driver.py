@@ -76,6 +76,9 @@ class LibvirtDriver:
         self._copies: dict[str, Copy] = {}
         self._pauses: dict[str, float] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
+        self._begun: set[str] = set()
+        """Guests that somebody else is starting now."""
+        self._begins = asyncio.Event()
 
     async def offered(self) -> bool:
         """Whether there is a libvirtd that answers."""
@@ -99,36 +102,68 @@ class LibvirtDriver:
         notes = await asyncio.to_thread(self._notes.read, guests)
         if not notes and not await self.offered():
             return {}
-        wanted = None if guests is None else {domain_uuid(guest) for guest in guests}
-        domains = await self._door.domains(wanted)
+        domains = await self._domains(guests, notes)
         found = {domain.mark.guest.id: domain for domain in domains.values()}
         for id, domain in found.items():
             note = notes.get(id)
-            if note is None or (note.part is not Part.OWN and domain.state is State.RUNNING):
+            is_away = note is not None and (note.part is not Part.OWN or note.stopped)
+            if note is None or (is_away and domain.state is State.RUNNING):
                 move = note.move if note is not None else 0
                 notes[id] = Note(domain.mark.guest, Part.OWN, move, ran=domain.mark.started)
                 await asyncio.to_thread(self._notes.put, notes[id])
+                if move:
+                    await self._door.keep(domain.uuid)
         await asyncio.to_thread(self._release, notes, found)
         self._guests.update((domain_uuid(id), id) for id in notes)
         for id, note in notes.items():
             if note.sending and id not in self._sending:
                 notes[id] = await self._recall(note, found.get(id))
-        return {id: self._observed(id, note, found.get(id)) for id, note in notes.items()}
+        return {
+            id: _begun(note) if id in self._begun else self._observed(id, note, found.get(id))
+            for id, note in notes.items()
+        }
+
+    async def _domains(self, guests: Collection[str] | None, notes: Mapping[str, Note]) -> dict[str, Domain]:
+        """Those of these guests, or all; without those that libvirt is starting, of which it would answer when it has,
+        and that may wait for us."""
+        while True:
+            self._begins.clear()
+            wanted: set[str] | None
+            if self._begun:
+                asked = notes.keys() if guests is None else guests
+                wanted = {domain_uuid(guest) for guest in asked if guest not in self._begun}
+            else:
+                wanted = None if guests is None else {domain_uuid(guest) for guest in guests}
+            looking = asyncio.ensure_future(self._door.domains(wanted))
+            begins = asyncio.ensure_future(self._begins.wait())
+            try:
+                await asyncio.wait((looking, begins), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                begins.cancel()
+            if looking.done():
+                return looking.result()
+            looking.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody waits for it
 
     async def _recall(self, note: Note, domain: Domain | None) -> Note:
-        """How a copy stands that an agent before this one began: libvirt went on with it. Returns the note of now."""
+        """How a copy stands that an agent before this one began, or somebody else: libvirt goes on with it. Returns its
+        note of now."""
         id = note.guest.id
         known = self._copies.get(id)
         if note.part is not Part.OWN or (known is not None and known.state is not CopyState.RUNNING):
             return note
-        if domain is None or domain.state in (State.OFF, State.CRASHED):
+        if domain is None or domain.has_left:
+            self._copies[id] = Copy(note.sending, CopyState.DONE, done=1.0, pause_ms=self._pauses.get(id))
             note = Note(note.guest, Part.GONE, note.sending)
             await asyncio.to_thread(self._notes.put, note)
-            self._copies[id] = Copy(note.sending, CopyState.DONE, done=1.0, pause_ms=self._pauses.get(id))
-        elif (done := await self._door.copied(domain.uuid)) is not None or domain.state is State.LEFT:
-            self._copies[id] = Copy(note.sending, CopyState.RUNNING, done=done or 1.0)
+        elif domain.state is State.LEFT:
+            self._copies[id] = Copy(note.sending, CopyState.RUNNING, done=1.0)
+        elif (done := await self._door.copied(domain.uuid)) is not None:
+            self._copies[id] = Copy(note.sending, CopyState.RUNNING, done=done)
         else:
-            self._copies[id] = Copy(note.sending, CopyState.FAILED, "its copying broke off while no agent was here")
+            cause = "its copying broke off"
+            if domain.state in (State.OFF, State.CRASHED):
+                cause = f"its virtual machine ended while it was copied: {domain.cause or _ENDED}"
+            self._copies[id] = Copy(note.sending, CopyState.FAILED, cause)
         return note
 
     async def prepare(self, guest: Guest) -> None:
@@ -254,6 +289,18 @@ class LibvirtDriver:
         cause = await self._door.why_no_processor(departure.kind, departure.arch, departure.model, departure.cpu)
         return await asyncio.to_thread(moving.arrival, departure, copies_storage, cause, self.folder)
 
+    async def is_leaving(self, guest_id: str) -> bool:
+        """By libvirt's word of what it is doing with the domain."""
+        return await self._door.copied(domain_uuid(guest_id)) is not None
+
+    async def follow(self, guest: Guest, move: int) -> None:
+        """Notes it; `observe` asks libvirt."""
+        note = (await asyncio.to_thread(self._notes.read, [guest.id])).get(guest.id)
+        note = note if note is not None else Note(guest, Part.OWN, ran=True)
+        await asyncio.to_thread(self._notes.put, msgspec.structs.replace(note, sending=move))
+        self._copies[guest.id] = Copy(move, CopyState.RUNNING)
+        self._pauses.pop(guest.id, None)
+
     async def call_off(self, guest_id: str) -> None:
         """Nothing copies the guest any more."""
         await self._door.abort(domain_uuid(guest_id))
@@ -286,7 +333,7 @@ class LibvirtDriver:
         await asyncio.to_thread((self._logs / f"{guest_id}.log").unlink, missing_ok=True)
 
     async def stop(self, guest_id: str, grace_s: float) -> None:
-        """Shut down, after `grace_s` destroyed; its disks stay."""
+        """Shut down, after `grace_s` destroyed; its disks stay, and its domain is known: anybody may start it."""
         uuid = domain_uuid(guest_id)
         domain = (await self._door.domains({uuid})).get(uuid)
         if domain is not None and domain.state is State.RUNNING and grace_s > 0:
@@ -297,14 +344,31 @@ class LibvirtDriver:
                 if now is None or now.state is not State.RUNNING:
                     break
                 await asyncio.sleep(_LOOK_S)
-        await self._door.destroy(uuid)
-        await asyncio.to_thread(self._forget, guest_id, domain)
+        is_known = await self._door.power_off(uuid)
+        await asyncio.to_thread(self._forget, guest_id, domain, is_known)
 
     async def remove(self, guest_id: str, grace_s: float) -> None:
-        """As `stop`, and its disks go too, and what it has said."""
+        """As `stop`, and its domain and disks go too, and what it has said."""
         await self.stop(guest_id, grace_s)
+        await self._door.destroy(domain_uuid(guest_id))
+        await asyncio.to_thread(self._forget, guest_id, None)
         await asyncio.to_thread(self._images.remove, guest_id)
         await asyncio.to_thread((self._logs / f"{guest_id}.log").unlink, missing_ok=True)
+
+    def begins(self, guest_id: str, is_so: bool) -> None:
+        """Somebody else has libvirt start it, which answers nothing of it meanwhile."""
+        if is_so:
+            self._begun.add(guest_id)
+            self._begins.set()
+        else:
+            self._begun.discard(guest_id)
+
+    async def make_room(self, guest: Guest) -> None:
+        """Its taps wait here for whoever starts it; libvirt is asked nothing."""
+        self._guests[domain_uuid(guest.id)] = guest.id
+        note = (await asyncio.to_thread(self._notes.read, [guest.id])).get(guest.id)
+        ended, cause = (note.ended, note.ended_cause) if note is not None else (0, "")
+        await asyncio.to_thread(self._make_ends, guest, Note(guest, Part.OWN, ended=ended, ended_cause=cause, ran=True))
 
     async def terminal(self, guest_id: str) -> tuple[int, int]:
         """Always raises DriverError."""
@@ -358,13 +422,17 @@ class LibvirtDriver:
                 taps.release([nic.device for nic in note.guest.nics], is_free=is_free)
                 self._released[id] = is_free
 
-    def _forget(self, guest_id: str, domain: Domain | None) -> None:
+    def _forget(self, guest_id: str, domain: Domain | None, is_known: bool = False) -> None:
+        """is_known: its domain is not, and nothing else is left."""
         note = self._notes.read([guest_id]).get(guest_id)
         guest = note.guest if note is not None else domain.mark.guest if domain is not None else None
         try:
             if guest is not None:
                 taps.remove([nic.device for nic in guest.nics], self._dataplane)
-            self._notes.drop(guest_id)
+            if is_known and guest is not None:
+                self._notes.put(Note(guest, Part.OWN, stopped=True))
+            else:
+                self._notes.drop(guest_id)
         except OSError as error:
             raise DriverError(f"its ends can't be removed: {error}") from error
         for kept in (self._released, self._copies, self._pauses):
@@ -412,6 +480,14 @@ class LibvirtDriver:
 _ENDED = "its virtual machine has ended"
 
 
+def _begun(note: Note) -> Observed:
+    """A guest that somebody else has libvirt start."""
+    guest = note.guest
+    return Observed(
+        guest.id, GuestState.PREPARED, "", guest.playground, guest.name, note.move, guest.nics, guest.made_of
+    )
+
+
 def _made_anew(guest: Guest, note: Note | None, domain: Domain | None) -> Note:
     """The note of a guest that is made here; one that had run and ended by itself is counted."""
     if note is None or note.part is not Part.OWN:
@@ -441,10 +517,12 @@ def _state(note: Note | None, domain: Domain | None) -> tuple[GuestState, str]:
         case State.SAVED if note is None or note.part is Part.OWN:
             assert domain is not None
             return GuestState.SAVED, ""
-    if note is None:
+    if note is None or note.stopped:
         return GuestState.ABSENT, ""
     if note.part is not Part.OWN:
         return GuestState.ELSEWHERE, ""
+    if domain is not None and domain.has_left:
+        return GuestState.ELSEWHERE, "it went to another host by a migration that nobody told us of"
     return GuestState.FAILED, (domain.cause if domain is not None else "its domain is gone") or _ENDED
 
 

@@ -21,13 +21,15 @@ class Part(Enum):
 
 class Note(msgspec.Struct, frozen=True):
     """move: the one that brought it, will, or took it away; 0 for none. sending: the one by which it was last sent off,
-    whatever came of that. copies: its disks came along, or will. ran: it has run here since it was made. ended: how
-    often it has ended by itself here, and ended_cause: why it did last."""
+    whatever came of that. stopped: it was asked to end, and its domain alone is left. copies: its disks came along, or
+    will. ran: it has run here since it was made. ended: how often it has ended by itself here, and ended_cause: why it
+    did last."""
 
     guest: Guest
     part: Part
     move: int = 0
     sending: int = 0
+    stopped: bool = False
     copies: bool = False
     ran: bool = False
     ended: int = 0

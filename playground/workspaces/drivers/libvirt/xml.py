@@ -6,8 +6,10 @@ would do for a network beside that (bridges, filters, bandwidth) is not its busi
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from xml.etree import ElementTree as Tree
 
 import msgspec
@@ -65,6 +67,22 @@ def read_mark(text: str) -> Mark:
     except Tree.ParseError as error:
         raise ValueError(f"no mark of ours: {error}") from None
     return msgspec.json.decode(element.text or "", type=Mark)
+
+
+def read_domain(xml: str) -> Guest:
+    """The guest of a domain of ours, by its mark. Raises ValueError."""
+    try:
+        marked = Tree.fromstring(xml).find(f"metadata/{{{NAMESPACE}}}guest")
+    except Tree.ParseError as error:
+        raise ValueError(f"no XML: {error}") from None
+    if marked is None:
+        raise ValueError("no mark of ours")
+    return msgspec.json.decode(marked.text or "", type=Mark).guest
+
+
+def write_console(xml: str, log: Path) -> str:
+    """The domain with its serial line written to another file; unchanged text where it is written to none."""
+    return re.sub(rf"(<log file=)(['\"])[^'\"]*/{re.escape(log.name)}\2", rf"\1\2{log}\2", xml)
 
 
 def domain_xml(guest: Guest, setting: Setting) -> str:
