@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from policies.compile.marks import REFUSED
-from policies.ports import EVERYTHING, LIMITS, NOTHING, Ports, Protocol
+from policies.ports import EVERYTHING, LIMITS, NOTHING, Algebra, Ports, Protocol
 
 _ICMP6 = {0: {129}, 3: {1, 2}, 8: {128}, 11: {3}, 12: {4}}
 """ICMP type → the ICMPv6 types that mean it (RFC 792, RFC 4443)."""
@@ -62,6 +62,11 @@ class Table:
 
     def __post_init__(self) -> None:
         self._known: dict[tuple[str, Flow], tuple[Ports, list[_Part]]] = {}
+        self._named: dict[tuple[int, int], Ports] = {}
+        """Ports that a match speaks of, by its id and the version of IP."""
+        self._equal: dict[Ports, Ports] = {}
+        """Of those that rules speak of, one object for all that are equal."""
+        self.algebra = Algebra()
 
     @classmethod
     def read(cls, entries: Iterable[Mapping[str, Any]]) -> Table:
@@ -131,9 +136,10 @@ class Table:
         for _, name, policy in self.base.get(hook, ()):
             accepted, rest = self._run(name, now)
             if policy == "accept":
-                accepted = Ports.union([accepted, *(part.ports for part in rest)])
+                for part in rest:
+                    accepted = self.algebra.either(accepted, part.ports)
                 now = rest[0].flow if rest else now
-            ports = ports & accepted
+            ports = self.algebra.both(ports, accepted)
         return ports, now
 
     def _run(self, chain: str, flow: Flow) -> tuple[Ports, list[_Part]]:
@@ -153,6 +159,7 @@ class Table:
         return accepted, came
 
     def _walk(self, chain: str, flow: Flow) -> tuple[Ports, list[_Part]]:
+        both, either = self.algebra.both, self.algebra.either
         accepted, parts, back = NOTHING, [_Part(EVERYTHING, flow)], []
         for rule in self.chains[chain]:
             waiting: list[_Part] = []
@@ -165,47 +172,70 @@ class Table:
                 name, target = next(iter(verdict.items())) if verdict else ("continue", {})
                 if name == "accept":
                     if after.mark != REFUSED:
-                        accepted = accepted | matched
+                        accepted = either(accepted, matched)
                 elif name == "return":
                     back.append(_Part(matched, after))
                 elif name in ("jump", "goto"):
                     inside, returned = self._run(target["target"], after)
-                    accepted = accepted | (inside & matched)
-                    came = [_Part(one.ports & matched, one.flow) for one in returned if one.ports & matched]
+                    accepted = either(accepted, both(inside, matched))
+                    came = [_Part(left, one.flow) for one in returned if (left := both(one.ports, matched))]
                     (waiting if name == "jump" else back).extend(came)
                 elif name == "continue":
                     waiting.append(_Part(matched, after))
             parts = waiting
-        return accepted, _united(back + parts)
+        return accepted, self._united(back + parts)
+
+    def _united(self, parts: list[_Part]) -> list[_Part]:
+        found: dict[Flow, Ports] = {}
+        for part in parts:
+            found[part.flow] = self.algebra.either(found.get(part.flow, NOTHING), part.ports)
+        return [_Part(ports, flow) for flow, ports in found.items()]
 
     def _apply(self, rule: list[dict[str, Any]], part: _Part) -> tuple[Ports, dict[str, Any], Flow, Ports]:
         """(ports that match, verdict, flow after, ports that don't match)."""
+        without = self.algebra.without
         matched, flow = part.ports, part.flow
         for statement in rule:
             kind, body = next(iter(statement.items()))
             if kind == "match":
-                matched = matched & self._matching(body, flow)
+                matched = self.algebra.both(matched, self._matching(body, flow))
             elif kind == "vmap":
                 verdict = self._looked_up(body, flow)
-                return (matched, verdict, flow, part.ports - matched) if verdict is not None else _untouched(part)
+                rest = without(part.ports, matched)
+                return (matched, verdict, flow, rest) if verdict is not None else _untouched(part)
             elif kind == "mangle":
                 changed = self._mangled(body, flow)
                 if changed is None:
                     return _untouched(part)
                 flow = changed
             elif kind in ("accept", "drop", "return", "jump", "goto"):
-                return matched, {kind: body}, flow, part.ports - matched
+                return matched, {kind: body}, flow, without(part.ports, matched)
             elif kind == "notrack":
-                return matched, {"drop": None}, flow, part.ports - matched  # a first packet of a flow is tracked
+                return (
+                    matched,
+                    {"drop": None},
+                    flow,
+                    without(part.ports, matched),
+                )  # a first packet of a flow is tracked
             elif kind == "set" or kind == "limit":
                 return _untouched(part)  # bounds and logs: what is within them is judged by the rest
             elif kind not in ("counter", "log"):
                 raise NotUnderstood(str(statement))
             if not matched:
                 return _untouched(part)
-        return matched, {}, flow, part.ports - matched
+        return matched, {}, flow, without(part.ports, matched)
 
     def _matching(self, body: Mapping[str, Any], flow: Flow) -> Ports:
+        match body["left"]:
+            case {"meta": {"key": "l4proto"}} | {"ct": {"key": "proto-dst", "dir": "original"}}:
+                key = id(body), flow.version
+                if key not in self._named:
+                    made = self._holding(body, flow)
+                    self._named[key] = self._equal.setdefault(made, made)
+                return self._named[key]
+        return self._holding(body, flow)
+
+    def _holding(self, body: Mapping[str, Any], flow: Flow) -> Ports:
         left, right, is_equal = body["left"], body["right"], body["op"] in ("==", "in")
         if "'protocol': 'tcp', 'field': 'flags'" in str(left):
             return NOTHING  # asked of connections that were not seen to begin; this one begins
@@ -292,13 +322,6 @@ def _is_of_address(left: Mapping[str, Any]) -> bool:
 
 def _untouched(part: _Part) -> tuple[Ports, dict[str, Any], Flow, Ports]:
     return NOTHING, {}, part.flow, part.ports
-
-
-def _united(parts: list[_Part]) -> list[_Part]:
-    found: dict[Flow, Ports] = {}
-    for part in parts:
-        found[part.flow] = found.get(part.flow, NOTHING) | part.ports
-    return [_Part(ports, flow) for flow, ports in found.items()]
 
 
 def _value(key: Mapping[str, Any], flow: Flow) -> Any:
@@ -388,10 +411,9 @@ def _of_protocols(words: Iterable[Any], version: int) -> Ports:
 def _of_numbers(words: Iterable[Any], version: int) -> Ports:
     """Of what connection tracking has for a destination port: a port, or for ICMP type × 256 + code."""
     spans = [tuple(map(_number, word["range"])) if isinstance(word, dict) else (_number(word),) * 2 for word in words]
-    found = []
-    for protocol in _L4.values():
-        lowest, highest = LIMITS[protocol]
-        found += [Ports.of(protocol, max(a, lowest), min(b, highest)) for a, b in spans if b >= lowest and a <= highest]
+    lowest, highest = LIMITS[Protocol.TCP]  # as those of UDP and SCTP
+    within = tuple((max(a, lowest), min(b, highest)) for a, b in spans if b >= lowest and a <= highest)
+    found = [Ports(tuple((protocol, within) for protocol in _L4.values()))]
     types = {kind for a, b in spans for kind in range(a + 255 >> 8, min(b - 255, 0xFF00) + 256 >> 8)}  # with all codes
     if version == 6:
         others = set(range(256)) - set().union(*_ICMP6.values())

@@ -126,21 +126,16 @@ def _of_flow(table: Table, ir: IR, network: ProvedNetwork, source: _Place, desti
     if entered.zone != network.zone:
         return f"flows are tracked in zone {entered.zone}, not in {network.zone}"
     passing, _ = table.accepted("forward", flow)
-    wanted = EVERYTHING
+    both, without = table.algebra.both, table.algebra.without
+    wanted = SIX_ALIKE if flow.version == 6 else EVERYTHING
+    ports = both(both(entering, passing), wanted)
     if source[3]:
-        wanted = wanted & _consent(ir, Direction.EGRESS, source[1], destination[1])
+        wanted = both(wanted, _consent(ir, Direction.EGRESS, source[1], destination[1]))
     if destination[3]:
-        wanted = wanted & _consent(ir, Direction.INGRESS, destination[1], source[1])
-    told_apart = SIX_ALIKE if flow.version == 6 else EVERYTHING
-    ports, wanted = entering & passing & told_apart, wanted & told_apart
-    if ports == wanted:
-        return ""
-    what = [
-        f"{word} {ports_text(part)}"
-        for word, part in (("lets through", ports - wanted), ("stops", wanted - ports))
-        if part
-    ]
-    return f"from {source[0]} to {destination[0]} the kernel {' and '.join(what)}"
+        wanted = both(wanted, _consent(ir, Direction.INGRESS, destination[1], source[1]))
+    differing = ("lets through", without(ports, wanted)), ("stops", without(wanted, ports))
+    what = [f"{word} {ports_text(part)}" for word, part in differing if part]
+    return f"from {source[0]} to {destination[0]} the kernel {' and '.join(what)}" if what else ""
 
 
 def _consent(ir: IR, direction: Direction, subject: int, other: int) -> Ports:
