@@ -303,9 +303,8 @@ class _Door:
             self._load(difference(found, wanted))
         except NftError:
             pass
-        else:
-            found = self._read_back(wanted)
-            if not wrong_objects(found, wanted):
+        else:  # tables that were not there are what they were declared to be
+            if not found or not wrong_objects(found := self._read_back(wanted), wanted):
                 return wanted
         nothing = "".join(f"delete table {family} {name}\n" for family, name in found)
         with suppress(NftError):
