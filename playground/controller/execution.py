@@ -5,18 +5,21 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from playground import wire
-from playground.controller.sessions import Sessions
+from playground.controller.sessions import Session, Sessions
 from playground.controller.status import host_state
 from playground.controller.world import World
 
 STDIN, STDOUT, STDERR, EXIT, WINDOW, SIGNAL = range(6)
 ANSWER_S = 10.0
+RETURN_S = 5.0
+"""How long a host's agent that has just gone is waited for."""
 
 
 class NotPossible(Exception):
@@ -78,9 +81,7 @@ class Execution:
             if record.host is None:
                 raise NotPossible(f"{workspace[0]}/{workspace[1]} is on no host yet: {record.reason or 'it waits'}")
             host, guest, driver = record.host, record.id, record.driver
-        session = self._sessions.connected.get(host or "")
-        if session is None:
-            raise NotPossible(absence(self._world, host or ""))
+        session = await self._session(host or "")
         id = secrets.token_hex(16)
         channel = self._open[id] = Channel()
         try:
@@ -92,6 +93,15 @@ class Execution:
         finally:
             self._open.pop(id, None)
         return channel
+
+    async def _session(self, host: str) -> Session:
+        """Of an agent that may just be starting anew. Raises NotPossible."""
+        tries_until_s = time.monotonic() + RETURN_S
+        while (session := self._sessions.connected.get(host)) is None:
+            if host not in self._world.alive or time.monotonic() > tries_until_s:
+                raise NotPossible(absence(self._world, host))
+            await asyncio.sleep(0.05)
+        return session
 
     async def run(
         self,
