@@ -19,10 +19,20 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class Seed:
+    """What cloud-init is told. user_data: its text, or user_data_file: a file on the host with it, absolute; both empty
+    for none. network: static (addresses are written out) or dhcp."""
+
+    user_data: str = ""
+    user_data_file: str = ""
+    network: str = "static"
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """type: kvm or qemu; "" is whatever the host offers that is fastest. model: the hypervisor's machine type (pc,
     q35); cpu: its CPU model. kernel, initrd, cmdline: what is booted, where no disk is. disks in order. extra: XML that
-    is put among the domain's devices as it is."""
+    is put among the domain's devices as it is. seed: for cloud-init, None where it has none."""
 
     type: str = ""
     arch: str = ""
@@ -33,6 +43,7 @@ class Machine:
     cmdline: str = ""
     disks: tuple[Disk, ...] = ()
     extra: str = ""
+    seed: Seed | None = None
 
 
 PLAIN = Machine()

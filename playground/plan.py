@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+from zlib import crc32
 
 from dhcp import catalogue, catalogue6
 from dhcp.scope import Boot
 from playground.gateways import DRIVER, gateway_name, object_name
 from playground.inventory import Neighbours
-from playground.machine import Machine
+from playground.machine import Machine, Seed
 from playground.policy_words import policy_change, policy_text
 from playground.records import NetworkRecord, PolicyRecord, PortRecord, WorkspaceRecord
 from playground.spec.names import BUILT_IN_LABELS
@@ -187,7 +188,15 @@ def _machine_facts(machine: Machine | None) -> dict[str, str]:
         "kernel": " ".join(filter(None, (machine.kernel, machine.initrd, machine.cmdline))),
         "disks": ", ".join(disks),
         "XML": f"{len(machine.extra)} characters" if machine.extra else "",
+        "cloud-init": _seed_fact(machine.seed),
     }
+
+
+def _seed_fact(seed: Seed | None) -> str:
+    if seed is None:
+        return ""
+    text = f"user-data {crc32(seed.user_data.encode()):08x}" if seed.user_data else seed.user_data_file
+    return ", ".join(filter(None, (text, f"network {seed.network}")))
 
 
 def _told(

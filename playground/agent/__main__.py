@@ -190,6 +190,7 @@ async def _run(options: argparse.Namespace) -> int:
         peer,
         state / "libvirt",
         lambda guest: agent.changed(guest),
+        lambda port: agent.told(port),
     )
     if options.remove:
         removed = await remove(options.name, options.dataplane, state, run, workspaces, hypervisor, force=options.force)

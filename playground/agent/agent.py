@@ -345,6 +345,11 @@ class Agent:
         """Notes that the responder has caught up."""
         self._again()
 
+    def told(self, port: str) -> PortScope | None:
+        """What the client of a port here is told; None where that is not known (yet)."""
+        scope = self._derived.services.get(port_key(port)) if self._derived is not None else None
+        return scope if isinstance(scope, PortScope) else None
+
     def changed(self, guest: str) -> None:
         """Notes that a hypervisor told of a guest, by its id; of any where that is empty."""
         if guest:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from playground.machine import Disk, Machine
-from playground.spec.machine_models import DiskShape
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from playground.machine import Disk, Machine, Seed
+from playground.spec.machine_models import CloudInitShape, DiskShape
 from playground.spec.models import WorkspaceShape
 from playground.spec.problem import Problem
 from playground.spec.source import Document
@@ -16,7 +19,13 @@ TYPES = ("kvm", "qemu")
 MEMORY_MIB = 512
 """Of a virtual machine whose file names none."""
 
-OF_MACHINES = ("image", "disks", "machine", "arch")
+OF_MACHINES = ("image", "disks", "machine", "arch", "cloud_init")
+
+MOST_USER_DATA = 16_384
+"""Bytes of it in a file: each instance's record has them. What clouds take, too."""
+
+_FIRST_LINES = ("#cloud-config", "#!", "#include", "#cloud-boothook", "#part-handler", "## template:", "MIME-Version:")
+"""By which cloud-init tells what its user-data is."""
 
 
 def machine_of(
@@ -43,7 +52,12 @@ def machine_of(
         cmdline=of.cmdline or "",
         disks=tuple(disks),
         extra=of.xml or "",
+        seed=_seed(shape.cloud_init) if shape.cloud_init is not None else None,
     )
+
+
+def _seed(of: CloudInitShape) -> Seed:
+    return Seed(of.user_data or "", of.user_data_file or "", of.network)
 
 
 def _problems(shape: WorkspaceShape, document: Document, path: tuple[str | int, ...]) -> Iterator[Problem]:
@@ -57,6 +71,10 @@ def _problems(shape: WorkspaceShape, document: Document, path: tuple[str | int, 
         files += [(("disks", index, "path"), disk.path), (("disks", index, "base"), disk.base)]
         if (wrong := _disk_problem(disk, bool(shape.scale))) is not None:
             yield Problem.at(document.place((*path, "disks", index)), wrong)
+    if (of_init := shape.cloud_init) is not None:
+        files.append((("cloud_init", "user_data_file"), of_init.user_data_file))
+        if (wrong := _user_data_problem(of_init)) is not None:
+            yield Problem.at(document.place((*path, "cloud_init", "user_data")), wrong)
     for key, file in files:
         if file is not None and not file.startswith("/"):
             message = f"{file!r} is no absolute path; write where it lies on the host, as /srv/images/debian.qcow2"
@@ -74,6 +92,26 @@ def _problems(shape: WorkspaceShape, document: Document, path: tuple[str | int, 
             ElementTree.fromstring(f"<devices>{of.xml}</devices>")
         except ElementTree.ParseError as error:
             yield Problem.at(document.place((*path, "machine", "xml")), f"this is no XML: {error}")
+
+
+def _user_data_problem(of: CloudInitShape) -> str | None:
+    text = of.user_data
+    if text is None:
+        return None
+    if of.user_data_file is not None:
+        return "user_data and user_data_file say the same thing: write one of them"
+    if not text.startswith(_FIRST_LINES):
+        return f"cloud-init tells by the first line what this is; begin with one of {', '.join(_FIRST_LINES)}"
+    if (size := len(text.encode())) > MOST_USER_DATA:
+        return f"it has {size} bytes, {MOST_USER_DATA} are allowed here; put it on the hosts, and name user_data_file"
+    if text.startswith("#cloud-config"):
+        try:
+            read = YAML(typ="safe", pure=True).load(text)
+        except YAMLError as error:
+            return f"its cloud-config is no YAML: {' '.join(str(error).split())}"
+        if read is not None and not isinstance(read, dict):
+            return "its cloud-config has to be keys and values"
+    return None
 
 
 def _disk_problem(disk: DiskShape, is_scaled: bool) -> str | None:

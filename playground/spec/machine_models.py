@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from playground.machine import MOST_GRACE_S
 from playground.spec import names
 from playground.spec.base import Shape, described
+from playground.spec.policy_models import one_of
 
 
 def _mebibytes(value: object) -> int:
@@ -37,6 +38,16 @@ class DiskShape(Shape):
         default=None, description="an image on the host that this one begins as; it stays as it is"
     )
     size: Memory | None = Field(default=None, description="of a new one, as 20GiB; default: its base's")
+
+
+class CloudInitShape(Shape):
+    """`cloud_init` of a workspace on a hypervisor."""
+
+    user_data: str | None = Field(default=None, description="its text, as #cloud-config and YAML, or a script")
+    user_data_file: str | None = Field(default=None, description="a file on the host with it, instead")
+    network: one_of("way to addresses", ("static", "dhcp")) = Field(  # type: ignore[valid-type]
+        default="static", description="whether its network-config writes addresses out, or has it ask"
+    )
 
 
 class MachineShape(Shape):

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from overlay.mac import parse_mac
 from playground.spec.base import Labels, Listed, Shape, as_list
 from playground.spec.delivery_models import BootShape, DhcpShape, NetworkDhcpShape
-from playground.spec.machine_models import DiskShape, Grace, MachineShape, Memory
+from playground.spec.machine_models import CloudInitShape, DiskShape, Grace, MachineShape, Memory
 from playground.spec.placement_models import (
     CapacityShape,
     Cpus,
@@ -45,6 +45,7 @@ __all__ = [
     "AllowShape",
     "BootShape",
     "CapacityShape",
+    "CloudInitShape",
     "DhcpShape",
     "DiskShape",
     "DnsShape",
@@ -171,7 +172,7 @@ class WorkspaceShape(Shape):
     """A workspace, or with `scale` several."""
 
     not_yet = frozenset(
-        {"cloud_init", "depends_on", "context", "provides", "lease", "level"},
+        {"depends_on", "context", "provides", "lease", "level"},
     )
     networks: Nics = Field(description="networks by name, or with labels, addresses and mac")
     scale: int | None = Field(default=None, ge=0, le=10_000, description="number of instances NAME-0, NAME-1, …")
@@ -189,6 +190,7 @@ class WorkspaceShape(Shape):
     disks: list[DiskShape] = Field(default=[], description="more disks")
     arch: str | None = Field(default=None, description="of its processors, as x86_64; default: its host's")
     machine: MachineShape = MachineShape()
+    cloud_init: CloudInitShape | None = Field(default=None, description="what cloud-init in it is told, by NoCloud")
     grace: Grace | None = Field(
         default=None, description="how long it has to end when it is asked to; default: 30s on a hypervisor, else 5s"
     )

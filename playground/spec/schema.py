@@ -20,6 +20,7 @@ _TITLES = {
     "WorkspaceShape": "workspace",
     "NicShape": "network of a workspace",
     "MachineShape": "machine",
+    "CloudInitShape": "cloud-init",
     "DiskShape": "disk",
     "PolicyShape": "policy",
     "IngressShape": "ingress rule",

@@ -349,7 +349,8 @@ WORKSPACES = {
     ],
     "{networks: grid, §depends_on: [kvm]}": [
         "workspaces.head.depends_on: depends_on is not built yet; leave it out (built: networks, scale, labels, "
-        "aliases, host, driver, requires, placement, cpus, memory, image, disks, arch, machine, grace, dhcp, boot)"
+        "aliases, host, driver, requires, placement, cpus, memory, image, disks, arch, machine, "
+        "cloud_init, grace, dhcp, boot)"
     ],
     "{networks: grid, requires: [kvm, §'k m', §'gpu in a', §'-x']}": [
         "workspaces.head.requires[1]: 'k m' is no selector: read 'm' after 'k'; "
@@ -378,6 +379,21 @@ WORKSPACES = {
     ],
     "{networks: grid, grace: §true}": [
         "workspaces.head.grace: read the truth value true; write seconds, or a number with s, m or h, as 30s"
+    ],
+    "{networks: grid, §cloud_init: {}}": [
+        "workspaces.head.cloud_init: cloud_init is for virtual machines; write driver: libvirt, or leave it out"
+    ],
+    "{networks: grid, driver: libvirt, image: /a, cloud_init: {user_data: §'packages: [nginx]'}}": [
+        "workspaces.head.cloud_init.user_data: cloud-init tells by the first line what this is; begin with one of "
+        "#cloud-config, #!, #include, #cloud-boothook, #part-handler, ## template:, MIME-Version:"
+    ],
+    "{networks: grid, driver: libvirt, image: /a, cloud_init: {user_data: §'#!/bin/sh', user_data_file: §a.txt}}": [
+        "workspaces.head.cloud_init.user_data: user_data and user_data_file say the same thing: write one of them",
+        "workspaces.head.cloud_init.user_data_file: 'a.txt' is no absolute path; write where it lies on the host, as "
+        "/srv/images/debian.qcow2",
+    ],
+    "{networks: grid, driver: libvirt, image: /a, cloud_init: {user_data: '#cloud-config', network: §ask}}": [
+        "workspaces.head.cloud_init.network: unknown way to addresses 'ask'; allowed: dhcp, static"
     ],
     "{networks: grid, §image: /srv/debian.qcow2}": [
         "workspaces.head.image: image is for virtual machines; write driver: libvirt, or leave it out"

@@ -3,18 +3,20 @@ server, a shell on the serial line. Made once, in a folder that outlives the run
 
 Tests have no way to its archive from their namespaces: `python tests/vm/guest_image.py` makes it before them.
 
-Its kernel command line knows `hostname=NAME`, what it asks DHCP for a name with, and `dirty=MIB`, memory that it writes
-again and again.
+Its kernel command line knows `hostname=NAME`, what it asks DHCP for a name with, `dirty=MIB`, memory that it writes
+again and again, and `seed`: then it tells what lies on its CD-ROM.
 """
 
 from __future__ import annotations
 
+import hashlib
 import lzma
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")
@@ -39,6 +41,18 @@ MODULES = (
 )
 """In the order in which they need each other."""
 
+SEED_MODULES = (
+    "drivers/scsi/scsi_common",
+    "drivers/scsi/scsi_mod",
+    "drivers/scsi/virtio_scsi",
+    "drivers/ata/libata",
+    "drivers/ata/ata_piix",
+    "drivers/cdrom/cdrom",
+    "drivers/scsi/sr_mod",
+    "fs/isofs/isofs",
+)
+"""What a CD-ROM is read by; loaded where `seed` stands on the command line."""
+
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t devtmpfs dev /dev
@@ -46,8 +60,15 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 for module in {modules}; do insmod /modules/$module.ko; done
 for word in $(cat /proc/cmdline); do
-    case $word in hostname=*) hostname ${{word#*=}};; dirty=*) dirty=${{word#*=}};; esac
+    case $word in hostname=*) hostname ${{word#*=}};; dirty=*) dirty=${{word#*=}};; seed) seed=yes;; esac
 done
+if [ -n "$seed" ]; then
+    for module in {seed_modules}; do insmod /modules/$module.ko; done
+    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do [ -e /dev/sr0 ] && break; usleep 100000; done
+    mount -t iso9660 -o ro /dev/sr0 /seed
+    echo "VOLUME $(dd if=/dev/sr0 bs=8 skip=4101 count=4 2>/dev/null)."
+    for file in /seed/*; do echo "SEED ${{file##*/}} $(sha256sum < $file)"; done
+fi
 ip link set lo up
 for i in 1 2 3 4 5 6 7 8 9 10; do [ -e /sys/class/net/eth0 ] && break; usleep 100000; done
 ip link set eth0 up
@@ -88,23 +109,26 @@ def why_not() -> str:
 def build(folder: Path) -> tuple[Path, Path]:
     """Kernel and initial RAM disk. Raises CalledProcessError or FileNotFoundError where the archive can't be reached or
     has none."""
-    kernel, initrd = folder / "vmlinuz", folder / "initrd.gz"
+    kernel, initrd = folder / "vmlinuz", folder / f"initrd-{_digest()}.gz"
     if kernel.exists() and initrd.exists():
         return kernel, initrd
     folder.mkdir(parents=True, exist_ok=True)
     unpacked = _unpacked_kernel(folder)
     root = folder / "root"
     shutil.rmtree(root, ignore_errors=True)
-    for directory in ("bin", "dev", "proc", "sys", "www", "modules"):
+    for directory in ("bin", "dev", "proc", "sys", "www", "modules", "seed"):
         (root / directory).mkdir(parents=True)
     busybox = str(shutil.which("busybox"))
     shutil.copy(busybox, root / "bin/busybox")
     for library in _libraries(busybox):
         (root / library.relative_to("/").parent).mkdir(parents=True, exist_ok=True)
         shutil.copy(library, root / library.relative_to("/"))
-    separate = _copy_modules(unpacked, root / "modules")
+    names = {
+        "modules": _copy_modules(unpacked, root / "modules", MODULES),
+        "seed_modules": _copy_modules(unpacked, root / "modules", SEED_MODULES),
+    }
     (root / "www/index.html").write_text("here\n")
-    for path, text in (("init", INIT.format(modules=" ".join(separate))), ("client", CLIENT)):
+    for path, text in (("init", INIT.format_map(names)), ("client", CLIENT)):
         (root / path).write_text(text)
         (root / path).chmod(0o755)
     packed = f"cd {root} && find . | cpio -o -H newc -R 0:0 2>/dev/null | gzip -1 > {initrd}.part"
@@ -124,18 +148,23 @@ def _libraries(program: str) -> list[Path]:
     return [Path(word) for word in words if word.startswith("/")] if said.returncode == 0 else []
 
 
-def _copy_modules(unpacked: Path, into: Path) -> list[str]:
+def _digest() -> str:
+    """Of what the initial RAM disk is made of, as far as that is written here: another one is made where it changes."""
+    return hashlib.sha256(repr((INIT, CLIENT, MODULES, SEED_MODULES)).encode()).hexdigest()[:8]
+
+
+def _copy_modules(unpacked: Path, into: Path, modules: Sequence[str]) -> str:
     """Copies the modules that are not built into the kernel; returns their names in order."""
     (tree,) = [path for lib in ("lib", "usr/lib") for path in (unpacked / lib / "modules").glob("*")]
     built_in = (tree / "modules.builtin").read_text()
-    separate = [module for module in MODULES if f"kernel/{module}.ko\n" not in built_in]
+    separate = [module for module in modules if f"kernel/{module}.ko\n" not in built_in]
     for module in separate:
         (source,) = (tree / "kernel").glob(f"{module}.ko*")
         raw = source.read_bytes()
         (into / f"{source.stem.removesuffix('.ko')}.ko").write_bytes(
             lzma.decompress(raw) if source.suffix == ".xz" else raw
         )
-    return [module.rpartition("/")[2] for module in separate]
+    return " ".join(module.rpartition("/")[2] for module in separate)
 
 
 def _unpacked_kernel(folder: Path) -> Path:

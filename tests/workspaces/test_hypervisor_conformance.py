@@ -124,7 +124,7 @@ class Libvirt(Lab):
         self.libvirt = libvirt.open(uri)  # libvirt's test driver forgets all when its last connection is closed
 
     def restart_agent(self) -> None:
-        self.driver = LibvirtDriver(self.folder / "none", self.uri, "", self.folder, self.told.append)
+        self.driver = LibvirtDriver(self.folder / "none", self.uri, "", self.folder, self.told.append, lambda _: None)
 
     def domain(self) -> Any:
         return self.libvirt.lookupByUUIDString(domain_uuid(GUEST.id))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from dhcp.scope import PortScope
 from playground.records import Move
 from playground.uri import host_text
 from playground.workspaces.departure import Arrival, Departure
@@ -53,13 +54,23 @@ _NO_WAY_IN = "a virtual machine is entered by its network or its console, not by
 
 class LibvirtDriver:
     """dataplane: path of the data plane's namespace. uri: of this host's libvirtd. peer: URI by which other hosts'
-    libvirtd reach it. state: folder of its own. changed: hears the id of a guest that libvirt told of, "" for all."""
+    libvirtd reach it. state: folder of its own. changed: hears the id of a guest that libvirt told of, "" for all.
+    tells: what a port's client is told by DHCP and advertisements, None where that is not known."""
 
     name = "libvirt"
     move: Move = "live"
     domain = ""
 
-    def __init__(self, dataplane: Path, uri: str, peer: str, state: Path, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        dataplane: Path,
+        uri: str,
+        peer: str,
+        state: Path,
+        changed: Callable[[str], None],
+        tells: Callable[[str], PortScope | None],
+    ) -> None:
+        self._tells = tells
         self.peer = peer
         self.folder = state
         self._dataplane = dataplane
@@ -396,6 +407,7 @@ class LibvirtDriver:
             if note.copies:
                 self._images.remove(guest.id)
                 self._images.ensure(guest)
+            self._images.seed(guest, self._told_at(guest))
             self._make_taps(guest)
             self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -405,14 +417,18 @@ class LibvirtDriver:
         """The note first: whatever is made is known to be ours."""
         try:
             self._notes.put(note)
-            disks = self._images.ensure(guest)
+            disks, seed = self._images.ensure(guest), self._images.seed(guest, self._told_at(guest))
             self._make_taps(guest)
             self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise DriverError(f"its ends can't be made: {error}") from error
         asked = guest.machine.type if guest.machine is not None else ""
         kind = asked or accelerator(self._tried)
-        return Setting(kind, disks, str(self._logs / f"{guest.id}.log"))
+        return Setting(kind, disks, str(self._logs / f"{guest.id}.log"), seed)
+
+    def _told_at(self, guest: Guest) -> dict[str, PortScope]:
+        found = {nic.port: self._tells(nic.port) for nic in guest.nics}
+        return {port: scope for port, scope in found.items() if scope is not None}
 
     def _release(self, notes: Mapping[str, Note], domains: Mapping[str, Domain]) -> None:
         """Lets the data plane have the taps of those whose hypervisor runs, and keeps those of all others."""

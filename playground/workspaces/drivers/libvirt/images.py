@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
+from dhcp.scope import PortScope
 from playground.machine import PLAIN
 from playground.workspaces.drivers.api import DriverError, Guest
+from playground.workspaces.drivers.libvirt.seed import LABEL, seed_files
 
 
 class Images:
@@ -44,9 +47,43 @@ class Images:
             draft.rename(path)
         return paths
 
+    def seed(self, guest: Guest, told: Mapping[str, PortScope]) -> str:
+        """The path of what cloud-init in the guest is told, written anew; "" for one that is told nothing. Raises
+        DriverError."""
+        seed = (guest.machine or PLAIN).seed
+        if seed is None:
+            return ""
+        user_data = seed.user_data.encode()
+        if seed.user_data_file:
+            try:
+                user_data = Path(seed.user_data_file).read_bytes()
+            except OSError as error:
+                raise DriverError(f"the user-data {seed.user_data_file}: {error.strerror}") from None
+        path = self._folder / guest.id / "seed.iso"
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        draft = path.with_suffix(".draft")
+        _write_volume(draft, LABEL, seed_files(guest, seed, user_data, told))
+        draft.rename(path)
+        return str(path)
+
     def remove(self, guest_id: str) -> None:
         """None that was made here is left."""
         shutil.rmtree(self._folder / guest_id, ignore_errors=True)
+
+
+def _write_volume(path: Path, label: str, files: Mapping[str, bytes]) -> None:
+    """An ISO 9660 volume of these files in its root, with their names for Linux (Rock Ridge) and Windows (Joliet)."""
+    try:
+        from pycdlib import PyCdlib
+    except ImportError as error:
+        raise DriverError(f"pycdlib is not installed ({error}); pip install 'playground[libvirt]'") from None
+    volume = PyCdlib()
+    volume.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=label)
+    for name, content in files.items():
+        plain = f"/{name.upper().replace('-', '_')}.;1"
+        volume.add_fp(BytesIO(content), len(content), plain, rr_name=name, joliet_path=f"/{name}")
+    volume.write(str(path))
+    volume.close()
 
 
 def _format(path: str) -> str:

@@ -14,7 +14,7 @@ from xml.etree import ElementTree as Tree
 
 import msgspec
 
-from playground.machine import PLAIN, Disk
+from playground.machine import PLAIN, Disk, Machine
 from playground.workspaces.drivers.api import Guest
 
 NAMESPACE = "urn:playground:workspace"
@@ -26,11 +26,12 @@ _IDS = uuid.UUID("3e2f7f50-5a61-4a0f-9d2b-7c6c5a2b1d10")
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What a host adds. type: kvm or qemu. disks: paths of a guest's disks, in their order. log: file
-    that its serial line is written to."""
+    that its serial line is written to. seed: path of a volume for cloud-init, or ""."""
 
     type: str
     disks: tuple[str, ...] = ()
     log: str = ""
+    seed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,8 @@ def domain_xml(guest: Guest, setting: Setting) -> str:
     devices = Tree.SubElement(domain, "devices")
     for index, (disk, path) in enumerate(zip(machine.disks, setting.disks, strict=True)):
         _disk(devices, disk, path, f"vd{chr(ord('a') + index)}")
+    if setting.seed:
+        _cdrom(devices, machine, setting.seed)
     for nic in guest.nics:
         _nic(devices, nic.device, nic.mac, nic.mtu)
     _console(devices, setting.log)
@@ -152,6 +155,19 @@ def _disk(devices: Tree.Element, disk: Disk, path: str, target: str) -> None:
     Tree.SubElement(found, "driver", name="qemu", type=kind, cache="none")
     Tree.SubElement(found, "source", file=path)
     Tree.SubElement(found, "target", dev=target, bus="virtio")
+
+
+def _cdrom(devices: Tree.Element, machine: Machine, path: str) -> None:
+    """By IDE on the machine type that has it. Elsewhere by virtio: kernels made for clouds know that, and no AHCI."""
+    is_pc = machine.arch in ("", "x86_64", "i686") and (not machine.model or machine.model.startswith("pc-i440fx"))
+    bus = "ide" if is_pc or machine.model == "pc" else "scsi"
+    if bus == "scsi":
+        Tree.SubElement(devices, "controller", type="scsi", index="0", model="virtio-scsi")
+    found = Tree.SubElement(devices, "disk", type="file", device="cdrom")
+    Tree.SubElement(found, "driver", name="qemu", type="raw")
+    Tree.SubElement(found, "source", file=path)
+    Tree.SubElement(found, "target", dev="hdd" if bus == "ide" else "sdd", bus=bus)
+    Tree.SubElement(found, "readonly")
 
 
 def _nic(devices: Tree.Element, device: str, mac: str, mtu: int) -> None:
