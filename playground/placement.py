@@ -245,6 +245,12 @@ def no_room(workspace: WorkspaceRecord, view: HostView) -> str:
     return _shortage(workspace, view.record, view.used_cpus, view.used_memory_mib) or ""
 
 
+def no_room_beside(workspace: WorkspaceRecord, view: HostView) -> str:
+    """As `no_room`, of one that the view counts already."""
+    others = view.used_cpus - workspace.cpus, view.used_memory_mib - workspace.memory_mib
+    return _shortage(workspace, view.record, *others) or ""
+
+
 def _shortage(workspace: WorkspaceRecord, host: HostRecord, used_cpus: float, used_mib: int) -> str | None:
     cpus, memory_mib = given_cpus(host), given_memory_mib(host)
     if workspace.cpus and cpus is not None and used_cpus + workspace.cpus > cpus + _SLACK:

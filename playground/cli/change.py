@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from playground.cli import policy_live, progress, render, site, sources
 from playground.cli import tiers as site_policies
-from playground.cli.edits import change_text, connections_text, unplaced_text
+from playground.cli.edits import change_text, connections_text, foreseen_text
 from playground.cli.failure import DONE, REFUSED, Failure, NotConverged, UsageFailure
 from playground.client import Client, Refused, Unreachable, segment
 
@@ -36,8 +36,9 @@ def plan(args: argparse.Namespace) -> int:
         return DONE
     ink = render.Ink.of(sys.stdout)
     print(change_text(answer["name"], answer["changes"], ink))
-    if unplaced := unplaced_text(answer.get("unplaced") or [], ink):
-        print(unplaced)
+    for key, says in (("unplaced", "would wait"), ("overfull", "stays, though there is no room")):
+        if foreseen := foreseen_text(answer.get(key) or [], says, ink):
+            print(foreseen)
     if connections := connections_text(answer.get("connections"), ink):
         print(connections)
     return DONE

@@ -35,15 +35,15 @@ def change_text(name: str, changes: list[Change], ink: render.Ink) -> str:
     return "\n".join([f"{name}: {render.count(len(changes), 'change')}", *painted])
 
 
-def unplaced_text(unplaced: list[dict[str, str]], ink: render.Ink) -> str:
-    """A line for each workspace that would find no host, those of one cause together."""
+def foreseen_text(foreseen: list[dict[str, str]], says: str, ink: render.Ink) -> str:
+    """A line for each workspace for which there would be no room, those of one cause together."""
     together: dict[str, list[str]] = {}
-    for one in unplaced:
+    for one in foreseen:
         together.setdefault(render.word(one, "cause"), []).append(render.word(one, "object"))
     lines = []
     for cause, objects in together.items():
         more = f" and {len(objects) - 1} more" if len(objects) > 1 else ""
-        lines.append(ink.bad(f"  ! {objects[0]}{more} would wait: {cause}"))
+        lines.append(ink.bad(f"  ! {objects[0]}{more} {says}: {cause}"))
     return "\n".join(lines)
 
 

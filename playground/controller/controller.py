@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -211,13 +211,14 @@ class Controller:
         admission = self.changes.plan(spec)
         steps = shown_steps(admission)
         is_policed = any(policy.mode is not Mode.STAGE for policy in (*tiers.policies, *spec.connectivity.policies))
-        unplaced = self._placing.foresee(admission, is_policed) if self.world.hosts else {}
+        foreseen = self._placing.foresee(admission, is_policed)
         root = self._root(spec.name)
         connections = await asyncio.to_thread(_connections, root, spec, tiers) if steps else NO_CONNECTIONS
         return {
             "name": spec.name,
             "changes": steps,
-            "unplaced": [{"object": object_name(name), "cause": cause} for name, cause in sorted(unplaced.items())],
+            "unplaced": _causes(foreseen.unplaced) if self.world.hosts else [],
+            "overfull": _causes(foreseen.overfull),
             "connections": connections,
         }
 
@@ -399,6 +400,10 @@ class Controller:
 
 NO_CONNECTIONS: dict[str, Any] = {"changed": [], "complete": True}
 """What an edit that changes nothing opens and cuts."""
+
+
+def _causes(causes: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"object": object_name(name), "cause": cause} for name, cause in sorted(causes.items())]
 
 
 def _connections(root: PlaygroundRecord | None, spec: PlaygroundSpec, tiers: SiteSpec) -> dict[str, Any]:

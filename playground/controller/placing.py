@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import msgspec
@@ -17,7 +18,7 @@ from playground.controller.moves import Moves, Refused
 from playground.controller.rooms import Name, Rooms
 from playground.controller.world import World
 from playground.gateways import gateway_name, object_name
-from playground.placement import HostView, Refusal, may_be_on, place
+from playground.placement import HostView, Refusal, may_be_on, no_room_beside, place
 from playground.records import BindingRecord, PortRecord, WorkspaceRecord, encode, key_of
 from playground.store.api import Change, Compare, Conflict, Delete, Put, Store
 from playground.workspaces.migration import ENDED, State
@@ -30,6 +31,15 @@ BATCH = 50
 
 TOLD = 10
 """So many workspaces that find no host at a time are events each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """By workspace, why. unplaced: those that would wait for a host; overfull: those that stay where there is less than
+    they are to take, the host named first."""
+
+    unplaced: Mapping[str, str]
+    overfull: Mapping[str, str]
 
 
 class Placing:
@@ -59,9 +69,8 @@ class Placing:
         """Keeps room of a host for a workspace that is about to be moved there."""
         return self._rooms.held_for(name, host)
 
-    def foresee(self, admission: Admission, is_policed: bool) -> dict[str, str]:
-        """Why those find no host that have to be placed once a change is admitted, by name. is_policed: as it would
-        be."""
+    def foresee(self, admission: Admission, is_policed: bool) -> Foreseen:
+        """What hosts would have no room for once a change is admitted. is_policed: as it would be."""
         puts = [record for record in admission.puts if isinstance(record, WorkspaceRecord)]
         instead: dict[Name, WorkspaceRecord | None] = {(record.playground, record.name): record for record in puts}
         for key in admission.deletes:
@@ -71,8 +80,18 @@ class Placing:
         hosts = self._world.hosts
         waiting = [one for one in puts if one.host not in hosts or not may_be_on(one, hosts[one.host])]
         policed = {one.playground for one in waiting if is_policed}
-        answers = place(waiting, self._rooms.views(instead), policed)
-        return {name: answer.reason for (_, name), answer in answers.items() if isinstance(answer, Refusal)}
+        views = self._rooms.views(instead)
+        answers = place(waiting, views, policed)
+        unplaced = {name: answer.reason for (_, name), answer in answers.items() if isinstance(answer, Refusal)}
+        stays = {one.name: one for one in puts if one not in waiting and self._grows(one)}
+        by_host = {view.record.name: view for view in views}
+        lacks = {name: no_room_beside(one, by_host[one.host]) for name, one in stays.items() if one.host in by_host}
+        return Foreseen(unplaced, {name: f"{stays[name].host}: {lack}" for name, lack in lacks.items() if lack})
+
+    def _grows(self, workspace: WorkspaceRecord) -> bool:
+        """Whether it is to take more than it does now, where it is."""
+        now = self._world.workspace(workspace.playground, workspace.name)
+        return now is not None and (workspace.cpus > now.cpus or workspace.memory_mib > now.memory_mib)
 
     async def run(self) -> None:
         """Places for ever, after each change of the world."""

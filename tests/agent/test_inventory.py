@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from overlay.kernel import namespaces
 from playground.agent.__main__ import main
-from playground.agent.inventory import Underlay, UnderlayError
+from playground.agent.inventory import Underlay, UnderlayError, fact, facts
 
 pytestmark = pytest.mark.system
 
@@ -116,3 +117,14 @@ def test_an_agent_imports_no_more_than_it_uses() -> None:
     code = "import sys, playground.agent.agent, playground.agent.inventory, playground.agent.link; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"pyroute2", "pydantic", "fastapi", "uvicorn", "ruamel", "dnslib", "scapy", "sqlite3"}.isdisjoint(loaded)
+
+
+def test_a_host_offers_what_it_was_told_and_what_it_is() -> None:
+    offers = [fact("kvm"), fact("gpu=a100"), fact("arch=pdp11")]
+    assert facts(offers) == {"kvm": "yes", "gpu": "a100", "arch": platform.machine()}
+
+
+@pytest.mark.parametrize("text", ["", "a b", "=x", "gpu=", "gpu=a b", "-x"])
+def test_what_no_selector_could_name_is_no_offer(text: str) -> None:
+    with pytest.raises(ValueError, match="can't be what a host offers; write a word, as gpu, or KEY=VALUE"):
+        fact(text)

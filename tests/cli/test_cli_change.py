@@ -234,6 +234,21 @@ def test_plan_asks_the_controller_and_changes_nothing(controller: FakeController
     assert not any(key.startswith("PUT") for key, _, _ in controller.asked)
 
 
+def test_plan_says_for_whom_there_is_no_room(controller: FakeController, play: Play) -> None:
+    full = "no host fits; n1: 2 of 4 cpus free, 3 wanted; n2: draining"
+    unplaced = [{"object": f"workspace w-{number}", "cause": full} for number in range(3)]
+    overfull = [{"object": "workspace db", "cause": "n1: 2 of 4 cpus free, 3 wanted"}]
+    controller.answers["POST plan"] = {"name": "a", "changes": [], "unplaced": unplaced, "overfull": overfull}
+    ran = play("plan", ATLAS)
+    assert (ran.code, ran.out.splitlines()[1:]) == (
+        0,
+        [
+            f"  ! workspace w-0 and 2 more would wait: {full}",
+            "  ! workspace db stays, though there is no room: n1: 2 of 4 cpus free, 3 wanted",
+        ],
+    )
+
+
 def test_plan_without_a_controller_is_against_an_empty_site(play: Play) -> None:
     ran = play("plan", ATLAS, "--json")
     assert ran.code == 0

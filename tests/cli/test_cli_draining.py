@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from cli_lab import FakeController, Play
 
+from playground.cli import draining
+
 PUT, GET, DELETE = (f"{verb} hosts/n1/drain" for verb in ("PUT", "GET", "DELETE"))
 
 
@@ -75,3 +77,17 @@ def test_resume_says_that_the_host_takes_workspaces_again(controller: FakeContro
 def test_so_many_moves_at_a_time_are_not_to_be(number: str, controller: FakeController, play: Play) -> None:
     ran = play("host", "drain", "n1", "--parallel", number)
     assert ran.code == 2 and not controller.asked
+
+
+def test_ctrl_c_ends_the_waiting_and_not_the_drain(
+    controller: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller.answers[PUT] = a_drain(one("w", "moving", "copying", "n2"))
+
+    def interrupted(*words: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(draining, "_follow", interrupted)
+    ran = play("host", "drain", "n1")
+    assert (ran.code, ran.err) == (130, "playground: the drain goes on; `playground host resume n1` ends it\n")
+    assert [key for key, _, _ in controller.asked] == [PUT]

@@ -17,6 +17,7 @@ from playground.controller.placing import Placing
 from playground.controller.preflight import Preflight
 from playground.controller.status import hosts
 from playground.controller.world import World
+from playground.inventory import Neighbours
 from playground.machine import Disk, Machine
 from playground.records import (
     AliveRecord,
@@ -448,3 +449,14 @@ def test_nobody_is_moved_by_hand_to_a_drained_host_or_to_one_that_lacks_what_it_
             await site.moves.request(workspace, "n2", measure=False)
 
     run([*hosts, *several("n1", 1, requires=("kvm",))], work)
+
+
+def test_those_that_keep_together_leave_together_for_one_host() -> None:
+    together = {"labels": {"app": "db"}, "neighbours": Neighbours(affinity="app=db")}
+
+    async def work(site: Site) -> None:
+        await site.draining.drain("n1", 1)
+        await site.until_empty("n1")
+        assert len(set(site.where().values())) == 1
+
+    run(three_hosts(*several("n1", 3, **together)), work)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from playground.admit import Known, admit
 from playground.controller.events import EventLog
 from playground.controller.moves import Metering, Moves
-from playground.controller.placing import TOLD, Placing
+from playground.controller.placing import TOLD, Foreseen, Placing
 from playground.controller.preflight import Preflight
 from playground.controller.rooms import Rooms
 from playground.controller.status import hosts
@@ -242,9 +242,14 @@ def test_a_plan_says_who_would_find_no_host_and_counts_what_the_edit_frees() -> 
         keeps = text + "  big: {networks: grid, cpus: 4}\n  other: {networks: grid, cpus: 4}\n"
         adds = admit(load_playground(keeps + "  w: {networks: grid, cpus: 1}\n", "f"), known, "c")
         cause = "no host fits; n1, n2: 0 of 4 cpus free, 1 wanted"
-        assert site.placing.foresee(adds, is_policed=False) == {"w": cause}
+        assert site.placing.foresee(adds, is_policed=False).unplaced == {"w": cause}
         swaps = text + "  other: {networks: grid, cpus: 4}\n  w: {networks: grid, cpus: 1}\n"
-        assert site.placing.foresee(admit(load_playground(swaps, "f"), known, "c"), is_policed=False) == {}
+        assert site.placing.foresee(admit(load_playground(swaps, "f"), known, "c"), is_policed=False) == Foreseen(
+            {}, {}
+        )
+        grown = text + "  other: {networks: grid, cpus: 5}\n  big: {networks: grid, cpus: 4}\n"
+        foreseen = site.placing.foresee(admit(load_playground(grown, "f"), known, "c"), is_policed=False)
+        assert foreseen == Foreseen({}, {"other": "n2: 4 of 4 cpus free, 5 wanted"})
         assert [view.used_cpus for view in site.placing.views()] == [4.0, 4.0]
 
     sited(site, work())

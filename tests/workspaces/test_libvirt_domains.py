@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as Tree
 
@@ -12,7 +14,7 @@ import pytest
 from playground.machine import Disk, Machine
 from playground.workspaces.drivers.api import Guest, GuestState, Nic
 from playground.workspaces.drivers.libvirt import accelerator as accelerator_module
-from playground.workspaces.drivers.libvirt.door import Domain, State
+from playground.workspaces.drivers.libvirt.door import Domain, Door, State
 from playground.workspaces.drivers.libvirt.driver import _state, peer_uri
 from playground.workspaces.drivers.libvirt.notes import Note, Notes, Part
 from playground.workspaces.drivers.libvirt.xml import (
@@ -152,3 +154,21 @@ def test_kvm_is_believed_when_it_has_booted_something_and_asked_once_a_boot(
 def test_the_trial_ends_by_its_own_word_under_emulation() -> None:
     assert accelerator_module.works("tcg", 30)
     assert not accelerator_module.works("no such accelerator", 30)
+
+
+class Capable:
+    """A connection that says what it has, as libvirt does."""
+
+    def getCapabilities(self) -> str:
+        guests = "".join(f"<guest><os_type>hvm</os_type><arch name='{arch}'/></guest>" for arch in ("x86_64", "i686"))
+        return f"<capabilities><host><cpu><arch>x86_64</arch></cpu></host>{guests}{guests}</capabilities>"
+
+
+def test_a_host_says_which_processors_its_machines_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Door("test:///default", lambda uuid: None, lambda moved: None)
+
+    async def call(what: Callable[[object], tuple[str, ...]]) -> tuple[str, ...]:
+        return what(Capable())
+
+    monkeypatch.setattr(door, "call", call)
+    assert asyncio.run(door.architectures()) == ("i686", "x86_64")
