@@ -90,6 +90,7 @@ def is_root_of_all_users() -> bool:
     return sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines()) > 1
 
 
+@pytest.mark.long
 def test_dhcpcd_gets_all_in_one_exchange(
     agent: Agent, host: Host, a_guest: Callable[[], Guest], tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def test_dhclient_comes_back_with_its_address_and_is_told_when_it_is_another(
     assert {"SOLICIT", "REQUEST", "CONFIRM"} <= {exchange["what"] for exchange in told["exchanges"]}
 
 
+@pytest.mark.long
 def test_dhcpcd_is_led_to_dhcpv6_by_the_advertised_flags(
     agent: Agent, host: Host, a_guest: Callable[[], Guest], tmp_path: Path
 ) -> None:

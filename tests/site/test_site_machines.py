@@ -241,6 +241,7 @@ def test_a_host_goes_on_giving_without_a_controller(lab: Site, machine: Callable
     eventually(lambda: pings(lab, "friend-2", address), seconds=20, what="the machine's answer from another host")
 
 
+@pytest.mark.long
 def test_dhcpcd_gets_an_address_as_a_machine(lab: Site, machine: Callable[[int], Machine], folder: Path) -> None:
     users = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
     if shutil.which("dhcpcd") is None or os.geteuid() != 0 or users == 1:
@@ -274,6 +275,7 @@ def test_a_range_that_is_widened_moved_and_taken_away_is_so_for_running_clients(
     eventually(lambda: not pings(lab, "friend-2", again), what="nobody is let in whom nothing declares")
 
 
+@pytest.mark.long
 def test_what_a_machine_declines_rests_and_what_it_gives_back_may_be_given_again(
     lab: Site, machine: Callable[[int], Machine]
 ) -> None:

@@ -77,6 +77,7 @@ def dig(site: Site, workspace: str, *words: str, playground: str = "lab") -> lis
     return sorted(site.within(playground, workspace, *asked, check=False).split("\n")[:-1])
 
 
+@pytest.mark.long
 def test_the_c_library_finds_every_kind_of_name(lab: Site) -> None:
     def found(workspace: str, name: str) -> set[str]:
         return {
