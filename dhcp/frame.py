@@ -18,6 +18,8 @@ ARP_REPLY: Final = 2
 VRRP: Final = 112
 _HEAD4 = struct.Struct("!BBHHHBBH4s4s")
 _UDP_HEAD = struct.Struct("!HHHH")
+_RECEIVED4 = struct.Struct("!6x6sHBxH2xHxBxx4s4s")
+"""From the first byte of a frame: source, type, version and length, total length, fragment, protocol, addresses."""
 
 
 class Datagram(NamedTuple):
@@ -71,19 +73,18 @@ def udp4(
 
 def parse_udp4(frame: bytes) -> Datagram | None:
     """The datagram in a frame; None for anything else, for fragments, and for lengths that don't fit."""
-    if len(frame) < 42 or frame[12:14] != _IPV4 or frame[14] >> 4 != 4 or frame[23] != _UDP:
+    if len(frame) < 42:
         return None
-    if int.from_bytes(frame[20:22], "big") & 0x3FFF:  # more fragments, or an offset
+    source_mac, kind, first, total, fragment, protocol, source, destination = _RECEIVED4.unpack_from(frame)
+    if kind != 0x0800 or first >> 4 != 4 or protocol != _UDP or fragment & 0x3FFF:  # more fragments, or an offset
         return None
-    at = 14 + (frame[14] & 15) * 4
-    total = 14 + int.from_bytes(frame[16:18], "big")
+    at, total = 14 + (first & 15) * 4, 14 + total
     if at < 34 or at + 8 > total or total > len(frame):
         return None
     source_port, destination_port, length, _ = _UDP_HEAD.unpack_from(frame, at)
     if length < 8 or at + length > total:
         return None
-    payload = frame[at + 8 : at + length]
-    return Datagram(frame[6:12], frame[26:30], frame[30:34], source_port, destination_port, payload)
+    return Datagram(source_mac, source, destination, source_port, destination_port, frame[at + 8 : at + length])
 
 
 def arp_request(to_mac: bytes, from_mac: bytes, source: bytes, target: bytes) -> bytes:

@@ -67,7 +67,7 @@ def parse(payload: bytes) -> Message | Reason:
         if isinstance(joined, Reason):
             return joined
         found, file = joined, b"" if which[0] & 1 else file
-    name = file.partition(b"\0")[0]
+    name = file.partition(b"\0")[0] if file[:1] != b"\0" else b""
     return Message(op, xid, chaddr[:hlen], found, flags, secs, ciaddr, yiaddr, siaddr, giaddr, htype, hops, name)
 
 

@@ -261,7 +261,7 @@ class Answers:
             area += b"".join(options.pieces(loading.values.items()))
         if not said.keys().isdisjoint(_ANSWERED):
             area += b"".join([options.encode_one(code, value) for code, value in self._last(request)])
-        if FIXED + len(area) + 1 > self.limit(request):
+        if (size := FIXED + len(area) + 1) > DEFAULT_LIMIT and size > self.limit(request):
             return encode(self.compose(request, act, address), self.limit(request))
         head = b"".join(
             (
