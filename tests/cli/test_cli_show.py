@@ -22,6 +22,18 @@ def test_hosts_are_a_table_for_people_and_a_list_for_programs(controller: FakeCo
     assert json.loads(play("hosts", "--json").out) == hosts
 
 
+def test_hosts_say_what_is_taken_of_them_and_who_is_drained(controller: FakeController, play: Play) -> None:
+    room = {"cpus": {"given": 8.0, "taken": 2.5}, "memory_mib": {"given": 15872, "taken": 512}}
+    never = {"cpus": {"given": None, "taken": 0}, "memory_mib": {"given": None, "taken": 0}}
+    hosts = [a_host("n1", drain="draining", **room), a_host("n2", state="never", ports=0, drain=None, **never)]
+    controller.answers["GET hosts"] = [hosts]
+    assert play("hosts").out == (
+        "HOST  STATE  DRAIN     UNDERLAY    PORTS  CPUS      MEMORY\n"
+        "n1    up     draining  192.0.2.11  1      2.5 of 8  512 MiB of 15.5 GiB\n"
+        "n2    never  -         192.0.2.12  0      -         -\n"
+    )
+
+
 def test_ports_name_their_playground_only_where_there_are_several(controller: FakeController, play: Play) -> None:
     controller.answers["GET ports"] = [[a_port()], [a_port(), a_port(playground="beta", host=None, state="unplaced")]]
     assert play("ports").out == (

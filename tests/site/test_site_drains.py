@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from site_lab import Json, Site
+from site_lab import Json, MakeSite, Site
 
+from playground import sandbox
 from playground.client import Unreachable
 from tests.waiting import eventually
 
@@ -104,3 +105,28 @@ def test_the_last_hosts_guests_stay_and_each_says_why(lab: Site) -> None:
     assert "  gateway lab/wan: stuck, host n3 is drained; no host fits; n1, n2: draining\n" in done.stderr
     lab.converged("lab")
     lab.assert_reachable("lab")
+
+
+@pytest.mark.long
+def test_what_a_dead_host_ran_stays_unknown_until_somebody_has_it_placed_anew(a_site: MakeSite) -> None:
+    site = a_site("mortal", 3)
+    site.up(LAB)
+    dead = site.host_of("lab", "rover")
+    before = site.ports("lab")["rover.grid"]
+    sandbox.ask(site.info, "kill-host", host=dead)
+    eventually(lambda: site.hosts()[dead]["state"] == "gone", what=f"{dead} is gone")
+    workspaces = site.client.get("status", {"playground": "lab"})["playgrounds"][0]["workspaces"]
+    [rover] = [one for one in workspaces if one["name"] == "rover"]
+    assert (rover["state"], rover["host"], rover["cause"]) == ("unknown", dead, f"host {dead} is gone")
+    assert site.cli("host", "drain", dead).returncode == 1
+    site.client.delete(f"hosts/{dead}/drain")
+    assert site.host_of("lab", "rover") == dead
+    site.down("lab")
+    site.up(LAB.replace(", host: n3", ""))
+    after = site.ports("lab")["rover.grid"]
+    assert after["host"] != dead and (after["addresses"], after["mac"]) == (before["addresses"], before["mac"])
+    sandbox.ask(site.info, "start-host", host=dead)
+    site.await_hosts()
+    eventually(lambda: not carried(site, dead), what=f"nothing of before is on {dead}")
+    site.converged("lab")
+    site.assert_reachable("lab")
