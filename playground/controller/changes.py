@@ -51,6 +51,10 @@ ABANDONED_S = 30.0
 
 TRIES = 8
 
+READ = 4
+"""Playgrounds whose accepted file is kept as it was read: reading one of 1000 policies takes a third of a second, and
+the next edit of it is compared with it."""
+
 
 class Raced(Exception):
     """Somebody else changed the same playground meanwhile; redo from a fresh reading."""
@@ -66,6 +70,8 @@ class Changes:
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._mine: set[str] = set()
         self._settled: dict[str, tuple[str, int]] = {}
+        self._read: dict[str, tuple[bytes, PlaygroundSpec]] = {}
+        """By playground, the files that were accepted here last, and what they say."""
         self.written: dict[str, Mapping[str, Policy]] = {}
         """By playground, the policies of its accepted files with their places, by the names of their records."""
         self._loose: set[str] = {key for grid in world.grids.values() for key in grid.claims}
@@ -105,6 +111,11 @@ class Changes:
                 except Raced:
                     continue
                 self.written[spec.name] = admission.written
+                if admission.root is not None:
+                    self._read.pop(spec.name, None)
+                    self._read[spec.name] = admission.root.files, spec
+                    for name in list(self._read)[:-READ]:
+                        del self._read[name]
                 if admission.is_empty:
                     return counts, []
                 self._settle(spec.name, counts)
@@ -114,6 +125,11 @@ class Changes:
                     self._events.add("playground-changed", f"playground {spec.name}", said)
                 return counts, steps
         raise Raced(f"{spec.name} keeps changing; try again")
+
+    def read(self, root: PlaygroundRecord) -> PlaygroundSpec | None:
+        """What an accepted file says, where it was accepted here and is not to be read again."""
+        files, spec = self._read.get(root.name, (b"", None))
+        return spec if spec is not None and (files, spec.file) == (root.files, root.file) else None
 
     async def remove(self, name: str) -> None:
         """Commits the removal of a playground; hosts follow, claims go when nothing of it is left on a host."""
@@ -265,6 +281,7 @@ class Changes:
         keys = (f"playground/{name}", f"probe/{name}", f"policies/{name}")
         result = await self._store.commit([], [Delete(key) for key in keys])
         self.written.pop(name, None)
+        self._read.pop(name, None)
         if not isinstance(result, Conflict):
             await self._world.reached(result)
 

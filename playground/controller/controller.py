@@ -213,7 +213,8 @@ class Controller:
         is_policed = any(policy.mode is not Mode.STAGE for policy in (*tiers.policies, *spec.connectivity.policies))
         foreseen = self._placing.foresee(admission, is_policed)
         root = self._root(spec.name)
-        connections = await asyncio.to_thread(_connections, root, spec, tiers) if steps else NO_CONNECTIONS
+        before = None if root is None else self.changes.read(root)
+        connections = await asyncio.to_thread(_connections, root, before, spec, tiers) if steps else NO_CONNECTIONS
         return {
             "name": spec.name,
             "changes": steps,
@@ -228,10 +229,11 @@ class Controller:
         spec = await _loaded(file, text, included, tiers)
         check_enforced(spec)
         root = self._root(spec.name)
+        before = None if root is None else self.changes.read(root)
         change, steps = await self.changes.accept(spec)
         if steps:
             await asyncio.sleep(HEAD_START_S)  # comparing takes the one interpreter that hosts are told by
-        connections = await asyncio.to_thread(_connections, root, spec, tiers) if steps else NO_CONNECTIONS
+        connections = await asyncio.to_thread(_connections, root, before, spec, tiers) if steps else NO_CONNECTIONS
         return {"name": spec.name, "change": change, "changes": steps, "connections": connections}
 
     def written(self, playground: str, name: str) -> Policy | None:
@@ -406,9 +408,13 @@ def _causes(causes: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"object": object_name(name), "cause": cause} for name, cause in sorted(causes.items())]
 
 
-def _connections(root: PlaygroundRecord | None, spec: PlaygroundSpec, tiers: SiteSpec) -> dict[str, Any]:
-    """The connections that a file opens and cuts beside what was accepted before."""
-    return connections_changed(None if root is None else accepted(root), spec, tiers)
+def _connections(
+    root: PlaygroundRecord | None, before: PlaygroundSpec | None, spec: PlaygroundSpec, tiers: SiteSpec
+) -> dict[str, Any]:
+    """The connections that a file opens and cuts beside what was accepted before. before: that, if it is known."""
+    if before is None and root is not None:
+        before = accepted(root)
+    return connections_changed(before, spec, tiers)
 
 
 async def _loaded(file: str, text: str, included: Included | None, tiers: SiteSpec) -> PlaygroundSpec:

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import pytest
 
 from playground.controller import changes as changes_module
-from playground.controller.changes import Changes, Raced
+from playground.controller.changes import Changes, Raced, accepted
 from playground.controller.events import EventLog
 from playground.controller.world import World
 from playground.records import ClaimRecord, HostRecord, ObservedPort, encode, key_of
@@ -235,3 +235,22 @@ def test_an_address_stays_claimed_while_a_host_still_holds_its_port() -> None:
 
 def _put(record: HostRecord | ObservedPort) -> Put:
     return Put(key_of(record), encode(record))
+
+
+def test_what_was_accepted_here_is_known_without_reading_it_again_and_what_another_accepted_is_not() -> None:
+    async def work() -> None:
+        store = MemoryStore()
+        async with Writer(store) as one, Writer(store) as other:
+            await one.changes.accept(spec := a_file())
+            await other.world.load()
+            first = other.world.grids["lab"].root
+            assert first is not None
+            assert one.changes.read(first) is spec and other.changes.read(first) is None
+            await other.changes.accept(again := a_file(scale=4))
+            await one.world.load()
+            second = one.world.grids["lab"].root
+            assert second is not None
+            assert other.changes.read(second) is again and one.changes.read(second) is None
+            assert accepted(second) == again
+
+    run(work())
