@@ -73,12 +73,15 @@ def emulate(
     Raises Failure with nothing new left behind. leash: it ends with this process. hypervisors: its hosts have a
     libvirtd each.
     """
+    from playground.doctor.hypervisors import why_no_hypervisors
     from playground.doctor.packages import install_line, missing
     from playground.sandbox import SandboxError, ensure, provide_hypervisors
 
     if absent := missing(for_tests=False):
         lacking = ", ".join(f"{tool.applet or tool.program} ({tool.purpose})" for tool in absent)
         raise Failure(f"this machine lacks {lacking}; {install_line(absent)}")
+    if hypervisors and (reason := why_no_hypervisors()):
+        raise Failure(reason)
     try:
         made = ensure(name, hosts, in_memory_state=in_memory_state, leash=leash)
         if hypervisors:

@@ -57,6 +57,7 @@ HYPERVISOR = (
         "virtual machines",
         file="usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so",
     ),
+    Tool("libvirt's folders", "libvirt-daemon-system", "virtual machines", file="var/log/libvirt"),
     Tool("qemu-system-x86_64", "qemu-system-x86", "virtual machines"),
     Tool("qemu-img", "qemu-utils", "disks of virtual machines"),
 )

@@ -20,7 +20,7 @@ LIBVIRTD = "/usr/sbin/libvirtd"
 
 _IDS = uuid.UUID("0b0f7f6e-6a0c-4f3c-9d57-5ad9a3a3c7f1")
 
-PLACES = {
+PLACES = {  # only /run is the sandbox's own: elsewhere nothing is made, as it would stay on the machine
     "run": "/run/libvirt",
     "lib": "/var/lib/libvirt",
     "etc": "/etc/libvirt",
@@ -88,10 +88,12 @@ def main() -> None:
     for kind, place in PLACES.items():
         own = asked.folder / kind
         own.mkdir(mode=0o711, parents=True, exist_ok=True)
-        Path(place).mkdir(parents=True, exist_ok=True)
+        if kind == "run":
+            Path(place).mkdir(parents=True, exist_ok=True)
         if not os.path.ismount(place):
             ns.mount(str(own), place, flags=ns.MS_BIND)
-    LOCKS.resolve().mkdir(parents=True, exist_ok=True)
+    if LOCKS.resolve().is_relative_to("/run"):
+        LOCKS.resolve().mkdir(parents=True, exist_ok=True)
     # libvirt asks for its own host's name at each migration, and no name server is to be reached from here
     _bind_with("/etc/hosts", f"{asked.address} {asked.name}", asked.folder / "hosts")
     if not _is_known_user(QEMU_USER):

@@ -108,12 +108,11 @@ def ensure(
 
 
 def provide_hypervisors(info: SandboxInfo) -> None:
-    """A libvirtd on each emulated host, from now on. Raises SandboxError where this machine lacks one."""
-    from playground.doctor.packages import install_line, missing_hypervisor
+    """A libvirtd on each emulated host, from now on. Raises SandboxError where there can be none."""
+    from playground.doctor.hypervisors import why_no_hypervisors
 
-    if absent := missing_hypervisor():
-        names = ", ".join(tool.program for tool in absent)
-        raise SandboxError(f"virtual machines need what this machine lacks: {names}; {install_line(absent)}")
+    if reason := why_no_hypervisors():
+        raise SandboxError(reason)
     for host in ask(info, "status")["hosts"]:
         program = hypervisor(info.site, info.run_dir, info.state_dir, host["name"], host["underlay"])
         ask(info, "add", name=program.name, argv=list(program.argv), host=program.host)
