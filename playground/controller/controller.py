@@ -113,7 +113,7 @@ class Controller:
         self.changes = Changes(store, self.world, self.events)
         self.progress = Progress(self.world, self.changes.is_written)
         self._placing = Placing(store, self.world, self.moves, self.events)
-        self.draining = Draining(store, self.world, self.events, self.moves, self._placing)
+        self.draining = Draining(store, self.world, self.events, self._placing)
         self._dynamic = Dynamic(store, self.world)
         self._handovers = Handovers(store, self.world, self.events, self._placing.views)
 

@@ -16,13 +16,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from playground.controller.events import EventLog
-from playground.controller.moves import Moves, Refused
 from playground.controller.placing import TO_START, Placing, has_own_disks
 from playground.controller.rooms import Name
 from playground.controller.status import on_host, workspace_state
 from playground.controller.world import World
 from playground.gateways import gateway_name, object_name
-from playground.manner import PLAIN, Manner
 from playground.placement import Refusal
 from playground.records import DrainRecord, MigrationRecord, WorkspaceRecord, encode, key_of
 from playground.store.api import Compare, Conflict, Delete, Put, Store
@@ -64,11 +62,10 @@ class _Failure:
 class Draining:
     """All drains of the site."""
 
-    def __init__(self, store: Store, world: World, events: EventLog, moves: Moves, placing: Placing) -> None:
+    def __init__(self, store: Store, world: World, events: EventLog, placing: Placing) -> None:
         self._store = store
         self._world = world
         self._events = events
-        self._moves = moves
         self._placing = placing
         self._failures: dict[Name, dict[str, _Failure]] = {}
         """By workspace and target."""
@@ -275,25 +272,13 @@ class Draining:
                     return False
                 stack.enter_context(self._placing.held_for(name, one.to))
                 failed = self._failed(host, one.workspace, self._world.grids[name[0]].migrations.get(name[1]))
-            if cause := await self._request(one.workspace, one.to):
+            if cause := await self._placing.move(one.workspace, one.to):
                 failure = _Failure(f"its move there was refused: {cause}", time.time(), is_refusal=True)
                 self._failures[name] = {**failed, one.to: failure}
                 log.info("move of a drain refused workspace=%s/%s to=%s cause=%s", *name, one.to, cause)
                 return False
         self._failures[name] = failed  # the record of a move takes the place of the one before it
         return True
-
-    async def _request(self, workspace: WorkspaceRecord, target: str) -> str:
-        """Asks for a move; disks that its host has made go along where both don't see the same. Why it is refused, ""
-        when it isn't."""
-        cause = ""
-        for manner in (PLAIN, Manner(copy_storage=True)) if has_own_disks(workspace) else (PLAIN,):
-            try:
-                await self._moves.request(workspace, target, measure=False, by_hand=False, manner=manner)
-                return ""
-            except Refused as error:
-                cause = "; ".join(str(error).splitlines())
-        return cause
 
     def _tell(self, host: str, left: Sequence[Left]) -> None:
         """Tells people that a host is empty, or that nothing more will leave it."""

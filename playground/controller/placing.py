@@ -18,6 +18,7 @@ from playground.controller.moves import Moves, Refused
 from playground.controller.rooms import Name, Rooms
 from playground.controller.world import World
 from playground.gateways import gateway_name, object_name
+from playground.manner import PLAIN, Manner
 from playground.placement import HostView, Refusal, may_be_on, no_room_beside, place
 from playground.records import BindingRecord, PortRecord, WorkspaceRecord, encode, key_of
 from playground.store.api import Change, Compare, Conflict, Delete, Put, Store
@@ -68,6 +69,18 @@ class Placing:
     def held_for(self, name: Name, host: str) -> AbstractContextManager[None]:
         """Keeps room of a host for a workspace that is about to be moved there."""
         return self._rooms.held_for(name, host)
+
+    async def move(self, workspace: WorkspaceRecord, target: str) -> str:
+        """Has one moved that was placed elsewhere; disks that its host has made go along where both hosts don't see the
+        same. Why that is refused, "" when it isn't."""
+        cause = ""
+        for manner in (PLAIN, Manner(copy_storage=True)) if has_own_disks(workspace) else (PLAIN,):
+            try:
+                await self._moves.request(workspace, target, measure=False, by_hand=False, manner=manner)
+                return ""
+            except Refused as error:
+                cause = "; ".join(str(error).splitlines())
+        return cause
 
     def foresee(self, admission: Admission, is_policed: bool) -> Foreseen:
         """What hosts would have no room for once a change is admitted. is_policed: as it would be."""
@@ -192,12 +205,9 @@ class Placing:
             elif workspace.desired == "stopped":
                 committed |= await self.unplace(workspace)
             else:
-                try:
-                    with self.held_for(name, answer):
-                        await self._moves.request(workspace, answer, measure=False, by_hand=False)
-                    committed = True
-                except Refused as error:
-                    committed |= await self._explain(workspace, str(error))
+                with self.held_for(name, answer):
+                    cause = await self.move(workspace, answer)
+                committed |= await self._explain(workspace, cause) if cause else True
         return committed
 
     async def _explain(self, workspace: WorkspaceRecord, reason: str) -> bool:

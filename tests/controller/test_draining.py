@@ -76,7 +76,7 @@ class Site:
         preflight = Preflight(self.world, None, no_meter)  # type: ignore[arg-type]
         self.moves = Moves(store, self.world, self.events, no_meter, NoCarrier(), preflight)
         self.placing = Placing(store, self.world, self.moves, self.events)
-        self.draining = Draining(store, self.world, self.events, self.moves, self.placing)
+        self.draining = Draining(store, self.world, self.events, self.placing)
         self.refusing: set[str] = set()
         self.is_slow = False
         self.most = 0
