@@ -19,9 +19,9 @@ from dhcp.reason import Reason
 from dhcp.render import Reply
 from dhcp.scope import Pool4
 
-GATHER_S: Final = 0.002
-"""How long leases are gathered for one write and sync: as long as a sync takes on a good disk, and a quarter of the CPU
-when they come by the thousand."""
+GATHER_S: Final = 0.004
+"""How long leases are gathered for one write and sync: as long as a sync or two take on a good disk, and a fraction of
+the CPU when they come by the thousand."""
 
 
 @dataclass(frozen=True, slots=True)

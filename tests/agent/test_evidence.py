@@ -201,6 +201,14 @@ def test_what_was_put_back_is_told() -> None:
     asyncio.run(hold())
 
 
+def test_what_a_ports_guard_has_stopped_of_its_questions_is_told_of_that_port() -> None:
+    async def claim(shown: Evidence, said: Said, rules: Rules) -> None:
+        rules.packets |= {("playground_guard", f"questions_pg{PORT}"): (12, 900), ("other", "questions_pgb"): (5, 5)}
+        assert await shown.stopped([PORT, "b"]) == {PORT: 12}
+
+    within(claim)
+
+
 def test_what_hinders_a_look_is_told() -> None:
     async def claim(shown: Evidence, said: Said, rules: Rules) -> None:
         rules.fails = "no such table"
