@@ -27,16 +27,10 @@ import measure
 from bench_wire import flow
 from measure import Json
 
-from policies.compile.playground import (
-    TABLE,
-    Compiled,
-    PlaygroundCompiler,
-    PolicedEnd,
-    PolicedNetwork,
-    policy_table,
-    policy_table_after,
-)
+from policies.compile.places import PolicedEnd, PolicedNetwork
+from policies.compile.playground import Compiled, PlaygroundCompiler, policy_table, policy_table_after
 from policies.compile.tables import Ruleset, whole
+from policies.compile.ways import TABLE
 from policies.guard import parts as guard
 from policies.guard.station import GuardedPort, Station
 from policies.kernel.enforcement import Enforcement

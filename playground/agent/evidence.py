@@ -43,8 +43,9 @@ from playground.questions import (
     Verdicts,
 )
 from policies.compile.judges import counter_name
-from policies.compile.playground import TABLE, Compiled
+from policies.compile.playground import Compiled
 from policies.compile.tables import Ruleset, Table
+from policies.compile.ways import TABLE
 from policies.flows import SEEN_REPLY, Among, Flow, concerns, is_sound
 from policies.guard import parts as guard
 from policies.kernel.conntrack import Conntrack

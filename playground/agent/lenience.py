@@ -14,7 +14,7 @@ from pathlib import Path
 
 from playground.derive import Derived
 from playground.derive.rules import Rules
-from policies.compile.playground import REVERSED
+from policies.compile.ways import REVERSED
 from policies.flows import turned
 from policies.kernel.conntrack import Conntrack
 

@@ -16,13 +16,8 @@ from playground.derive.playground import Section
 from playground.gateways import gateway_name
 from playground.records import NetworkRecord, PortRecord, playground_id
 from playground.view import Scope, endpoint_of
-from policies.compile.playground import (
-    Compiled,
-    PlaygroundCompiler,
-    PolicedEnd,
-    PolicedGateway,
-    PolicedNetwork,
-)
+from policies.compile.places import PolicedEnd, PolicedGateway, PolicedNetwork
+from policies.compile.playground import Compiled, PlaygroundCompiler
 from policies.model import Endpoint, Gateway, Policy, Scene, Subnet
 from policies.resolve import Changes, Resolver
 

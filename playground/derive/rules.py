@@ -10,8 +10,8 @@ from playground.derive.guarding import Needs
 from playground.derive.playground import Section
 from playground.derive.policing import Policing
 from playground.records import playground_id
-from policies.compile.playground import TABLE
 from policies.compile.tables import Part, Parts, Table
+from policies.compile.ways import TABLE
 from policies.guard import parts as guard
 from policies.guard.rules import SHARED
 

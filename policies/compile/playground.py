@@ -9,91 +9,38 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from hashlib import blake2b
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from operator import is_
 from typing import NamedTuple
 
 from policies.compile.judges import (
     ACCEPTED,
-    REFUSE,
     Judges,
     compile_judges,
     counter_name,
-    forwards_name,
     has_nothing_to_say,
-    span_text,
 )
-from policies.compile.marks import REFUSED, TURNED
-from policies.compile.numbers import NO_END, SERVICES_NUMBER, EndNumbers, number_ends
+from policies.compile.numbers import EndNumbers, number_ends
+from policies.compile.places import (
+    DIRECTIONS,
+    Blocks,
+    PolicedEnd,
+    PolicedGateway,
+    PolicedNetwork,
+    host_elements,
+    jumps,
+)
 from policies.compile.tables import Chain as KernelChain
-from policies.compile.tables import KeptParts, Part, SetShape, fingerprint
+from policies.compile.tables import KeptParts, Part, fingerprint
+from policies.compile.ways import NEIGHBOURS, REVERSED, STATELESS, STATIC, judging, known, lenient_chains
 from policies.ir import FIRST_IDENTITY, IR, SERVICES, Chain
-from policies.model import BlockPeer, Direction
+from policies.model import Direction
 from policies.prove import Claim, ProvedNetwork
 from policies.verdicts import Judgement, judgement_text
-from policies.world import Span, spans_of
 
-TABLE = ("inet", "playground_policy")
 NO_PARTS = KeptParts({})
 _NO_PART = Part()
-
-MOST_CONNECTIONS, MOST_NEW_PER_SECOND = 16384, 2000
-"""Of one source address: connections at a time, and new ones a second, after a burst of two seconds' worth. A few
-hundred workspaces that all go as far fit into what a kernel tracks (nf_conntrack_max, 262144 by default)."""
-
-OVERFLOW = "connections_refused"
-"""Counter of the packets that a source's bounds refused."""
-
-MOST_TOLD_PER_SECOND = 100
-"""Refusals that one source address is told of a second, after a burst of twice as many; of the others it hears
-nothing."""
-
-_EPHEMERAL = 32768
-"""Ports from here on are those of clients (Linux: ip_local_port_range; RFC 6056 §3.2), those below of servers."""
-
-REVERSED = 0x40000000
-"""A bit of the mark of a connection that is known the wrong way round, as its first packet seen here was an answer."""
-
-_QUESTION = f"proto-src {_EPHEMERAL}-65535 ct original proto-dst 0-{_EPHEMERAL - 1}"
-_ANSWER = f"proto-src 0-{_EPHEMERAL - 1} ct original proto-dst {_EPHEMERAL}-65535"
-"""What began a connection that was not seen to begin is guessed by its ports, where they tell; else both ways are
-tried."""
-
-_DIRECTIONS = {Direction.EGRESS: ("e", "egress"), Direction.INGRESS: ("i", "ingress")}
-_FAMILIES = {4: "ip", 6: "ip6"}
-
-
-@dataclass(frozen=True, slots=True)
-class PolicedNetwork:
-    """A network of the playground that this host has. services: addresses of its service leg, link-local too; subnets:
-    as CIDRs. zone: of connection tracking, its own on this host."""
-
-    name: str
-    bridge: str
-    zone: int
-    services: tuple[str, ...] = ()
-    subnets: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PolicedEnd:
-    """A port, on whichever host it is. addresses: all that it may use, link-local too; or blocks of them, as CIDRs."""
-
-    workspace: str
-    network: str
-    addresses: tuple[str, ...]
-    is_local: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PolicedGateway:
-    """A gateway's port on a network, with its own addresses there."""
-
-    name: str
-    network: str
-    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,104 +108,6 @@ class Compiled:
 
 
 _KINDS = {"p": "", "e": "egress of ", "i": "ingress of ", "r": "rules of "}
-
-_MAPS = (
-    ("ends", "daddr"),
-    ("egress", "saddr"),
-    ("ingress", "daddr"),
-    ("back_egress", "daddr"),
-    ("back_ingress", "saddr"),
-)
-"""Maps that all playgrounds share, of each IP version, and where their key is in the direction of the flow."""
-
-
-def _static() -> Part:
-    sets = {}
-    for family in _FAMILIES.values():
-        for side, key in _MAPS:
-            value = "meta mark" if side == "ends" else "verdict"
-            sets[f"{side}_{family}"] = SetShape("map", f"typeof iifname . ct original {family} {key} : {value};")
-        sets[f"silent_{family}"] = SetShape("set", f"typeof iifname . {family} saddr;")
-        shape = f"typeof iifname . {family} saddr; size 65535; flags dynamic,timeout; timeout 10s;"
-        sets[f"told_{family}"] = SetShape("set", shape)
-        for bound in ("new", "open"):
-            shape = f"typeof iifname . ct original {family} saddr; size 65535; flags dynamic;"
-            if bound == "new":
-                shape = f"typeof iifname . ct original {family} saddr; size 65535; flags dynamic,timeout; timeout 10s;"
-            sets[f"{bound}_{family}"] = SetShape("set", shape)
-    sets["zones"] = SetShape("map", f"typeof iifname : ct zone; size {_MOST};")
-    sets["accepted"] = SetShape("set", f"typeof ct mark; size {_MOST};")
-    sets["policed"] = SetShape("map", "typeof iifname : verdict;")
-    sets["broadcasts"] = SetShape("set", "typeof iifname . ip daddr;")
-    chains = {
-        # Before defragmentation (-400): fragments of two playgrounds may have equal addresses and numbers.
-        "enter": KernelChain(
-            (
-                # For a bridge, what is for any one machine is for its host. Most is, and is not asked for its address.
-                f"meta pkttype host {_TRACKED}",
-                *(f"{match} notrack accept" for match in _TO_MANY),
-                _TRACKED,
-                # A bridge that nobody polices comes here only if somebody has turned its switch: it would share a zone.
-                "notrack",
-            ),
-            "type filter hook prerouting priority -450; policy accept;",
-        ),
-        "pass": KernelChain(
-            # Most packets are of connections that were accepted: it costs less to know that than whose bridge it is.
-            ("ct mark @accepted meta mark set 0 accept", "iifname vmap @policed"),
-            "type filter hook forward priority 0; policy accept;",
-        ),
-        _NEIGHBOURS: KernelChain(("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } meta mark set 0 accept",)),
-        _STATELESS: KernelChain(
-            (
-                f"jump {_NEIGHBOURS}",
-                *(
-                    f"{match} iifname . {family} saddr @silent_{family} drop"
-                    for match, family in zip(_TO_MANY, _OF_MANY, strict=True)
-                ),
-                *(f"{match} meta mark set 0 accept" for match in _TO_MANY),
-                "drop",
-            )
-        ),
-        "bounds": KernelChain(
-            tuple(
-                f'add @{name}_{family} {{ iifname . ct original {family} saddr {over} }} counter name "{OVERFLOW}" drop'
-                for family in _FAMILIES.values()
-                for name, over in (
-                    ("new", f"limit rate over {MOST_NEW_PER_SECOND}/second burst {2 * MOST_NEW_PER_SECOND} packets"),
-                    ("open", f"ct count over {MOST_CONNECTIONS}"),
-                )
-            )
-        ),
-        REFUSE: KernelChain(
-            (
-                "ct state new jump bounds",
-                *(
-                    f"add @told_{family} {{ iifname . {family} saddr limit rate over {MOST_TOLD_PER_SECOND}/second "
-                    f"burst {2 * MOST_TOLD_PER_SECOND} packets }} drop"
-                    for family in _FAMILIES.values()
-                ),
-                f"meta mark set {REFUSED} {TURNED} accept",
-            )
-        ),
-    }
-    return Part(chains, sets, {}, frozenset({OVERFLOW}))
-
-
-_TRACKED = "ct zone set iifname map @zones return"
-
-_MOST = 16384
-"""Policed bridges, and policed playgrounds, of a host. Every packet is looked up by them, and a set whose size is told
-is of the kind that finds most quickly (nft_set_hash.c: the tables never grow)."""
-
-_TO_MANY = ("ip daddr 224.0.0.0/4", "ip daddr 255.255.255.255", "iifname . ip daddr @broadcasts", "ip6 daddr ff00::/8")
-_OF_MANY = ("ip", "ip", "ip", "ip6")
-"""Multicast and broadcast, which no connection tracks, and the family of each match."""
-
-_STATELESS, _NEIGHBOURS = "stateless", "neighbours"
-
-STATIC = _static()
-"""What all playgrounds share."""
 
 
 def policy_table(compiled: Iterable[Compiled]) -> KeptParts:
@@ -332,7 +181,7 @@ class _Led(NamedTuple):
     """What follows from which judges each end is led to, and from who is there. elements: of both."""
 
     elements: Mapping[str, Mapping[str, str]]
-    blocks: _Blocks
+    blocks: Blocks
 
 
 class PlaygroundCompiler:
@@ -374,29 +223,29 @@ class PlaygroundCompiler:
         place = self._place
         if place is None or place.where != where:
             local = frozenset(numbers.members[end.workspace, end.network] for end in ends if end.is_local)
-            place = _Place(where, local, self._host_elements(numbers, bridges, ends, gateways))
+            place = _Place(where, local, host_elements(self._id, numbers, bridges, ends, gateways))
         if place is self._place and self._ir is not None and is_lenient == self._is_lenient:
             is_led_anew = self._change(self._ir, ir, place)
         else:
             is_led_anew = True
             self._begin(ir, place, is_lenient)
         if is_led_anew or self._led is None:
-            jumps = self._jumps(bridges, ends, numbers, self._entries)
+            led = jumps(bridges, ends, numbers, self._entries)
             before = self._led.elements if self._led is not None else {}
-            elements = {name: _kept(before.get(name), found) for name, found in {**place.elements, **jumps}.items()}
-            self._led = _Led(elements, _Blocks(bridges, ends, numbers, self._entries))
+            elements = {name: _kept(before.get(name), found) for name, found in {**place.elements, **led}.items()}
+            self._led = _Led(elements, Blocks(bridges, ends, numbers, self._entries))
         self._ir, self._place, self._is_lenient = ir, place, is_lenient
         if not self._speaking:
             return None
         blocks = self._led.blocks
         generation = self._generation(self._led.elements, blocks)
-        stateless = f"m_{self._id}" if blocks.silent else _STATELESS
-        known = _known(generation, stateless)
-        chains = {f"p_{self._id}": KernelChain((*known, *_judging(generation, blocks)))}
+        stateless = f"m_{self._id}" if blocks.silent else STATELESS
+        passed = known(generation, stateless)
+        chains = {f"p_{self._id}": KernelChain((*passed, *judging(generation, blocks)))}
         if is_lenient:
-            chains = _lenient_chains(self._id, generation, blocks, known)
+            chains = lenient_chains(self._id, generation, blocks, passed)
         if blocks.silent:
-            chains[stateless] = KernelChain((f"jump {_NEIGHBOURS}", *blocks.silent, f"goto {_STATELESS}"))
+            chains[stateless] = KernelChain((f"jump {NEIGHBOURS}", *blocks.silent, f"goto {STATELESS}"))
         own: dict[Hashable, Part] = {
             (self._id, "elements"): Part({}, {}, self._led.elements),
             (self._id, "playground"): Part(chains, {}, {"accepted": {str(generation): ""}}),
@@ -479,7 +328,7 @@ class PlaygroundCompiler:
         if not mine:
             one.judges = None
         elif one.judges is None or number != one.number:
-            name = f"{_DIRECTIONS[direction][0]}_{self._id}_{number:x}"
+            name = f"{DIRECTIONS[direction][0]}_{self._id}_{number:x}"
             one.judges = compile_judges(one.chain, one.staged, numbers, self._id, name, self._is_lenient)
         one.number = number
         if one.judges is not None:
@@ -504,62 +353,7 @@ class PlaygroundCompiler:
                     changed[(self._id, *name)] = known if known == part else part
         self._parts = self._parts.patched(changed)
 
-    def _host_elements(
-        self,
-        numbers: EndNumbers,
-        bridges: Mapping[str, PolicedNetwork],
-        ends: tuple[PolicedEnd, ...],
-        gateways: tuple[PolicedGateway, ...],
-    ) -> dict[str, dict[str, str]]:
-        """Who is who, on which bridge."""
-        found: dict[str, dict[str, str]] = {}
-        for network in bridges.values():
-            device = f'"{network.bridge}"'
-            found.setdefault("zones", {})[device] = str(network.zone)
-            found.setdefault("policed", {})[device] = f"goto p_{self._id}"
-            for address in network.services:
-                _put(found, "ends", network, address, str(SERVICES_NUMBER))
-            for subnet in map(ip_network, network.subnets):
-                if isinstance(subnet, IPv4Network) and subnet.prefixlen < 31:
-                    found.setdefault("broadcasts", {})[f"{device} . {subnet.broadcast_address}"] = ""
-        for gateway in gateways:
-            if gateway.network in bridges and (end := numbers.gateways.get(gateway.name)) is not None:
-                for address in gateway.addresses:
-                    _put(found, "ends", bridges[gateway.network], address, str(numbers.numbers[end]))
-        for one in ends:
-            if one.network in bridges:
-                number = str(numbers.numbers[numbers.members[one.workspace, one.network]])
-                for address in one.addresses:
-                    _put(found, "ends", bridges[one.network], address, number, shared=str(NO_END))
-        return found
-
-    def _jumps(
-        self,
-        bridges: Mapping[str, PolicedNetwork],
-        ends: tuple[PolicedEnd, ...],
-        numbers: EndNumbers,
-        entries: Mapping[tuple[Direction, int], Judges],
-    ) -> dict[str, dict[str, str]]:
-        """Who is judged by what, of those that are local."""
-        elements: dict[str, dict[str, str]] = {}
-        for one in ends:
-            if not one.is_local or one.network not in bridges:
-                continue
-            end = numbers.members[one.workspace, one.network]
-            for direction, (_, side) in _DIRECTIONS.items():
-                judges = entries.get((direction, end))
-                if judges is None or not judges.entry:
-                    continue
-                for address in one.addresses:
-                    _put(elements, side, bridges[one.network], address, f"jump {judges.entry}", shared="drop")
-                    if judges.backwards:
-                        verdict = f"jump {judges.backwards}"
-                        _put(elements, f"back_{side}", bridges[one.network], address, verdict, shared="drop")
-                    if direction is Direction.EGRESS and judges.is_closed:
-                        _put(elements, "silent", bridges[one.network], address, "")
-        return elements
-
-    def _generation(self, elements: Mapping[str, Mapping[str, str]], blocks: _Blocks) -> int:
+    def _generation(self, elements: Mapping[str, Mapping[str, str]], blocks: Blocks) -> int:
         """30 bits that tell all of it, and the highest, so it is never nought."""
         digest = blake2b(self._id.encode(), digest_size=4)
         for name, found in sorted(elements.items()):
@@ -598,145 +392,3 @@ def _differing(parts: KeptParts, wanted: Mapping[Hashable, Part]) -> dict[Hashab
 def _kept(known: Mapping[str, str] | None, found: Mapping[str, str]) -> Mapping[str, str]:
     """What is as it was, as the very same object."""
     return known if known is not None and (known is found or known == found) else found
-
-
-def _put(
-    elements: dict[str, dict[str, str]], name: str, network: PolicedNetwork, address: str, value: str, shared: str = ""
-) -> None:
-    """Blocks are left out; see _Blocks. shared: the value of an address that several ends have, where theirs differ."""
-    family, one = _canonical(address)
-    if one:
-        found = elements.setdefault(f"{name}_{family}", {})
-        key = f'"{network.bridge}" . {one}'
-        found[key] = value if found.get(key, value) == value else shared
-
-
-@lru_cache(1 << 16)
-def _canonical(address: str) -> tuple[str, str]:
-    """(family, text as nft lists it), the text "" of a block."""
-    one = ip_network(address)
-    return _FAMILIES[one.version], str(one.network_address) if one.prefixlen == one.max_prefixlen else ""
-
-
-class _Blocks:
-    """Ends that have whole blocks of addresses, without those in them that an end has alone: a rule each. A block that
-    different ends share is judged by what judges each of them, and its addresses are nobody's.
-
-    marks: to "saddr" or "daddr" the rules that say who is there; jumps: to a direction the rules that have it judged;
-    silent: rules for multicast and broadcast from those of which an end here is closed.
-    """
-
-    def __init__(
-        self,
-        bridges: Mapping[str, PolicedNetwork],
-        ends: tuple[PolicedEnd, ...],
-        numbers: EndNumbers,
-        entries: Mapping[tuple[Direction, int], Judges],
-    ) -> None:
-        self.marks: dict[str, list[str]] = {"saddr": [], "daddr": []}
-        self.jumps: dict[str, list[str]] = {"egress": [], "ingress": []}
-        self.silent: list[str] = []
-        wide: dict[tuple[str, IPv4Network | IPv6Network], list[PolicedEnd]] = {}
-        for one in ends:
-            for address in one.addresses:
-                if "/" in address and (block := ip_network(address)).num_addresses > 1 and one.network in bridges:
-                    wide.setdefault((one.network, block), []).append(one)
-        networks = {network for network, _ in wide}
-        alone: dict[str, set[IPv4Network | IPv6Network]] = {network: set() for network in networks}
-        for one in ends:
-            if one.network in networks:
-                alone[one.network].update(map(ip_network, one.addresses))
-        for (network, block), sharers in wide.items():
-            inside = [one for one in alone[network] if one != block and _is_within(one, block)]
-            left = spans_of(BlockPeer(block, tuple(sorted(inside, key=_first))))
-            if not left:
-                continue
-            spans = ", ".join(map(span_text, left))
-            family, bridge = _FAMILIES[block.version], bridges[network].bridge
-            members = {numbers.members[one.workspace, one.network]: None for one in sharers}
-            for side, rules in self.marks.items():
-                if len(members) == 1:
-                    match = f'meta mark 0 iifname "{bridge}" ct original {family} {side} {{ {spans} }}'
-                    rules.append(f"{match} meta mark set {numbers.numbers[next(iter(members))]}")
-            here = {numbers.members[one.workspace, one.network]: None for one in sharers if one.is_local}
-            if any((found := entries.get((Direction.EGRESS, end))) and found.is_closed for end in here):
-                self.silent += [f'iifname "{bridge}" {family} saddr {_ends_text(one)} drop' for one in left]
-            for direction, (_, name) in _DIRECTIONS.items():
-                side = "saddr" if direction is Direction.EGRESS else "daddr"
-                judges = [found.entry for end in here if (found := entries.get((direction, end))) and found.entry]
-                match = f'iifname "{bridge}" ct original {family} {side} {{ {spans} }}'
-                self.jumps[name] += [f"{match} jump {entry}" for entry in dict.fromkeys(judges)]
-
-
-def _ends_text(span: Span) -> str:
-    """One address, or the first and the last."""
-    version, *ends = span
-    return "-".join(dict.fromkeys(str((IPv4Address if version == 4 else IPv6Address)(end)) for end in ends))
-
-
-def _is_within(one: IPv4Network | IPv6Network, block: IPv4Network | IPv6Network) -> bool:
-    """Whether all of `one` is in `block`."""
-    return one.version == block.version and block.prefixlen <= one.prefixlen and one.network_address in block
-
-
-def _first(block: IPv4Network | IPv6Network) -> int:
-    return int(block.network_address)
-
-
-def _lenient_chains(id: str, generation: int, blocks: _Blocks, known: tuple[str, ...]) -> dict[str, KernelChain]:
-    """A playground's chain and those beside it, for flows that may be known the wrong way round."""
-    turned, keys = generation | REVERSED, _FAMILIES.values()
-    backwards: list[str] = []
-    for side, own, other in (("egress", "daddr", "saddr"), ("ingress", "saddr", "daddr")):
-        backwards.append("meta mark set 0")
-        backwards += [
-            f"meta mark set iifname . ct original {key} {other} map @ends_{key}" for key in _FAMILIES.values()
-        ]
-        backwards += blocks.marks[other]
-        backwards += [f"iifname . ct original {key} {own} vmap @back_{side}_{key}" for key in keys]
-    return {
-        f"p_{id}": KernelChain(
-            (
-                *known,
-                f"ct mark {turned} meta mark set 0 accept",
-                f"ct mark and {REVERSED} == {REVERSED} goto b_{id}",
-                f"ct state new tcp flags & (syn | rst) == 0 ct original {_QUESTION} goto {forwards_name(id)}",
-                f"ct state new tcp flags & (syn | rst) == 0 goto b_{id}",
-                f"goto {forwards_name(id)}",
-            )
-        ),
-        f"b_{id}": KernelChain(
-            (*backwards, "ct state new jump bounds", f"ct mark set {turned} meta mark set 0 accept")
-        ),
-        forwards_name(id): KernelChain(
-            (
-                f"ct mark and {REVERSED} == {REVERSED} ct mark set {REVERSED} drop",
-                f"ct state new tcp flags & (syn | rst) == 0 ct original {_ANSWER} drop",
-                *_judging(generation, blocks),
-            )
-        ),
-    }
-
-
-def _known(generation: int, stateless: str) -> tuple[str, ...]:
-    return (
-        f"ct mark {generation} meta mark set 0 accept",
-        "ct state related meta mark set 0 accept",
-        f"ct state vmap {{ invalid : drop, untracked : goto {stateless} }}",
-    )
-
-
-def _judging(generation: int, blocks: _Blocks) -> tuple[str, ...]:
-    """No packet is accepted before both sides spoke, if they are here."""
-    rules: list[str] = []
-    for side, own, other in (("egress", "saddr", "daddr"), ("ingress", "daddr", "saddr")):
-        rules.append("meta mark set 0")
-        rules += [f"meta mark set iifname . ct original {key} {other} map @ends_{key}" for key in _FAMILIES.values()]
-        rules += blocks.marks[other]
-        rules += [f"iifname . ct original {key} {own} vmap @{side}_{key}" for key in _FAMILIES.values()]
-        rules += blocks.jumps[side]
-    return (*rules, *_accepting(generation))
-
-
-def _accepting(mark: int) -> tuple[str, ...]:
-    return ("ct state new jump bounds", f"ct mark set {mark} meta mark set 0 accept")

@@ -10,8 +10,9 @@ from playground.agent.enforcing import Enforcing
 from playground.derive.guarding import Needs, shut, shut_device
 from playground.derive.policing import Policing
 from playground.derive.rules import GUARD, Rules
-from policies.compile.playground import TABLE, Compiled
+from policies.compile.playground import Compiled
 from policies.compile.tables import Chain, KeptParts, Part
+from policies.compile.ways import TABLE
 from policies.guard.parts import judged, of_port, of_tunnel
 from policies.guard.station import GuardedPort, Station
 from policies.kernel.memory import MemoryEnforcement

@@ -33,7 +33,8 @@ from playground.questions import (
 )
 from playground.spec import load_playground, scene
 from policies.compile.judges import counter_name
-from policies.compile.playground import PolicedEnd, PolicedNetwork, compile_playground
+from policies.compile.places import PolicedEnd, PolicedNetwork
+from policies.compile.playground import compile_playground
 from policies.compile.tables import Ruleset, Table
 from policies.flows import SEEN_REPLY, TCP, Flow, Tuple
 from policies.kernel.conntrack import Conntrack

@@ -18,7 +18,9 @@ from playground.derive.policing import Tracked
 from playground.questions import Checked, CheckPolicies, Counted, CountVerdicts, FollowVerdicts, Verdicts
 from playground.spec import load_playground
 from playground.spec.scene import scene
-from policies.compile.playground import TABLE, PolicedEnd, PolicedNetwork, compile_playground, policy_table
+from policies.compile.places import PolicedEnd, PolicedNetwork
+from policies.compile.playground import compile_playground, policy_table
+from policies.compile.ways import TABLE
 from policies.kernel.enforcement import Enforcement
 from policies.kernel.netlink import inside
 from policies.resolve import resolve

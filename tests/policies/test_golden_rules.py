@@ -20,8 +20,8 @@ from playground.derive.rules import POLICY
 from playground.records import SITE_POLICIES, PolicyRecord
 from playground.spec import load_site
 from policies.compile.changes import as_text, difference
-from policies.compile.playground import STATIC
 from policies.compile.tables import Ruleset, whole
+from policies.compile.ways import STATIC
 from policies.kernel.memory import MemoryEnforcement
 from tests.derive.test_golden_hosts import hosts, views
 

@@ -12,18 +12,16 @@ from hypothesis import strategies as st
 from scenes import scenes
 
 from policies.compile.changes import as_text, difference
+from policies.compile.places import PolicedEnd, PolicedNetwork
 from policies.compile.playground import (
-    STATIC,
-    TABLE,
     Compiled,
     PlaygroundCompiler,
-    PolicedEnd,
-    PolicedNetwork,
     compile_playground,
     policy_table,
     policy_table_after,
 )
 from policies.compile.tables import whole
+from policies.compile.ways import STATIC, TABLE
 from policies.model import Endpoint, EndpointPeer, Mode, Origin, Policy, Rule, Scene, Subnet
 from policies.ports import Ports, Protocol
 from policies.resolve import Resolver, resolve

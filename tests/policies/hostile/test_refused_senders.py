@@ -14,15 +14,10 @@ from guarded_lab import FAR, HOSTS, ME, NEAR, SUBNETS, Host, Station, ll, port_o
 from scapy.layers.sctp import SCTP, SCTPChunkInit
 from stacks_lab import Stacks
 
-from policies.compile.playground import (
-    MOST_TOLD_PER_SECOND,
-    TABLE,
-    PlaygroundCompiler,
-    PolicedEnd,
-    PolicedNetwork,
-    policy_table,
-)
+from policies.compile.places import PolicedEnd, PolicedNetwork
+from policies.compile.playground import PlaygroundCompiler, policy_table
 from policies.compile.tables import Parts, Ruleset
+from policies.compile.ways import MOST_TOLD_PER_SECOND, TABLE
 from policies.guard import answers, parts
 from policies.guard.station import GuardedPort, GuardedTunnel
 from policies.model import Endpoint, EndpointPeer, OnDeny, Origin, Policy, Rule, Scene

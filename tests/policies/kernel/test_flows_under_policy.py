@@ -12,14 +12,9 @@ from dataclasses import replace
 import pytest
 from filter_lab import Namespace
 
-from policies.compile.playground import (
-    REVERSED,
-    TABLE,
-    PlaygroundCompiler,
-    PolicedEnd,
-    PolicedNetwork,
-    policy_table,
-)
+from policies.compile.places import PolicedEnd, PolicedNetwork
+from policies.compile.playground import PlaygroundCompiler, policy_table
+from policies.compile.ways import REVERSED, TABLE
 from policies.kernel.enforcement import Enforcement
 from policies.model import Endpoint, EndpointPeer, Origin, Policy, Rule, Scene
 from policies.ports import Ports, Protocol

@@ -14,15 +14,9 @@ from hypothesis import strategies as st
 from naive import Address, End, Special, consents, is_owned
 from scenes import ADDRESSES, POINTS, scenes
 
-from policies.compile.playground import (
-    TABLE,
-    Compiled,
-    PlaygroundCompiler,
-    PolicedEnd,
-    PolicedGateway,
-    PolicedNetwork,
-    policy_table,
-)
+from policies.compile.places import PolicedEnd, PolicedGateway, PolicedNetwork
+from policies.compile.playground import Compiled, PlaygroundCompiler, policy_table
+from policies.compile.ways import TABLE
 from policies.kernel.enforcement import Enforcement
 from policies.model import Direction, Endpoint, Scene
 from policies.ports import Protocol

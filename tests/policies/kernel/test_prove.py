@@ -11,13 +11,9 @@ from filter_lab import Namespace
 from hypothesis import HealthCheck, given, settings
 from scenes import scenes
 
-from policies.compile.playground import (
-    TABLE,
-    PolicedEnd,
-    PolicedNetwork,
-    compile_playground,
-    policy_table,
-)
+from policies.compile.places import PolicedEnd, PolicedNetwork
+from policies.compile.playground import compile_playground, policy_table
+from policies.compile.ways import TABLE
 from policies.ir import FIRST_IDENTITY, SERVICES
 from policies.kernel.enforcement import Enforcement
 from policies.model import BlockPeer, Endpoint, EndpointPeer, Origin, Policy, Rule, Scene, Subnet

@@ -25,15 +25,10 @@ from policies.compile.changes import (
     as_text,
     difference,
 )
-from policies.compile.playground import (
-    STATIC,
-    TABLE,
-    PlaygroundCompiler,
-    PolicedEnd,
-    PolicedNetwork,
-    policy_table,
-)
+from policies.compile.places import PolicedEnd, PolicedNetwork
+from policies.compile.playground import PlaygroundCompiler, policy_table
 from policies.compile.tables import Chain, Part, Ruleset, SetShape, whole
+from policies.compile.ways import STATIC, TABLE
 from policies.guard import answers
 from policies.guard import parts as guard
 from policies.guard.rules import SHARED

@@ -10,14 +10,9 @@ import pytest
 from filter_lab import Bridged, framed
 from first_packets import fragment, packet
 
-from policies.compile.playground import (
-    MOST_NEW_PER_SECOND,
-    TABLE,
-    PolicedEnd,
-    PolicedNetwork,
-    compile_playground,
-    policy_table,
-)
+from policies.compile.places import PolicedEnd, PolicedNetwork
+from policies.compile.playground import compile_playground, policy_table
+from policies.compile.ways import MOST_NEW_PER_SECOND, TABLE
 from policies.kernel.enforcement import Enforcement
 from policies.model import Endpoint, EndpointPeer, Origin, Policy, Rule, Scene
 from policies.ports import EVERYTHING, Protocol
