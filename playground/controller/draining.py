@@ -223,7 +223,7 @@ class Draining:
     def _running(self, host: str, workspace: WorkspaceRecord, last: MigrationRecord | None) -> Left:
         state, cause = workspace_state(self._world, workspace)
         if state != "running" or workspace.desired != "running":
-            is_passing = state in ("preparing", "prepared", "leaving", "moving")
+            is_passing = workspace.desired == "running" and state not in ("failed", "unknown")
             said = f"it is {state}" + (f": {cause}" if cause else "")
             return Left(workspace, "waiting" if is_passing else "stuck", f"{said}; only what runs is moved")
         barred = self._barred(host, workspace)

@@ -29,7 +29,6 @@ log = logging.getLogger("controller")
 BATCH = 50
 """Operations a commit, compares included, below every engine's limit."""
 
-
 TOLD = 10
 """So many workspaces that find no host at a time are events each."""
 
@@ -96,7 +95,8 @@ class Placing:
         views = self._rooms.views(instead)
         answers = place(waiting, views, policed)
         unplaced = {name: answer.reason for (_, name), answer in answers.items() if isinstance(answer, Refusal)}
-        stays = {one.name: one for one in puts if one not in waiting and self._grows(one)}
+        moves = {one.name for one in waiting}
+        stays = {one.name: one for one in puts if one.name not in moves and self._grows(one)}
         by_host = {view.record.name: view for view in views}
         lacks = {name: no_room_beside(one, by_host[one.host]) for name, one in stays.items() if one.host in by_host}
         return Foreseen(unplaced, {name: f"{stays[name].host}: {lack}" for name, lack in lacks.items() if lack})

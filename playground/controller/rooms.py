@@ -106,13 +106,19 @@ class Rooms:
     def _if(self, instead: Mapping[Name, WorkspaceRecord | None]) -> dict[str, _Used]:
         """How full those hosts would be that it concerns."""
         found: dict[str, _Used] = {}
+
+        def of(host: str) -> _Used:
+            if host not in found:
+                found[host] = deepcopy(self._used[host])
+            return found[host]
+
         for name, workspace in instead.items():
             before, hosts = self._counted.get(name, (None, frozenset[str]()))
             for host in hosts:
                 if before is not None:
-                    found.setdefault(host, deepcopy(self._used[host])).add(before, -1)
+                    of(host).add(before, -1)
             if workspace is not None and workspace.host is not None:
-                found.setdefault(workspace.host, deepcopy(self._used[workspace.host])).add(workspace, 1)
+                of(workspace.host).add(workspace, 1)
         return found
 
     @contextlib.contextmanager
@@ -123,7 +129,7 @@ class Rooms:
         try:
             yield
         finally:
-            del self._held[name]
+            self._held.pop(name, None)
             self._count(name)
 
     def _changed(self, changes: list[tuple[str, Record | None, Record | None]], revision: int) -> None:
