@@ -19,13 +19,11 @@ from typing import Protocol
 
 import msgspec
 
-from dhcp.decide import LeaseKind
 from dhcp.leases import Lease
 from dhcp.scope import PortScope
 from overlay.kernel.converge import ADOPTED_AT_ONCE, Keeper, Outcome, PortState
 from overlay.kernel.monitor import Heard
 from overlay.kernel.namespaces import DIRECTORY
-from overlay.mac import slaac_address
 from overlay.parts import Focus, Part, between
 from overlay.state import HostState, NetworkId, PortId
 from playground import __version__, wire
@@ -38,6 +36,7 @@ from playground.agent.focus import differing, guests_in, widen
 from playground.agent.gateways import Gateways
 from playground.agent.given import Given
 from playground.agent.guests import Guests
+from playground.agent.held import Held
 from playground.agent.hooked import Hooked, Notices
 from playground.agent.lenience import Lenience
 from playground.agent.link import Link
@@ -74,10 +73,6 @@ TOLD_S = 3.0
 """How long an agent that begins waits for its responder before it reports: what clients hold is not known before, and a
 move that ended just then would take it for nothing."""
 
-SILENT_S = 6.0
-"""How long a client is waited for that was not heard to hold any address: by then it has been asked often. Its port was
-removed and given again while it ran on, and nobody who lived has seen it take what it has."""
-
 
 class Plane(Protocol):
     """The kernel's door as the agent uses it (`overlay.kernel.apply.DataPlane`, or its double)."""
@@ -93,10 +88,6 @@ class Plane(Protocol):
     def wait_event(self, timeout_s: float | None = None) -> bool: ...
 
     def heard(self) -> Heard: ...
-
-
-MOST_GONE = 16
-"""Addresses of which it is remembered, for each port, that its client gave them back."""
 
 
 class Agent:
@@ -172,15 +163,7 @@ class Agent:
         self._reports = Reports()
         self._named: dict[str, str] = {}
         """Keys of what has been said of guests, by id."""
-        self._leased: dict[str, dict[str, bool]] = {}
-        self._declined: dict[str, str] = {}
-        """By port, the address that its client has declined and not taken since."""
-        self._routers: dict[str, str] = {}
-        """Default routers that ports' clients were told of, "" for none, where that is known."""
-        self._speaking: dict[str, dict[str, float]] = {}
-        """By port, virtual routers that spoke there while they were taken to be elsewhere, and when last."""
-        self._silent_since: dict[str, float] = {}
-        """Ports whose client was not heard to hold any IPv4 address, since when that is known (monotonic)."""
+        self._held = Held()
         self._told_by = time.monotonic() + TOLD_S
         self._knows_leases = False
         """Whether what was noted last may be said: the responder had told before what its clients hold, or has had
@@ -295,21 +278,7 @@ class Agent:
 
     def leased(self, leased: Leased) -> None:
         """Notes what the responder told a port's client, or saw it form."""
-        held = self._leased.setdefault(leased.port, {})
-        if leased.kind is LeaseKind.BOUND:
-            if leased.router is not None:
-                self._routers[leased.port] = leased.router
-            if ":" not in leased.address:  # a client has one of IPv4, and may have several of IPv6
-                for address in [a for a in held if ":" not in a]:
-                    del held[address]
-        held.pop(leased.address, None)
-        held[leased.address] = leased.kind in (LeaseKind.BOUND, LeaseKind.FORMED)
-        for gone in [address for address, is_held in held.items() if not is_held][:-MOST_GONE]:
-            del held[gone]
-        if leased.kind is LeaseKind.DECLINED:
-            self._declined[leased.port] = leased.address
-        elif leased.kind is LeaseKind.BOUND:
-            self._declined.pop(leased.port, None)
+        self._held.leased(leased)
         self._touched.add(PortId(leased.port))
         self._again()
 
@@ -321,12 +290,7 @@ class Agent:
     def router(self, router: Router) -> None:
         """Notes that a virtual router speaks at a port, if its binding says that it is elsewhere."""
         binding = self._derived.bound.get(PortId(router.port)) if self._derived is not None else None
-        if binding is None:
-            return
-        known = self._speaking.setdefault(router.port, {})
-        if router.mac not in binding.routers:
-            known[router.mac] = time.time()
-        elif known.pop(router.mac, None) is None:
+        if binding is None or not self._held.router(router, binding, time.time()):
             return
         self._touched.add(PortId(router.port))
         self._again()
@@ -609,40 +573,22 @@ class Agent:
         return True
 
     def _is_stale(self, want: Want) -> bool:
-        """Whether a client holds an address that is not its port's any more, or has another default router, and would
-        be told the new one; also one that nobody knows of, and that does not answer for its own, may."""
-        if self._derived is None or not self._is_ready(want):
+        """Whether a client would be told another address or router than it has (`Held.is_stale`)."""
+        derived = self._derived
+        if derived is None or not self._is_ready(want):
             return False
-        for port in want.ports:
-            scope = self._derived.services.get(port_key(port))
-            if not isinstance(scope, PortScope):
-                continue
-            binding = self._derived.bound.get(PortId(port))
-            known = dict.fromkeys(binding.leased if binding is not None else (), True) | self._leased.get(port, {})
-            held = {address for address, is_held in known.items() if is_held}
-            if scope.v4 is not None and scope.v4.address in held:
-                router = scope.v4.router or ""
-                if self._routers.get(port, router) != router:
-                    return True
-            meant = set() if scope.v4 is None else {scope.v4.address}
-            meant |= set() if scope.v6 is None else set(scope.v6.addresses)
-            prefixes = () if scope.ra is None else scope.ra.prefixes
-            formed = {slaac_address(prefix, scope.mac) for prefix, is_autonomous in prefixes if is_autonomous}
-            others = held - meant - formed
-            if meant <= held:
-                self._silent_since.pop(port, None)
-            elif others or time.monotonic() - self._silent_since.setdefault(port, time.monotonic()) > SILENT_S:
-                return True
-        return False
+        scopes = ((port, derived.services.get(port_key(port))) for port in want.ports)
+        return any(
+            self._held.is_stale(port, scope, derived.bound.get(PortId(port)), time.monotonic())
+            for port, scope in scopes
+            if isinstance(scope, PortScope)
+        )
 
     def _begins_anew(self, want: Want) -> None:
         """Whatever comes up at these ports next has asked for nothing yet."""
         for port in want.ports:
             binding = self._derived.bound.get(PortId(port)) if self._derived is not None else None
-            self._leased[port] = dict.fromkeys(binding.learned if binding is not None else (), False)
-            self._routers.pop(port, None)
-            self._declined.pop(port, None)
-            self._silent_since.pop(port, None)
+            self._held.begin(port, binding)
             self._touched.add(PortId(port))
         self._responder.forget(port_key(port) for port in want.ports)
 
@@ -679,15 +625,12 @@ class Agent:
         for port in ports:
             if port in derived.bound:
                 status = self._outcome.ports.get(port) if self._outcome is not None else None
-                problem = self._problems.get(port_key(port), "")
-                if not problem and (address := self._declined.get(port)):
-                    problem = f"its client declined {address}: it says that another answers for it"
-                leased = self._leased.get(port, {})
-                routers = self._speaking.get(port, {})
-                found.append(observed_port(self._host, derived.bound[port], status, leased, problem, routers))
+                problem = self._problems.get(port_key(port)) or self._held.problem(port)
+                held = self._held.addresses(port), problem, self._held.routers(port)
+                found.append(observed_port(self._host, derived.bound[port], status, *held))
             else:
                 self._reports.drop(f"observed/port/{port}/{self._host}")
-                self._speaking.pop(port, None)
+                self._held.leave(port)
         for guest in guests:
             workspace = self._observed_guest(guest, derived.wants.get(guest))
             if workspace is not None:

@@ -17,6 +17,7 @@ from overlay.kernel.memory import MemoryDataPlane
 from overlay.state import HostState, port_device
 from playground import wire
 from playground.agent import agent as agent_module
+from playground.agent import held as held_module
 from playground.agent.agent import Agent
 from playground.agent.cache import Cache
 from playground.agent.gateways import Gateways
@@ -534,7 +535,7 @@ def test_a_running_guest_with_another_address_is_asked_to_ask_for_it(tmp_path: P
 def test_a_running_guest_whose_address_nobody_knows_is_asked_to_ask_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent_module, "SILENT_S", 0.2)
+    monkeypatch.setattr(held_module, "SILENT_S", 0.2)
 
     async def work() -> None:
         machine = Machine()
