@@ -19,9 +19,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import dhcp_load
 import dhcp_servers
 import measure
-from dhcp_servers import Figures
+from dhcp_load import Figures
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
@@ -98,18 +99,8 @@ def measure_storm() -> Figures:
 
 
 def measure_leases() -> dict[str, Figures]:
-    """For each server the highest rate of which less than 1 % went lost; all servers at one rate, then at the next. Two
-    rates in a row are too much for a server, or nothing at all is known of it."""
-    best: Figures = {}
-    failed = dict.fromkeys(("ours", *dhcp_servers.RANGED, "bound"), 0)
-    for rate in RATES:
-        for which in [which for which, times in failed.items() if times < 2]:
-            with tempfile.TemporaryDirectory(prefix="pgbd-") as folder:
-                figures = dhcp_servers.loaded(which, rate, Path(folder))
-            if figures is None or figures["dropped"] >= 0.01:
-                failed[which] += 1
-            else:
-                best[which], failed[which] = figures, 0
+    """Of clients that nobody declared, and of bound ports."""
+    best = dhcp_load.highest(("ours", *dhcp_servers.RANGED, "bound"), RATES, dhcp_servers.loaded)
     bound = best.pop("bound", None)
     return {"leases": _beside_kea(best.pop("ours", None), best), "bound": _beside_kea(bound, best)}
 

@@ -17,7 +17,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -191,18 +190,7 @@ class Judge:
 
 
 def measure_exchanges() -> Figures:
-    """For each server the highest rate of which less than 1 % went lost; all servers at one rate, then at the next. Two
-    rates in a row are too much for a server, or nothing at all is known of it."""
-    best: Figures = {}
-    failed = dict.fromkeys(SERVERS, 0)
-    for rate in RATES:
-        for which in [which for which, times in failed.items() if times < 2]:
-            with tempfile.TemporaryDirectory(prefix="pgbx-") as folder:
-                figures = exchanges(which, rate, Path(folder))
-            if figures is None or figures["dropped"] >= 0.01:
-                failed[which] += 1
-            else:
-                best[which], failed[which] = figures, 0
+    best = dhcp_load.highest(tuple(SERVERS), RATES, exchanges)
     if "ours" not in best:
         return {"ratio": measure.NO_PEER}
     kea = best.get("kea")

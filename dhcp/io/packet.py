@@ -59,7 +59,8 @@ class _Port:
     bound_utc_s: float = float("-inf")
     """When it was told last that the client has taken it, and it has said nothing else since."""
     declined6_s: dict[bytes, float] = field(default_factory=dict)
-    """The same of its IPv6 addresses."""
+    bound6_utc_s: dict[bytes, float] = field(default_factory=dict)
+    """Both the same of each of its IPv6 addresses."""
     memo: Memo[_Told] = field(default_factory=Memo)
     """Of answers that depend on the message alone: to the port's own client, while it quarantines nothing."""
     routers_s: dict[bytes, float] = field(default_factory=dict)
@@ -198,7 +199,7 @@ class PacketServer:
         if isinstance(reply, Reply):
             self._took(device, port, reply.act, now_utc_s)
         else:
-            self._took6(device, port, reply)
+            self._took6(device, port, reply, now_utc_s)
         port.history.note_again(now_utc_s, exchange, request)
 
     def _judged(self, device: str, port: _Port, data: bytes) -> Reason | None:
@@ -375,20 +376,26 @@ class PacketServer:
         data = frame.udp6(bound.mac, bound.server_mac, bound.source, datagram.source, ports, reply.payload)
         if not self._send(device, data):
             return Reason.NOT_SENT, b""
-        self._took6(device, port, reply)
+        self._took6(device, port, reply, self._now_utc_s())
         return reply, b"" if quarantined else data
 
-    def _took6(self, device: str, port: _Port, reply: server6.Reply) -> None:
-        """What a reply means for the port's IPv6 addresses."""
+    def _took6(self, device: str, port: _Port, reply: server6.Reply, now_utc_s: float) -> None:
+        """Tells what a reply means for the port's IPv6 addresses."""
         for packed, kind in reply.leases:
+            if kind is LeaseKind.BOUND or kind is LeaseKind.OFFERED:
+                if 0 <= now_utc_s - port.bound6_utc_s.get(packed, float("-inf")) < REPEAT_S:
+                    continue
+            else:
+                port.bound6_utc_s.pop(packed, None)
             address = socket.inet_ntop(socket.AF_INET6, packed)
             if kind is LeaseKind.BOUND:
+                port.bound6_utc_s[packed] = now_utc_s
                 port.unasked.took(address)
             if kind is LeaseKind.DECLINED:
                 port.declined6_s[packed] = asyncio.get_running_loop().time()
                 port.memo.forget()
             given_s = port.scope.v6.lease_s if kind is LeaseKind.BOUND and port.scope.v6 is not None else None
-            until_s = None if given_s is None else self._now_utc_s() + given_s
+            until_s = None if given_s is None else now_utc_s + given_s
             self._on_heard(Heard(device, address, port.scope.mac, kind, until_s))
 
     def _solicitation(self, port: _Port, solicitation: frame.Icmp6) -> Reason | None:
