@@ -32,4 +32,5 @@ class Neighbours:
 
 
 ANY = Neighbours()
+PACKED = Neighbours("pack")
 ALL = Share()

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
-from playground.inventory import ANY, Neighbours
+from playground.inventory import ANY, PACKED, Neighbours
 from playground.records import WorkspaceRecord
 from policies.selector import Selector, SelectorError, parse_selector
 
@@ -45,7 +45,7 @@ _NOBODY: Counter[str] = Counter()
 @dataclass(frozen=True, slots=True)
 class Around:
     """A workspace's neighbours on each host, counted. near: None where it may be without. against: who keeps it away,
-    by whom they keep away."""
+    by whom they keep away. is_free: nobody minds anybody."""
 
     wants: Neighbours
     near: Counter[str] | None
@@ -53,9 +53,12 @@ class Around:
     against: list[tuple[str, Counter[str]]]
     preferred: Counter[str] | None
     disliked: Counter[str]
+    is_free: bool
 
     def misfit(self, host: str) -> str | None:
         """Why it can't be beside those who are there, or None."""
+        if self.is_free:
+            return None
         if self.apart[host] > 0:
             return f"a workspace with {self.wants.anti_affinity} is there"
         for text, counts in self.against:
@@ -67,7 +70,7 @@ class Around:
 
     def discord(self, host: str) -> int:
         """How much that it would rather have otherwise: 0 where all is as it prefers."""
-        return self.disliked[host] + (self.preferred is not None and self.preferred[host] <= 0)
+        return 0 if self.is_free else self.disliked[host] + (self.preferred is not None and self.preferred[host] <= 0)
 
 
 class Neighbourhood:
@@ -97,7 +100,7 @@ class Neighbourhood:
 
     def around(self, workspace: WorkspaceRecord) -> Around:
         """What there is to be said of each host, as the counts are now."""
-        wants, of = workspace.neighbours or ANY, workspace.playground
+        wants, of, against = workspace.neighbours or ANY, workspace.playground, self._against(workspace)
         near = self._of(of, wants.affinity) if wants.affinity else None
         is_first = (
             near is not None
@@ -108,9 +111,10 @@ class Neighbourhood:
             wants,
             None if is_first else near,
             self._of(of, wants.anti_affinity) if wants.anti_affinity else _NOBODY,
-            self._against(workspace),
+            against,
             self._of(of, wants.preferred_affinity) if wants.preferred_affinity else None,
             self._of(of, wants.preferred_anti_affinity) if wants.preferred_anti_affinity else _NOBODY,
+            not against and wants in (ANY, PACKED),
         )
 
     def _against(self, workspace: WorkspaceRecord) -> list[tuple[str, Counter[str]]]:

@@ -45,13 +45,23 @@ class Refusal:
 
 @dataclass(slots=True)
 class _Room:
-    """A host's room as the placement of this call fills it."""
+    """A host's room as the placement of this call fills it. gives: processors and memory in all. lacks: what was found
+    of workspaces alike."""
 
     view: HostView
     cpus: float
     memory_mib: int
     total: int
     of_playground: Counter[str]
+    gives: tuple[float | None, int | None]
+    lacks: dict[tuple[object, ...], str | None] = field(default_factory=dict)
+
+    def lacking(self, workspace: WorkspaceRecord) -> str | None:
+        """As the function of that name."""
+        alike = (workspace.driver, workspace.machine and workspace.machine.arch, workspace.requires)
+        if alike not in self.lacks:
+            self.lacks[alike] = lacking(workspace, self.view.record)
+        return self.lacks[alike]
 
     def add(self, workspace: WorkspaceRecord, number: int = 1) -> None:
         self.cpus += number * workspace.cpus
@@ -134,6 +144,7 @@ def place(
             view.used_memory_mib,
             sum(view.placed.values()),
             Counter(view.placed),
+            _given(view.record),
         )
         for view in sorted(hosts, key=lambda view: view.record.name)
     }
@@ -205,8 +216,10 @@ def _place_one(
             causes.setdefault(f"not selected by {workspace.pin}", []).append(name)
         elif cause := _misfit(workspace, room, around, is_policed) or barred.get(name):
             causes.setdefault(cause, []).append(name)
-        elif least is None or _burden(workspace, room, around) < least:
-            best, least = name, _burden(workspace, room, around)
+        else:
+            burden = _burden(workspace, room, around)
+            if least is None or burden < least:
+                best, least = name, burden
     if best is not None:
         return best
     if isinstance(pin, str):
@@ -226,33 +239,38 @@ def _burden(workspace: WorkspaceRecord, room: _Room, around: Around) -> tuple[in
 
 def _misfit(workspace: WorkspaceRecord, room: _Room, around: Around, is_policed: bool) -> str | None:
     """Why a host can't take a workspace now, or None."""
-    host = room.view.record
     if room.view.is_draining:
         return "draining"
     if not room.view.is_up:
         return "its agent is not connected"
-    if (cause := lacking(workspace, host)) is not None:
+    if (cause := room.lacking(workspace)) is not None:
         return cause
     if is_policed and room.view.cannot_police:
         return f"can't enforce policies: {room.view.cannot_police}"
-    if (cause := _shortage(workspace, host, room.cpus, room.memory_mib)) is not None:
+    if (cause := _shortage(workspace, room.gives, room.cpus, room.memory_mib)) is not None:
         return cause
-    return around.misfit(host.name)
+    return around.misfit(room.view.record.name)
 
 
 def no_room(workspace: WorkspaceRecord, view: HostView) -> str:
     """Why a host has not as much free as a workspace declares, "" when it has. used_* of the view count."""
-    return _shortage(workspace, view.record, view.used_cpus, view.used_memory_mib) or ""
+    return _shortage(workspace, _given(view.record), view.used_cpus, view.used_memory_mib) or ""
 
 
 def no_room_beside(workspace: WorkspaceRecord, view: HostView) -> str:
     """As `no_room`, of one that the view counts already."""
     others = view.used_cpus - workspace.cpus, view.used_memory_mib - workspace.memory_mib
-    return _shortage(workspace, view.record, *others) or ""
+    return _shortage(workspace, _given(view.record), *others) or ""
 
 
-def _shortage(workspace: WorkspaceRecord, host: HostRecord, used_cpus: float, used_mib: int) -> str | None:
-    cpus, memory_mib = given_cpus(host), given_memory_mib(host)
+def _given(host: HostRecord) -> tuple[float | None, int | None]:
+    return given_cpus(host), given_memory_mib(host)
+
+
+def _shortage(
+    workspace: WorkspaceRecord, given: tuple[float | None, int | None], used_cpus: float, used_mib: int
+) -> str | None:
+    cpus, memory_mib = given
     if workspace.cpus and cpus is not None and used_cpus + workspace.cpus > cpus + _SLACK:
         return f"{max(0.0, cpus - used_cpus):g} of {cpus:g} cpus free, {workspace.cpus:g} wanted"
     if workspace.memory_mib and memory_mib is not None and used_mib + workspace.memory_mib > memory_mib:
