@@ -448,8 +448,8 @@ class ObservedLeases(_Record, frozen=True, kw_only=True, tag="observed-leases"):
 
 
 class ObservedWorkspace(_Record, frozen=True, kw_only=True, tag="observed-workspace"):
-    """What a host says of a workspace. state: preparing | prepared | running | suspended | saved | stopped | failed |
-    leaving.
+    """What a host says of a workspace. state: preparing | prepared | announced | running | suspended | saved | stopped
+    | failed | leaving. "announced": the machine itself says that it runs here, and its hypervisor has not yet.
 
     generation: the workspace's own, or the move's while it arrives. pause_ms: how long it stood still when it arrived.
     copied: of the one that leaves by its hypervisor, how that stands. reboots: how many had been asked for when it was

@@ -27,6 +27,7 @@ from overlay.kernel.namespaces import DIRECTORY
 from overlay.parts import Focus, Part, between
 from overlay.state import HostState, NetworkId, PortId
 from playground import __version__, wire
+from playground.agent.announcements import Announcements
 from playground.agent.cache import Cache, Said
 from playground.agent.enforcing import Door, Enforcing
 from playground.agent.evidence import Evidence
@@ -129,6 +130,7 @@ class Agent:
             lambda: list(self._enforcing.mended),
         )
         self._fitness = Fitness(drivers, underlay, link.say)
+        self._announcements = Announcements(DIRECTORY / dataplane_name, self._announced)
         self._lenience = Lenience(DIRECTORY / dataplane_name)
         self._rules_due = False
         self._doubted_s = 0.0
@@ -376,6 +378,7 @@ class Agent:
             for task in (watcher, link, answers, *others):
                 task.cancel()
             await asyncio.gather(watcher, link, answers, *others, return_exceptions=True)
+            self._announcements.close()
             self._evidence.close()
             self._cache.close()
 
@@ -477,6 +480,7 @@ class Agent:
         self._followed = revision
         changed = self._changed_guests(before, derived, ports, is_whole)
         guests = self._guests.step(derived.wants, changed, self._may_open())
+        self._announcements.expect(self._guests.expected())
         self._note(derived, ports, guests, is_whole)
 
     async def _derive(self, setting: Setting) -> Derived:
@@ -600,6 +604,14 @@ class Agent:
             self._reports.note(seen)
             await self._report()
 
+    def _announced(self, guest: str) -> None:
+        """A machine says of itself that it runs here, before its hypervisor does: it is believed at once."""
+        if (want := self._guests.announced(guest)) is not None:
+            task = asyncio.create_task(self._landed(want))
+            self._orders.add(task)
+            task.add_done_callback(self._orders.discard)
+            self._again()
+
     async def _report(self) -> None:
         if not self._synced or self._derived is None or self._outcome is None:
             return
@@ -676,6 +688,7 @@ class Agent:
             differs=self._guests.differs(want),
             pause_ms=self._guests.pauses.get(guest),
             seen=seen,
+            is_announced=self._guests.is_announced(guest),
         )
 
     # the cache

@@ -72,6 +72,7 @@ class Guests:
     causes: dict[str, str] = field(default_factory=dict)
     pauses: dict[str, float] = field(default_factory=dict)
     away: dict[str, str] = field(default_factory=dict)
+    _announced: dict[str, int] = field(default_factory=dict)
     _busy: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: int = 0
@@ -161,7 +162,41 @@ class Guests:
     def arrived(self) -> frozenset[str]:
         """Guests whose traffic goes by this host, or is about to."""
         running = {g for g, (_, seen) in self.observed.items() if seen.state is GuestState.RUNNING}
-        return frozenset(running | self.opening)
+        return frozenset(running | self.opening | self._announced.keys())
+
+    def expected(self) -> dict[str, tuple[str, str]]:
+        """Devices at which a machine that a hypervisor copies here may announce itself: name → guest id and MAC."""
+        found: dict[str, tuple[str, str]] = {}
+        for guest in self._unsettled:
+            want = self._wants.get(guest)
+            if want is None or want.role is not Role.TAKE or self.state(guest) is GuestState.RUNNING:
+                continue
+            if (driver := self.drivers.get(want.driver)) is not None and _is_hypervisor(driver):
+                found |= {nic.device: (guest, nic.mac) for nic in want.guest.nics}
+        return found
+
+    def announced(self, guest: str) -> Want | None:
+        """Takes a machine's word that it runs here, until its hypervisor says so, or the move is over; None where it is
+        not expected. Were it a false start, the source's hypervisor tells."""
+        want = self._wants.get(guest)
+        if want is None or want.role is not Role.TAKE or self.state(guest) is not GuestState.ELSEWHERE:
+            return None
+        self._announced[guest] = want.move
+        self.due.add(guest)
+        return want
+
+    def is_announced(self, guest: str) -> bool:
+        """Whether a machine has said that it runs here, and nobody has said otherwise."""
+        return guest in self._announced
+
+    def _forget_announced(self) -> None:
+        """Of those of which more is known now."""
+        for guest, move in list(self._announced.items()):
+            want = self._wants.get(guest)
+            is_open = want is not None and want.move == move > want.concluded and want.role in (Role.TAKE, Role.RUN)
+            if not is_open or self.state(guest) is not GuestState.ELSEWHERE:
+                del self._announced[guest]
+                self.due.add(guest)
 
     def step(self, wants: Mapping[str, Want], changed: Iterable[str], may_open: bool) -> set[str]:
         """Starts what should be done next for guests that nothing is being done for; returns those it has considered:
@@ -171,6 +206,7 @@ class Guests:
         really has no role here.
         """
         before, self._wants = self._wants, wants
+        self._forget_announced()
         considered = self.due | self._unsettled | set(changed)
         if may_open != self._could_open:
             considered.update(wants)

@@ -95,10 +95,12 @@ def observed_workspace(
     differs: bool,
     pause_ms: float | None,
     seen: Observed | None = None,
+    is_announced: bool = False,
 ) -> ObservedWorkspace:
     """What a host says of a workspace that it has a role in. state: as found. cause: of the last action that failed.
     is_ready: all its ports are programmed and answered for. has_arrived: by the very move that it is wanted by.
-    differs: it runs with other NICs than it is to have. seen: what else its driver says of it."""
+    differs: it runs with other NICs than it is to have. seen: what else its driver says of it. is_announced: it says of
+    itself that it runs here, and its hypervisor has not said so yet."""
     copy = seen.copy if seen is not None else None
     unasked = seen.cause if seen is not None and state is GuestState.SUSPENDED else ""
     match want.role, state:
@@ -108,6 +110,8 @@ def observed_workspace(
             said = "running"
         case (Role.TAKE, GuestState.RUNNING) if has_arrived:
             said = "running"
+        case (Role.RUN | Role.TAKE, GuestState.ELSEWHERE) if is_announced:
+            said = "announced"
         case (Role.ARRIVE | Role.TAKE, GuestState.ELSEWHERE) if is_ready:
             said = "prepared"
         case (Role.STOP, GuestState.ABSENT):

@@ -245,7 +245,7 @@ class Moves:
         grid = self._world.grids.get(move.playground) if move is not None else None
         if move is None or grid is None or move.workspace not in grid.workspaces:
             return
-        if (seen.host, seen.generation) == (move.target, move.generation) and seen.state == "running":
+        if (seen.host, seen.generation) == (move.target, move.generation) and seen.state in _ARRIVED:
             await self._apply(grid, move, Event.ARRIVED, "", seen.pause_ms)
         elif seen.host == move.source and _is_copied(move) and _copied(seen, move) == "paused":
             await self._apply(grid, move, Event.STANDS_STILL)
@@ -275,13 +275,17 @@ class Moves:
         if state is State.ACTIVATED:
             flipped = self._flipped_at.setdefault(identity, (self._world.revision, time.monotonic()))
             source = self._world.observed_workspaces.get(identity, {}).get(move.source)
-            is_over = not move.to or move.source not in self._world.alive or _copied(source, move) in ("done", "failed")
+            runs_there = target is not None and target.state == "running"
+            said = _copied(source, move)
+            if said == "failed" and not runs_there:
+                return Event.COPY_FAILED, _cause(source)
+            is_over = not move.to or said in ("done", "failed") or (runs_there and move.source not in self._world.alive)
             if is_over and self._converged(move.playground, flipped[0]):
                 return Event.PEERS_CONVERGED, ""
-            if time.monotonic() - flipped[1] > SETTLE_S:
+            if is_over and time.monotonic() - flipped[1] > SETTLE_S:
                 return Event.LATE, "a host did not say in time that it had converged"
             return None, ""
-        if is_current and target is not None and target.state == "running":
+        if is_current and target is not None and target.state in _ARRIVED:
             return Event.ARRIVED, ""
         if _is_copied(move):
             event, cause = self._copy_event(move, now)
@@ -326,8 +330,8 @@ class Moves:
         runs, only that does."""
         source = self._world.observed_workspaces.get((move.playground, move.workspace), {}).get(move.source)
         match _copied(source, move):
-            case "failed" if source is not None and source.copied is not None:
-                return Event.COPY_FAILED, move.cause if move.called_off else source.copied.cause
+            case "failed":
+                return Event.COPY_FAILED, move.cause if move.called_off else _cause(source)
             case "done":
                 return Event.ARRIVED, ""
             case "paused" if move.state != State.LANDING:
@@ -490,6 +494,17 @@ class Moves:
                 )
                 compares.append(self._world.compare(workspace))
                 changes.append(Put(key_of(moved), encode(moved)))
+            elif effect is Effect.TAKE_BACK:
+                back = self._world.hosts.get(move.source)
+                was_against = back is not None and not allows(workspace.pin, back)
+                moved = msgspec.structs.replace(
+                    workspace,
+                    host=move.source,
+                    generation=workspace.generation + 1,
+                    overridden=workspace.pin if was_against else None,
+                )
+                compares.append(self._world.compare(workspace))
+                changes.append(Put(key_of(moved), encode(moved)))
         result = await self._store.commit(compares, changes)
         if isinstance(result, Conflict):
             log.info("move redone conflict=%s", result.keys[:3])
@@ -509,6 +524,9 @@ class Moves:
         return after
 
 
+_ARRIVED = frozenset({"announced", "running"})
+"""What a target says of a workspace whose traffic comes to it now."""
+
 _PHASES: dict[State, Phase] = {State.PREPARED: "prepared", State.COPYING: "copying", State.LANDING: "landing"}
 
 
@@ -524,6 +542,11 @@ def _copied(seen: ObservedWorkspace | None, move: MigrationRecord) -> str:
     if seen is None or seen.copied is None or seen.copied.move != move.generation:
         return ""
     return seen.copied.state
+
+
+def _cause(seen: ObservedWorkspace | None) -> str:
+    """Why the source says that the copying failed."""
+    return seen.copied.cause if seen is not None and seen.copied is not None else ""
 
 
 def _is_copied(move: MigrationRecord) -> bool:
@@ -561,6 +584,16 @@ def _affected(
         case Effect.GIVE_BACK:
             return msgspec.structs.replace(
                 binding, active=move.source, source=move.source, target=None, phase="bound", copied=False
+            )
+        case Effect.TAKE_BACK:
+            return msgspec.structs.replace(
+                binding,
+                active=move.source,
+                source=move.source,
+                target=None,
+                phase="bound",
+                copied=False,
+                generation=binding.generation + 1,
             )
         case Effect.NONE:
             return binding

@@ -29,7 +29,7 @@ class Event(Enum):
     METER_RUNS = "the measurement runs (or none was asked for)"
     TOLD = "whoever moves it says that it is at the target"
     STANDS_STILL = "its hypervisor has copied it; it goes on at the target in a moment"
-    ARRIVED = "the target carries the traffic"
+    ARRIVED = "the target carries the traffic, by its hypervisor's word, or by the machine's own"
     PEERS_CONVERGED = "every live host has converged to the new binding, or had time enough"
     ABORT = "somebody asked to abort"
     PREPARE_FAILED = "the target could not prepare"
@@ -48,6 +48,7 @@ class Effect(Enum):
     FLIP = "bindings' active becomes the target, their generation grows, the workspace's host is the target"
     REST = "bindings are at rest on the target"
     GIVE_BACK = "bindings are at rest on the source"
+    TAKE_BACK = "bindings' active is the source again, their generation grows, and they are at rest there"
 
 
 TABLE: dict[tuple[State, Event], tuple[State, Effect]] = {
@@ -58,6 +59,8 @@ TABLE: dict[tuple[State, Event], tuple[State, Effect]] = {
     (State.COPYING, Event.ARRIVED): (State.ACTIVATED, Effect.FLIP),
     (State.LANDING, Event.ARRIVED): (State.ACTIVATED, Effect.FLIP),
     (State.ACTIVATED, Event.PEERS_CONVERGED): (State.SETTLED, Effect.REST),
+    # it announced itself at the target, and did not stay: a false start, of which only the source's hypervisor tells
+    (State.ACTIVATED, Event.COPY_FAILED): (State.ABORTED, Effect.TAKE_BACK),
     # an announcement or a hypervisor's event may overtake our own bookkeeping: what arrived has arrived
     (State.REQUESTED, Event.STANDS_STILL): (State.LANDING, Effect.SET_PHASE),
     (State.PREPARED, Event.STANDS_STILL): (State.LANDING, Effect.SET_PHASE),

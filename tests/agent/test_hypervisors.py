@@ -185,3 +185,65 @@ def test_a_hypervisor_that_is_away_leaves_its_guests_as_they_were() -> None:
 def test_no_role_ends_a_machine_that_runs_but_that_it_is_wanted_stopped(role: Role, move: int) -> None:
     told = done(a_want(role, 5, 5), a_sight(RUNNING, move))
     assert ("stop" in told or "remove" in told) == (role is Role.STOP)
+
+
+async def nothing(*_: object) -> None:
+    return None
+
+
+def some_guests(fabric: Fabric) -> Guests:
+    return Guests(
+        {"libvirt": MemoryHypervisor("n1", fabric)},
+        ready=lambda want: True,
+        stale=lambda want: True,
+        anew=lambda want: None,
+        passed=nothing,
+        again=lambda: None,
+        landed=nothing,
+    )
+
+
+def word(want: Want, seen: Observed, later: Want | None = None, then: Observed | None = None) -> list[bool]:
+    """Whether a machine that announces itself is believed, at once and after another pass."""
+
+    async def work() -> list[bool]:
+        fabric = Fabric(stepped=True)
+        guests = some_guests(fabric)
+        fabric.put("n1", a_room(seen))
+        await guests.observe()
+        guests.step({GUEST.id: want}, {GUEST.id}, may_open=False)
+        believed = [guests.announced(GUEST.id) is not None and GUEST.id in guests.arrived()]
+        if later is not None:
+            fabric.put("n1", a_room(then or seen))
+            await guests.observe()
+            guests.step({GUEST.id: later}, {GUEST.id}, may_open=False)
+            believed.append(guests.is_announced(GUEST.id))
+        await asyncio.gather(*guests._busy.values())
+        return believed
+
+    return asyncio.run(work())
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_machine_is_believed_that_it_is_here_only_where_it_is_about_to_come(role: Role) -> None:
+    assert word(a_want(role, 5, 4), a_sight(ELSEWHERE, 5)) == [role is Role.TAKE]
+
+
+def test_a_machines_word_counts_until_its_hypervisor_speaks_or_the_move_is_over() -> None:
+    take, seen = a_want(Role.TAKE, 5, 4), a_sight(ELSEWHERE, 5)
+    assert word(take, seen, take) == [True, True]
+    assert word(take, seen, a_want(Role.RUN, 5, 4)) == [True, True]
+    assert word(take, seen, take, a_sight(RUNNING, 5)) == [True, False]
+    assert word(take, seen, a_want(Role.AWAY, 5, 5)) == [True, False]
+    assert word(take, seen, a_want(Role.TAKE, 7, 6)) == [True, False]
+
+
+@pytest.mark.parametrize("role", Role)
+def test_only_what_a_hypervisor_copies_here_is_listened_for(role: Role) -> None:
+    async def work() -> None:
+        guests = some_guests(Fabric())
+        guests.step({GUEST.id: a_want(role, 5, 4)}, {GUEST.id}, may_open=False)
+        assert guests.expected() == ({NIC.device: (GUEST.id, NIC.mac)} if role is Role.TAKE else {})
+        await asyncio.gather(*guests._busy.values())
+
+    asyncio.run(work())

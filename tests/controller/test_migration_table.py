@@ -48,5 +48,32 @@ def test_the_binding_flips_at_most_once_whatever_happens(events: list[Event]) ->
         effects.append(effect)
     assert effects.count(Effect.FLIP) <= 1
     assert not (Effect.FLIP in effects and Effect.GIVE_BACK in effects)
-    if Effect.REST in effects:
+    if Effect.REST in effects or Effect.TAKE_BACK in effects:
         assert Effect.FLIP in effects
+    assert not (Effect.REST in effects and Effect.TAKE_BACK in effects)
+
+
+ROWS = {
+    State.REQUESTED: "TARGET_READY→PREPARED ABORT→ABORTED PREPARE_FAILED→ABORTED TARGET_GONE→ABORTED "
+    "SOURCE_GONE→ABORTED LATE→ABORTED REMOVED→ABORTED",
+    State.PREPARED: "METER_RUNS→COPYING TOLD→COPYING ARRIVED→ACTIVATED ABORT→ABORTED PREPARE_FAILED→ABORTED TARGET_GONE→ABORTED "
+    "SOURCE_GONE→ABORTED LATE→ABORTED REMOVED→ABORTED",
+    State.COPYING: "STANDS_STILL→LANDING ARRIVED→ACTIVATED ABORT→ABORTED PREPARE_FAILED→ABORTED COPY_FAILED→ABORTED "
+    "TARGET_GONE→ABORTED LATE→ABORTED REMOVED→ABORTED",
+    State.LANDING: "ARRIVED→ACTIVATED ABORT→ABORTED COPY_FAILED→ABORTED REMOVED→ABORTED",
+    State.ACTIVATED: "PEERS_CONVERGED→SETTLED COPY_FAILED→ABORTED LATE→SETTLED SOURCE_GONE→SETTLED REMOVED→SETTLED",
+    State.SETTLED: "",
+    State.ABORTED: "",
+}
+"""What each event leads to; all others change nothing."""
+
+
+@pytest.mark.parametrize("state", State)
+def test_each_event_leads_where_it_should(state: State) -> None:
+    expected = dict(word.split("→") for word in ROWS[state].split())
+    found = {event.name: step(state, event)[0].name for event in Event if step(state, event)[0] is not state}
+    assert found == expected
+
+
+def test_a_false_start_is_taken_back_by_a_new_generation() -> None:
+    assert step(State.ACTIVATED, Event.COPY_FAILED) == (State.ABORTED, Effect.TAKE_BACK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -762,5 +763,99 @@ def test_a_result_has_the_times_of_its_phases() -> None:
             assert [state for state, _ in site.move.phases] == ["requested", "prepared", "copying", "aborted"]
             times = [at for _, at in site.move.phases]
             assert times == sorted(times) and times[0] == site.move.started_utc_s
+
+    run(work())
+
+
+Word = tuple[str, str]
+"""A host, and what it says: of the workspace, or as the source of its copying."""
+
+
+async def say(site: Site, word: Word) -> None:
+    host, what = word
+    if host == "n2":
+        await site.say(said("n2", site.move.generation, what))
+        await site.moves.arrived(said("n2", site.move.generation, what))
+    else:
+        state = {"stands still": "paused"}.get(what, what)
+        await site.say(copied(site, state, cause="it broke off" if what == "failed" else ""))
+        await site.moves.arrived(copied(site, state))
+
+
+ARRIVES: list[Word] = [("n1", "stands still"), ("n2", "announced"), ("n2", "running"), ("n1", "done")]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(ARRIVES)), ids=lambda o: "-".join(w for _, w in o))
+def test_in_whatever_order_it_is_heard_what_arrived_has_arrived_once(order: tuple[Word, ...]) -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await to_copying(site)
+            active = [site.binding.active]
+            for word in order:
+                await say(site, word)
+                active.append(site.binding.active)
+            await site.say(said("n2", site.move.generation, "running"), copied(site, "done"))  # as it is in the end
+            await site.until("activated")
+            await site.converge("n1", "n2", "far")
+            await site.until("settled")
+            assert (site.binding.active, site.binding.generation, site.workspace.host) == ("n2", 2, "n2")
+            assert active == sorted(active), "never back and forth"
+
+    run(work())
+
+
+FAILS: list[Word] = [("n1", "stands still"), ("n2", "announced"), ("n1", "failed")]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(FAILS)), ids=lambda o: "-".join(w for _, w in o))
+def test_in_whatever_order_it_is_heard_a_false_start_ends_at_the_source(order: tuple[Word, ...]) -> None:
+    async def work() -> None:
+        async with a_site() as site:
+            await to_copying(site)
+            before = site.workspace.generation
+            for word in order:
+                if site.move.state != "aborted":
+                    await say(site, word)
+            await site.say(copied(site, "failed", cause="it broke off"))
+            await site.until("aborted")
+            assert (site.binding.active, site.binding.target, site.binding.phase) == ("n1", None, "bound")
+            assert site.workspace.host == "n1" and site.move.cause == "it broke off"
+            flips = site.binding.generation - 1
+            assert flips in (0, 2) and site.workspace.generation - before == flips, "each flip is a generation"
+
+    run(work())
+
+
+def test_an_announcement_alone_settles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moves_module, "SETTLE_S", 0.1)
+
+    async def work() -> None:
+        async with a_site() as site:
+            await to_copying(site)
+            await say(site, ("n2", "announced"))
+            await site.until("activated")
+            await site.converge("n1", "n2", "far")
+            await site.gone("n1")
+            await asyncio.sleep(0.4)
+            assert site.move.state == "activated"
+            await say(site, ("n2", "running"))
+            await site.until("settled")
+
+    run(work())
+
+
+def test_what_a_post_copy_still_fetches_is_not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moves_module, "SETTLE_S", 0.1)
+
+    async def work() -> None:
+        async with a_site() as site:
+            await to_copying(site)
+            await say(site, ("n2", "running"))
+            await site.until("activated")
+            await site.converge("n1", "n2", "far")
+            await asyncio.sleep(0.4)
+            assert site.move.state == "activated"
+            await say(site, ("n1", "done"))
+            await site.until("settled")
 
     run(work())

@@ -285,8 +285,18 @@ class LibvirtDriver:
             log.info("guest sent guest=%s to=%s s=%.2f", guest.id, sending.to, time.monotonic() - began)
         except (DriverError, OSError) as error:
             log.warning("guest not sent guest=%s to=%s cause=%s", guest.id, sending.to, error)
-            self._copies[guest.id] = Copy(move, CopyState.FAILED, str(error))
+            if not await self._has_left(guest.id):
+                self._copies[guest.id] = Copy(move, CopyState.FAILED, str(error))
         self._changed(guest.id)
+
+    async def _has_left(self, guest_id: str) -> bool:
+        """Whether what libvirt told as a failure was one of telling: its domain is gone from here, or nobody can say;
+        then `observe` finds out."""
+        try:
+            domain = (await self._door.domains({domain_uuid(guest_id)})).get(domain_uuid(guest_id))
+        except DriverError:
+            return True
+        return domain is None or domain.has_left
 
     async def departing(self, guest_id: str, to: str) -> Departure:
         """As its domain is now. Raises DriverError where it has none."""
