@@ -298,7 +298,7 @@ def test_a_machine_that_can_not_be_sent_runs_on_with_the_cause(lab: Lab) -> None
 
     def failed() -> bool:
         lab.run(lab._turn())
-        seen = lab.seen()
+        seen = lab.run(lab.driver.observe()).get(lab.guest.id)
         return seen is not None and seen.copy is not None and seen.copy.state is CopyState.FAILED
 
     assert eventually(failed, 20, "its copying failed")
