@@ -191,6 +191,7 @@ async def _run(options: argparse.Namespace) -> int:
         state / "libvirt",
         lambda guest: agent.changed(guest),
         lambda port: agent.told(port),
+        lambda guest: agent.paused(guest),
     )
     if options.remove:
         removed = await remove(options.name, options.dataplane, state, run, workspaces, hypervisor, force=options.force)

@@ -324,6 +324,10 @@ class Agent:
             self._look = True
         self._again()
 
+    def paused(self, guest: str) -> None:
+        """Notes that a hypervisor has stopped a guest that it copies away, before it can be looked at."""
+        self._land(self._guests.paused(guest))
+
     async def _tell_clients(self, id: str, question: TellClients) -> None:
         """Answers what happened between clients and the responder."""
         try:
@@ -606,7 +610,11 @@ class Agent:
 
     def _announced(self, guest: str) -> None:
         """A machine says of itself that it runs here, before its hypervisor does: it is believed at once."""
-        if (want := self._guests.announced(guest)) is not None:
+        self._land(self._guests.announced(guest))
+
+    def _land(self, want: Want | None) -> None:
+        """Says what has just become of a guest before anything else is done."""
+        if want is not None:
             task = asyncio.create_task(self._landed(want))
             self._orders.add(task)
             task.add_done_callback(self._orders.discard)

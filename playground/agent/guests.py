@@ -185,6 +185,16 @@ class Guests:
         self.due.add(guest)
         return want
 
+    def paused(self, guest: str) -> Want | None:
+        """Takes a hypervisor's word that a guest which it copies away stands still; None where it copies none."""
+        want = self._wants.get(guest)
+        name, seen = self.observed.get(guest, ("", None))
+        if want is None or seen is None or seen.copy is None or seen.copy.state is not CopyState.RUNNING:
+            return None
+        copy = replace(seen.copy, state=CopyState.PAUSED)
+        self.observed[guest] = (name, replace(seen, state=GuestState.ELSEWHERE, copy=copy))
+        return want
+
     def is_announced(self, guest: str) -> bool:
         """Whether a machine has said that it runs here, and nobody has said otherwise."""
         return guest in self._announced

@@ -247,3 +247,20 @@ def test_only_what_a_hypervisor_copies_here_is_listened_for(role: Role) -> None:
         await asyncio.gather(*guests._busy.values())
 
     asyncio.run(work())
+
+
+def test_what_stands_still_to_go_on_elsewhere_is_believed_by_its_hypervisors_word_alone() -> None:
+    async def work() -> None:
+        fabric = Fabric(stepped=True)
+        guests = some_guests(fabric)
+        fabric.put("n1", a_room(a_sight(RUNNING, 0, Copy(5, CopyState.RUNNING))))
+        await guests.observe()
+        assert guests.paused(GUEST.id) is None, "nobody wants anything of it"
+        guests.step({GUEST.id: a_want(Role.RUN, 5, 4, TO)}, {GUEST.id}, may_open=True)
+        assert guests.paused(GUEST.id) is not None and guests.paused(GUEST.id) is None
+        seen = guests.observed[GUEST.id][1]
+        assert seen.state is ELSEWHERE and seen.copy == Copy(5, CopyState.PAUSED)
+        assert guests.paused("f" * 12) is None
+        await asyncio.gather(*guests._busy.values())
+
+    asyncio.run(work())

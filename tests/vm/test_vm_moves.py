@@ -19,18 +19,18 @@ PORTS = ["tcp/80", "icmp/echo"]
 ONLY_WEB = {"name": "web-only", "subject": "role=web", "ingress": [{"from": "role=peer", "ports": PORTS}]}
 
 
+def workspaces(machines: Machines) -> dict[str, object]:
+    return {
+        "web": machines.machine("web", host="n1", labels={"role": "web"}),
+        "peer": {"networks": ["grid"], "host": "n3", "labels": {"role": "peer"}},
+        "stranger": {"networks": ["grid"], "host": "n2"},
+    }
+
+
 @pytest.fixture(scope="module")
 def lab(machines: Machines) -> Iterator[Machines]:
     """A machine `web` on n1 under restrictive policies, and namespaces beside it."""
-    machines.up(
-        "lab",
-        {
-            "web": machines.machine("web", host="n1", labels={"role": "web"}),
-            "peer": {"networks": ["grid"], "host": "n3", "labels": {"role": "peer"}},
-            "stranger": {"networks": ["grid"], "host": "n2"},
-        },
-        policies=[ONLY_WEB],
-    )
+    machines.up("lab", workspaces(machines), policies=[ONLY_WEB])
     yield machines
     machines.site.down("lab")
     assert machines.domains("lab", "web") == {} and machines.taps("lab", "web") == {}
@@ -87,17 +87,32 @@ def address_of(machines: Machines) -> str:
     return address
 
 
-def test_a_machine_moves_live_under_policies_and_every_packet_that_waits_arrives(lab: Machines) -> None:
+FLOWS = {
+    "name": "flows",
+    "subject": "role=web",
+    "ingress": [{"from": "role=peer", "ports": ["tcp/7", "udp/8", *PORTS]}],
+    "egress": [{"to": "role=peer", "ports": ["tcp/9000", "udp/9001"]}],
+}
+"""All that goes on while it moves, and nothing else."""
+
+
+@pytest.mark.parametrize("moves", [4, pytest.param(20, marks=pytest.mark.long)])
+def test_whatever_flows_either_way_goes_on_over_moves_in_a_row_under_policies(lab: Machines, moves: int) -> None:
+    lab.up("lab", workspaces(lab), policies=[FLOWS])
     address = address_of(lab)
-    for host in ("n2", "n1", "n2", "n1"):
-        with lab.asked("lab", "peer", address) as told:
-            result = lab.site.move("web", host)
-        assert result["state"] == "settled", result
-        assert lab.domains("lab", "web") == {host: "running"}
-        assert lab.taps("lab", "web") == {host: "dataplane"}
-        assert lab.site.host_of("lab", "web") == host
-        assert told["gap_ms"] < 5000 and told["duplicated"] == 0, told
-        assert result["pause_ms"] is not None
+    at = lab.site.host_of("lab", "web")
+    with lab.asked("lab", "peer", address) as told, lab.flows("lab", "peer", "web", at) as flows:
+        for _ in range(moves):
+            at = "n2" if at == "n1" else "n1"
+            result = lab.site.move("web", at)
+            assert result["state"] == "settled" and result["pause_ms"] is not None, result
+            assert lab.domains("lab", "web") == {at: "running"}
+            assert lab.taps("lab", "web") == {at: "dataplane"}
+            assert lab.site.host_of("lab", "web") == at
+    assert told["gap_ms"] < 5000 and told["duplicated"] == 0, told
+    assert flows["broken"] == "", flows
+    for name in ("tcp_out", "udp_out", "tcp_in", "udp_in"):
+        assert flows[name]["quiet_s"] < 5 and flows[name]["gap_ms"] < 10000, flows
     assert get(lab, "peer", address) == "here" and get(lab, "stranger", address) == ""
 
 
@@ -105,11 +120,7 @@ def test_a_connection_goes_on_where_nobody_may_begin_one(lab: Machines) -> None:
     address = address_of(lab)
     lab.up(
         "lab",
-        {
-            "web": lab.machine("web", labels={"role": "web"}, host="n1"),
-            "peer": {"networks": ["grid"], "host": "n3", "labels": {"role": "peer"}},
-            "stranger": {"networks": ["grid"], "host": "n2"},
-        },
+        workspaces(lab),
         policies=[{**ONLY_WEB, "ingress": [{"from": "role=peer", "ports": ["tcp/7", *PORTS]}]}],
     )
     talker = subprocess.Popen(
@@ -167,6 +178,71 @@ def test_whoever_dies_while_it_is_copied_the_machine_goes_on_somewhere(lab: Mach
     assert where == (target if result["state"] == "settled" else start)
     assert told["gap_ms"] < 10000
     eventually(lambda: get(lab, "peer", address) == "here", 20, "its web server")
+
+
+def fault(lab: Machines, kind: str, source: str, target: str) -> None:
+    qemu = "kill -9 $(cat /run/libvirt/qemu/web.lab.pid)"
+    match kind:
+        case "it is called off":
+            lab.site.client.post("abort", {"workspace": "lab/web"})
+        case "the target's QEMU dies":
+            lab.site.on(target, "sh", "-c", qemu)
+        case "all of the target dies":
+            pids = [str(lab.site.program(f"{name}-{target}")["pid"]) for name in ("libvirtd", "agent")]
+            lab.site.on(target, "sh", "-c", f"kill -9 {' '.join(pids)}; {qemu}")
+        case "the source's libvirtd dies":
+            lab.site.kill(f"libvirtd-{source}")
+        case _:
+            lab.site.kill(f"libvirtd-{target}")
+
+
+FAULTS = {
+    "it is called off": "aborted on request",
+    "the target's QEMU dies": "",
+    "all of the target dies": "",
+    "the source's libvirtd dies": "",
+    "the target's libvirtd dies": "",
+}
+"""What becomes of a copy half way, and what the move then says."""
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_whatever_ends_a_copy_half_way_the_machine_goes_on_where_it_is_and_nothing_is_lost(
+    lab: Machines, kind: str
+) -> None:
+    address = address_of(lab)
+    source = lab.site.host_of("lab", "web")
+    target = "n2" if source == "n1" else "n1"
+    eventually(lambda: may_move(lab, target), 30, "a host to move to")
+    before = lab.virsh(source, "domid", "web.lab").strip()
+    with lab.asked("lab", "peer", address) as told:
+        begun = lab.site.client.post("migrate", {"workspace": "web", "host": target, "bandwidth_mib_s": 4})
+        eventually(lambda: lab.domains("lab", "web").get(target) == "paused", 30, "it is copied")
+        fault(lab, kind, source, target)
+        result = lab.site.finish(begun, 60)
+    assert (result["state"], result["to"]) == ("aborted", target) and FAULTS[kind] in result["cause"], result
+    assert result["cause"]
+    assert told["lost"] == 0 and told["duplicated"] == 0, told
+    eventually(lambda: answers(lab) and lab.domains("lab", "web") == {source: "running"}, 30, "one domain")
+    assert lab.virsh(source, "domid", "web.lab").strip() == before
+    eventually(lambda: lab.taps("lab", "web") == {source: "dataplane"}, 30, "one tap")
+    assert lab.site.host_of("lab", "web") == source
+    assert get(lab, "peer", address) == "here" and get(lab, "stranger", address) == ""
+
+
+def test_a_tap_that_is_missing_refuses_the_copy_and_the_machine_goes_on(lab: Machines) -> None:
+    address = address_of(lab)
+    source = lab.site.host_of("lab", "web")
+    target = "n2" if source == "n1" else "n1"
+    eventually(lambda: may_move(lab, target), 30, "a host to move to")
+    with lab.asked("lab", "peer", address) as told:
+        begun = lab.site.begin("web", target, measure=True)
+        eventually(lambda: lab.taps("lab", "web").get(target) == "host", 30, "it is expected")
+        lab.site.on(target, "ip", "link", "delete", lab.site.device("lab", "web", "grid"))
+        result = lab.site.finish(begun, 60)
+    assert result["state"] == "aborted" and result["cause"], result
+    assert told["lost"] == 0, told
+    assert lab.domains("lab", "web") == {source: "running"} and lab.site.host_of("lab", "web") == source
 
 
 def test_a_libvirtd_that_dies_takes_no_machine_along(lab: Machines) -> None:

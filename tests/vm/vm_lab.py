@@ -19,6 +19,7 @@ from playground.records import workspace_id
 from playground.workspaces.drivers.libvirt.xml import domain_uuid
 from tests.waiting import eventually
 
+FLOWS = str(Path(__file__).with_name("flows.py"))
 ECHOES = str(Path(sandbox.__file__).parents[1] / "workspaces" / "echoes.py")
 
 
@@ -95,6 +96,40 @@ class Machines:
                 if self.site.on(host, "ip", "-o", "link", "show", device, dataplane=where == "dataplane", check=False):
                     found[host] = where
         return found
+
+    def type(self, host: str, domain: str, line: str) -> None:
+        """A line for the shell on a machine's serial line."""
+        self.site.on(
+            host, "sh", "-c", f'printf "%s\\n" "$1" > "$(virsh -c qemu:///system ttyconsole {domain})"', "-", line
+        )
+
+    @contextmanager
+    def flows(self, playground: str, peer: str, machine: str, host: str) -> Iterator[dict[str, Any]]:
+        """TCP and UDP both ways between a workspace and a machine on a host while the body runs (`flows.py`); the
+        result is in what was yielded afterwards."""
+        result: dict[str, Any] = {}
+        to, back = self.site.address(playground, f"{machine}.grid"), self.site.address(playground, f"{peer}.grid")
+        self.type(host, f"{machine}.{playground}", "killall nc; nc -u -l -p 8 -e cat &")
+        process = subprocess.Popen(
+            self.site.enter(playground, peer, *CLIENT_PYTHON, FLOWS, to),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        lines = "i=0; while usleep 20000; do i=$((i+1)); echo $i; done"
+        self.type(host, f"{machine}.{playground}", f"({lines}) | nc {back} 9000 & ({lines}) | nc -u {back} 9001 &")
+        try:
+            assert process.stderr is not None and "flowing" in process.stderr.readline()
+            yield result
+            self.site.within(playground, peer, "pkill", "-TERM", "-f", "flows.py")
+            said, _ = process.communicate(timeout=20)
+            result.update(json.loads(said))
+        finally:
+            self.site.within(playground, peer, "pkill", "-KILL", "-f", "flows.py", check=False)
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+            self.type(self.site.host_of(playground, machine), f"{machine}.{playground}", "killall nc")
 
     @contextmanager
     def asked(self, playground: str, peer: str, address: str, rate: int = 200) -> Iterator[dict[str, Any]]:

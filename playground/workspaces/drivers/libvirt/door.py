@@ -97,10 +97,18 @@ def _turn(libvirt: Any) -> None:
 
 class Door:
     """uri: of the libvirtd, as qemu:///system. changed: hears, in the event loop, the UUID of a domain of which
-    something has changed, "" for a connection that came or went. moved: hears that one has left by migration."""
+    something has changed, "" for a connection that came or went. moved: hears that one has left by migration; paused:
+    the UUID of one that has just been stopped for that."""
 
-    def __init__(self, uri: str, changed: Callable[[str], None], moved: Callable[[Moved], None]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        changed: Callable[[str], None],
+        moved: Callable[[Moved], None],
+        paused: Callable[[str], None],
+    ) -> None:
         self.uri = uri
+        self._paused = paused
         self._changed = changed
         self._moved = moved
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -514,6 +522,9 @@ class Door:
         uuid = domain.UUIDString()
         if event in (self._libvirt.VIR_DOMAIN_EVENT_UNDEFINED, self._libvirt.VIR_DOMAIN_EVENT_DEFINED):
             self._marks.pop(uuid, None)
+        leaves = (self._libvirt.VIR_DOMAIN_EVENT_SUSPENDED, self._libvirt.VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED)
+        if (event, detail) == leaves and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._paused, uuid)
         self._tell(uuid)
 
     def _on_iteration(self, connection: Any, domain: Any, iteration: int, opaque: Any) -> None:

@@ -55,7 +55,8 @@ _NO_WAY_IN = "a virtual machine is entered by its network or its console, not by
 class LibvirtDriver:
     """dataplane: path of the data plane's namespace. uri: of this host's libvirtd. peer: URI by which other hosts'
     libvirtd reach it. state: folder of its own. changed: hears the id of a guest that libvirt told of, "" for all.
-    tells: what a port's client is told by DHCP and advertisements, None where that is not known."""
+    tells: what a port's client is told by DHCP and advertisements, None where that is not known. paused: hears of one
+    that has just been stopped, to go on where it is copied to: libvirt answers late then."""
 
     name = "libvirt"
     move: Move = "live"
@@ -69,8 +70,10 @@ class LibvirtDriver:
         state: Path,
         changed: Callable[[str], None],
         tells: Callable[[str], PortScope | None],
+        paused: Callable[[str], None] = lambda guest: None,
     ) -> None:
         self._tells = tells
+        self._paused = paused
         self.peer = peer
         self.folder = state
         self._dataplane = dataplane
@@ -79,7 +82,7 @@ class LibvirtDriver:
         self._notes = Notes(state / "guests")
         self._images = Images(state / "images")
         self._changed = changed
-        self._door = Door(uri, self._told, self._moved)
+        self._door = Door(uri, self._told, self._moved, self._stopped)
         self._guests: dict[str, str] = {}
         """Guest ids by UUID."""
         self._released: dict[str, bool] = {}
@@ -492,6 +495,10 @@ class LibvirtDriver:
 
     def _told(self, uuid: str) -> None:
         self._changed(self._guests.get(uuid, ""))
+
+    def _stopped(self, uuid: str) -> None:
+        if (guest := self._guests.get(uuid)) is not None and guest in self._sending:
+            self._paused(guest)
 
     def _moved(self, moved: Moved) -> None:
         guest = self._guests.get(moved.uuid)
