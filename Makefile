@@ -12,7 +12,7 @@ RUN := sh .ci/owned
 PYTEST := $(VENV)/bin/python .ci/in_namespaces.py $(VENV)/bin/pytest
 SHARED := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-long fuzz soak bench bench-peers lock clean
+.PHONY: help demo demo-vm test test-long fuzz soak bench bench-peers lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -20,6 +20,9 @@ help: ## this list
 
 demo: $(VENV)/.ready-run ## a playground on three emulated hosts: up, checked, a workspace moved under traffic, down
 	@$(RUN) $(VENV)/bin/playground demo $(ARGS)
+
+demo-vm: $(VENV)/.ready-test ## examples/machines.yaml for real: virtual machines on three emulated hosts, one moved live, down (as root)
+	@$(RUN) $(VENV)/bin/python .ci/demo_vm.py $(ARGS)
 
 test: $(VENV)/.ready-test ## ruff, mypy, and the whole suite; as root or not
 	@status=0; \

@@ -45,7 +45,7 @@ def main() -> None:
     for opened in (tcp_out, udp_out, udp_in, tcp_door):
         opened.setblocking(False)
     names = ("tcp_out", "udp_out", "tcp_in", "udp_in")
-    heard = {name: b"" for name in names}
+    heard = dict.fromkeys(names, b"")
     count = dict.fromkeys(names, 0)
     last: dict[str, float] = {}
     gap = dict.fromkeys(names, 0.0)
