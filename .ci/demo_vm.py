@@ -71,10 +71,8 @@ def main() -> None:
             run("up", str(file), "--emulate", "3", "--timeout", "180")
             run("status", "machines")
             run("exec", "head", "--", "ping", "-c", "3", "-w", "60", "node-0")
-            at = subprocess.run([PLAYGROUND, "ports"], capture_output=True, text=True, check=True).stdout
-            source = next(
-                word for line in at.splitlines() if "node-0" in line for word in line.split() if word in HOSTS
-            )
+            told = subprocess.run([PLAYGROUND, "ports", "--json"], capture_output=True, text=True, check=True).stdout
+            source = next(port["host"] for port in json.loads(told) if port["workspace"] == "node-0")
             target = next(host for host in HOSTS if host != source)
             run("migrate", "node-0", target, "--dry-run")
             run("migrate", "node-0", target)
