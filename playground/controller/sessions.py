@@ -326,9 +326,10 @@ class Sessions:
 
     async def _hear_arrivals(self, session: Session, report: wire.Report) -> None:
         for seen in report.observed:
-            if isinstance(seen, ObservedWorkspace) and seen.state == "running":
+            if isinstance(seen, ObservedWorkspace):
                 is_moving = (seen.playground, seen.workspace) in self._world.moving
-                if is_moving and self._is_current(session.host, seen):
+                tells = seen.state in ("announced", "running") or seen.copied is not None
+                if is_moving and tells and self._is_current(session.host, seen):
                     await self._arrived(seen)
 
     async def _reduce_all(self, session: Session, reports: asyncio.Queue[wire.Report]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from playground.controller.events import EventLog
 from playground.controller.sessions import TAKEN, VOID, SessionRefused, Sessions
 from playground.controller.world import World
 from playground.records import (
+    Copied,
     HostRecord,
     MigrationRecord,
     ObservedHost,
@@ -179,7 +181,14 @@ def test_every_cause_fits_a_close_frame() -> None:
     run(work())
 
 
-def test_an_arrival_is_heard_while_what_was_said_before_is_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [{"state": "running"}, {"state": "announced"}, {"state": "preparing", "copied": Copied(7, "paused")}],
+    ids=lambda said: str(said["state"]),
+)
+def test_an_arrival_is_heard_while_what_was_said_before_is_being_written(
+    said: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work() -> None:
         async with a_site() as site:
             w = WorkspaceRecord(
@@ -205,7 +214,7 @@ def test_an_arrival_is_heard_while_what_was_said_before_is_being_written(monkeyp
                 return await commit(compares, changes)
 
             monkeypatch.setattr(site.store, "commit", slow)
-            running = ObservedWorkspace(playground="p", workspace="w", host="n1", generation=7, state="running")
+            running = ObservedWorkspace(playground="p", workspace="w", host="n1", generation=7, **said)
             served.says.put_nowait(wire.Report(False, [ObservedHost(host="n1", version="1")], []))
             served.says.put_nowait(wire.Report(False, [running], []))
             assert await site.arrived.get() == running
