@@ -101,7 +101,7 @@ def test_whatever_flows_either_way_goes_on_over_moves_in_a_row_under_policies(la
     lab.up("lab", workspaces(lab), policies=[FLOWS])
     address = address_of(lab)
     at = lab.site.host_of("lab", "web")
-    with lab.asked("lab", "peer", address) as told, lab.flows("lab", "peer", "web", at) as flows:
+    with lab.asked("lab", "peer", address) as told, lab.flows("lab", "peer", "web") as flows:
         for _ in range(moves):
             at = "n2" if at == "n1" else "n1"
             result = lab.site.move("web", at)

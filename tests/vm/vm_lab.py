@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
+import select
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,19 +102,39 @@ class Machines:
                     found[host] = where
         return found
 
-    def type(self, host: str, domain: str, line: str) -> None:
-        """A line for the shell on a machine's serial line."""
-        self.site.on(
-            host, "sh", "-c", f'printf "%s\\n" "$1" > "$(virsh -c qemu:///system ttyconsole {domain})"', "-", line
+    def type(self, workspace: str, *lines: str) -> None:
+        """Lines for the shell on a machine's serial line; returns once it has read them."""
+        master, slave = pty.openpty()
+        command = [sys.executable, "-m", "playground", "console", workspace]
+        process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, env=self.site.environment, start_new_session=True
         )
+        os.close(slave)
+        heard, written = b"", False
+        until = time.monotonic() + 30
+        try:
+            os.write(master, b"\r")
+            while b"=typed=" not in heard and time.monotonic() < until:
+                if select.select([master], [], [], 0.5)[0]:
+                    heard += os.read(master, 4096)
+                if b"# " in heard and not written:
+                    written = True
+                    os.write(master, "\r".join([*lines, "echo =type''d=\r"]).encode())
+            assert b"=typed=" in heard, heard
+            os.write(master, b"\x1d")
+            process.wait(10)
+        finally:
+            process.kill()
+            process.wait()
+            os.close(master)
 
     @contextmanager
-    def flows(self, playground: str, peer: str, machine: str, host: str) -> Iterator[dict[str, Any]]:
-        """TCP and UDP both ways between a workspace and a machine on a host while the body runs (`flows.py`); the
-        result is in what was yielded afterwards."""
+    def flows(self, playground: str, peer: str, machine: str) -> Iterator[dict[str, Any]]:
+        """TCP and UDP both ways between a workspace and a machine while the body runs (`flows.py`); the result is in
+        what was yielded afterwards."""
         result: dict[str, Any] = {}
         to, back = self.site.address(playground, f"{machine}.grid"), self.site.address(playground, f"{peer}.grid")
-        self.type(host, f"{machine}.{playground}", "killall nc; nc -u -l -p 8 -e cat &")
+        self.type(f"{playground}/{machine}", "killall nc", "nc -u -l -p 8 -e cat &")
         process = subprocess.Popen(
             self.site.enter(playground, peer, *CLIENT_PYTHON, FLOWS, to),
             stdout=subprocess.PIPE,
@@ -117,9 +142,11 @@ class Machines:
             text=True,
         )
         lines = "i=0; while usleep 20000; do i=$((i+1)); echo $i; done"
-        self.type(host, f"{machine}.{playground}", f"({lines}) | nc {back} 9000 & ({lines}) | nc -u {back} 9001 &")
         try:
-            assert process.stderr is not None and "flowing" in process.stderr.readline()
+            eventually(lambda: ":2328" in self.site.within(playground, peer, "cat", "/proc/net/tcp"), 40, "it listens")
+            self.type(f"{playground}/{machine}", f"({lines}) | nc {back} 9000 &", f"({lines}) | nc -u {back} 9001 &")
+            assert process.stderr is not None and select.select([process.stderr], [], [], 30)[0], "nothing flows"
+            assert "flowing" in process.stderr.readline()
             yield result
             self.site.within(playground, peer, "pkill", "-TERM", "-f", "flows.py")
             said, _ = process.communicate(timeout=20)
@@ -129,7 +156,7 @@ class Machines:
             if process.poll() is None:
                 process.kill()
                 process.communicate()
-            self.type(self.site.host_of(playground, machine), f"{machine}.{playground}", "killall nc")
+            self.type(f"{playground}/{machine}", "killall nc")
 
     @contextmanager
     def asked(self, playground: str, peer: str, address: str, rate: int = 200) -> Iterator[dict[str, Any]]:
