@@ -1,9 +1,9 @@
 """Flows between a namespace workspace and a virtual machine, all of them at once: a plain script for inside the
 workspace, standard library only.
 
-`python -I -S flows.py ADDRESS` talks to the machine's echoing TCP server on port 7 and UDP server on port 8, and takes
-what the machine sends by TCP to port 9000 and by UDP to 9001: numbered lines, each way. It writes `flowing` to stderr
-once each of the four has carried something, and on SIGTERM prints what each carried and its longest silence, in ms.
+`python -I -S flows.py ADDRESS` talks to the machine's echoing TCP server on port 7, and takes what the machine sends by
+TCP to port 9000, numbered lines as those, and by UDP to 9001. It writes `flowing` to stderr once each of the three has
+carried something, and on SIGTERM prints what each carried and its longest silence, in ms.
 """
 
 from __future__ import annotations
@@ -39,12 +39,10 @@ def main() -> None:
     udp_in = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp_in.bind(("", 9001))
     tcp_out = connected(machine)
-    udp_out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp_out.connect((machine, 8))
-    named = {"tcp_out": tcp_out, "udp_out": udp_out, "udp_in": udp_in}
-    for opened in (tcp_out, udp_out, udp_in, tcp_door):
+    named = {"tcp_out": tcp_out, "udp_in": udp_in}
+    for opened in (tcp_out, udp_in, tcp_door):
         opened.setblocking(False)
-    names = ("tcp_out", "udp_out", "tcp_in", "udp_in")
+    names = ("tcp_out", "tcp_in", "udp_in")
     heard = dict.fromkeys(names, b"")
     count = dict.fromkeys(names, 0)
     last: dict[str, float] = {}
@@ -55,13 +53,12 @@ def main() -> None:
         if now >= due:
             due = max(due + EACH_S, now)
             number += 1
-            for name in ("tcp_out", "udp_out"):
-                try:
-                    named[name].send(b"%d\n" % number)
-                except BlockingIOError:
-                    continue
-                except OSError as error:
-                    broken = broken or f"{name}: {error}" * (name == "tcp_out")
+            try:
+                tcp_out.send(b"%d\n" % number)
+            except BlockingIOError:
+                number -= 1
+            except OSError as error:
+                broken = broken or f"tcp_out: {error}"
         waits = {opened: name for name, opened in named.items()} | {tcp_door: "door"}
         for ready in select.select(list(waits), [], [], max(0.0, due - time.monotonic()))[0]:
             name = waits[ready]
@@ -72,9 +69,9 @@ def main() -> None:
             try:
                 data = ready.recv(65536)
             except OSError as error:
-                broken = broken or f"{name}: {error}" * name.startswith("tcp")
+                broken = broken or f"{name}: {error}"
                 data = b""
-            if name.startswith("tcp") and not data:
+            if name != "udp_in" and not data:
                 broken = broken or f"{name} ended"
                 del named[name]
             if not data:
@@ -82,11 +79,14 @@ def main() -> None:
             now = time.monotonic()
             gap[name] = max(gap[name], now - last.get(name, now))
             last[name] = now
+            if name == "udp_in":
+                count[name] += 1
+                continue
             lines = (heard[name] + data).split(b"\n")
             heard[name] = lines.pop()
             for line in lines:
                 count[name] += 1
-                if name.startswith("tcp") and int(line) != count[name]:
+                if int(line) != count[name]:
                     broken = broken or f"{name} says {line!r} where {count[name]} is due"
         if not said and all(count.values()):
             said = True

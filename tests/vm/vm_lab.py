@@ -130,11 +130,10 @@ class Machines:
 
     @contextmanager
     def flows(self, playground: str, peer: str, machine: str) -> Iterator[dict[str, Any]]:
-        """TCP and UDP both ways between a workspace and a machine while the body runs (`flows.py`); the result is in
-        what was yielded afterwards."""
+        """TCP that each end began, and UDP from the machine, while the body runs (`flows.py`); the result is in what
+        was yielded afterwards. busybox has nothing that answers UDP, and syslogd sends it."""
         result: dict[str, Any] = {}
         to, back = self.site.address(playground, f"{machine}.grid"), self.site.address(playground, f"{peer}.grid")
-        self.type(f"{playground}/{machine}", "killall nc", "nc -u -l -p 8 -e cat &")
         process = subprocess.Popen(
             self.site.enter(playground, peer, *CLIENT_PYTHON, FLOWS, to),
             stdout=subprocess.PIPE,
@@ -142,9 +141,10 @@ class Machines:
             text=True,
         )
         lines = "i=0; while usleep 20000; do i=$((i+1)); echo $i; done"
+        logs = f"syslogd -R {back}:9001; (while usleep 100000; do logger x; done) &"
         try:
             eventually(lambda: ":2328" in self.site.within(playground, peer, "cat", "/proc/net/tcp"), 40, "it listens")
-            self.type(f"{playground}/{machine}", f"({lines}) | nc {back} 9000 &", f"({lines}) | nc -u {back} 9001 &")
+            self.type(f"{playground}/{machine}", f"({lines}) | nc {back} 9000 &", logs)
             assert process.stderr is not None and select.select([process.stderr], [], [], 30)[0], "nothing flows"
             assert "flowing" in process.stderr.readline()
             yield result
@@ -156,7 +156,7 @@ class Machines:
             if process.poll() is None:
                 process.kill()
                 process.communicate()
-            self.type(f"{playground}/{machine}", "killall nc")
+            self.type(f"{playground}/{machine}", "killall nc usleep syslogd")
 
     @contextmanager
     def asked(self, playground: str, peer: str, address: str, rate: int = 200) -> Iterator[dict[str, Any]]:
