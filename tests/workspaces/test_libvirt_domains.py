@@ -165,7 +165,7 @@ class Capable:
 
 
 def test_a_host_says_which_processors_its_machines_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    door = Door("test:///default", lambda uuid: None, lambda moved: None)
+    door = Door("test:///default", lambda uuid: None, lambda moved: None, lambda uuid: None)
 
     async def call(what: Callable[[object], tuple[str, ...]]) -> tuple[str, ...]:
         return what(Capable())
