@@ -46,7 +46,6 @@ _FIRST: dict[Desired, str] = {
 _UNSUSPENDED = {
     "netns": "a namespace has no processors of its own that could stand still",
     "external": "it is run by somebody else",
-    "lxc": "libvirt can't save a container's memory",
 }
 
 
@@ -94,9 +93,6 @@ _DONE: dict[Verb, str] = {
 def _why_never(workspace: WorkspaceRecord, verb: Verb) -> str:
     if verb in ("start", "stop") or (verb == "reboot" and workspace.driver != "external"):
         return ""
-    kind = workspace.machine.type if workspace.machine is not None else ""
-    if kind == "lxc" and verb in ("save", "restore"):
-        return _UNSUSPENDED[kind]
     return _UNSUSPENDED.get(workspace.driver, "")
 
 

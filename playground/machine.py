@@ -11,11 +11,17 @@ MOST_GRACE_S = 3600.0
 @dataclass(frozen=True, slots=True)
 class Disk:
     """path: an image on the host, absolute; "" for a copy-on-write one of its own over `base`. size_mib: of an image
-    that is to be made, 0 for its base's."""
+    that is to be made, 0 for its base's. format: raw or qcow2, "" where nobody says."""
 
     path: str = ""
     base: str = ""
     size_mib: int = 0
+    format: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Its format: as it is said, by the name of its file, or what images of our own are."""
+        return self.format or ("raw" if self.path.endswith((".raw", ".img")) else "qcow2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ class Seed:
 class Machine:
     """type: kvm or qemu; "" is whatever the host offers that is fastest. model: the hypervisor's machine type (pc,
     q35); cpu: its CPU model. kernel, initrd, cmdline: what is booted, where no disk is. disks in order. extra: XML that
-    is put among the domain's devices as it is. seed: for cloud-init, None where it has none."""
+    is merged into the domain's. seed: for cloud-init, None where it has none."""
 
     type: str = ""
     arch: str = ""

@@ -14,7 +14,7 @@ from dhcp import catalogue, catalogue6
 from dhcp.scope import Boot
 from playground.gateways import DRIVER, gateway_name, object_name
 from playground.inventory import Neighbours
-from playground.machine import Machine, Seed
+from playground.machine import Disk, Machine, Seed
 from playground.policy_words import policy_change, policy_text
 from playground.records import NetworkRecord, PolicyRecord, PortRecord, WorkspaceRecord
 from playground.spec.names import BUILT_IN_LABELS
@@ -178,9 +178,7 @@ def _neighbour_facts(neighbours: Neighbours | None) -> dict[str, str]:
 def _machine_facts(machine: Machine | None) -> dict[str, str]:
     if machine is None:
         return {}
-    disks = (
-        disk.path or (f"copy of {disk.base}" if disk.base else f"new of {disk.size_mib} MiB") for disk in machine.disks
-    )
+    disks = map(_disk_fact, machine.disks)
     return {
         "type": machine.type,
         "arch": machine.arch,
@@ -190,6 +188,12 @@ def _machine_facts(machine: Machine | None) -> dict[str, str]:
         "XML": f"{len(machine.extra)} characters" if machine.extra else "",
         "cloud-init": _seed_fact(machine.seed),
     }
+
+
+def _disk_fact(disk: Disk) -> str:
+    if disk.path:
+        return disk.path
+    return f"copy of {disk.base}" if disk.base else f"new of {disk.size_mib} MiB, {disk.kind}"
 
 
 def _seed_fact(seed: Seed | None) -> str:

@@ -16,6 +16,19 @@ from playground.spec.source import Document
 
 TYPES = ("kvm", "qemu")
 
+MOST_DISKS = 24
+
+OF_KEYS = {
+    "name": "the workspace's name says it",
+    "uuid": "the workspace's name says it",
+    "metadata": "our mark is there",
+    "memory": "write memory",
+    "currentMemory": "write memory",
+    "maxMemory": "write memory",
+    "vcpu": "write cpus",
+}
+"""Parts of a domain that XML may not say, and what does."""
+
 MEMORY_MIB = 512
 """Of a virtual machine whose file names none."""
 
@@ -41,7 +54,7 @@ def machine_of(
     problems.extend(_problems(shape, document, path))
     of = shape.machine
     disks = [Disk(base=shape.image)] if shape.image is not None else []
-    disks += [Disk(one.path or "", one.base or "", one.size or 0) for one in shape.disks]
+    disks += [Disk(one.path or "", one.base or "", one.size or 0, one.format or "") for one in shape.disks]
     return Machine(
         type=of.type or "",
         arch=shape.arch or "",
@@ -87,11 +100,31 @@ def _problems(shape: WorkspaceShape, document: Document, path: tuple[str | int, 
         yield Problem.at(place, "initrd and cmdline go with a kernel; write it too, or leave them out")
     if of.kernel is None and shape.image is None and not shape.disks:
         yield Problem.at(document.key_place(path), "it has nothing to boot from; write image, disks or machine.kernel")
-    if of.xml is not None:
-        try:
-            ElementTree.fromstring(f"<devices>{of.xml}</devices>")
-        except ElementTree.ParseError as error:
-            yield Problem.at(document.place((*path, "machine", "xml")), f"this is no XML: {error}")
+    if len(shape.disks) + (shape.image is not None) > MOST_DISKS:
+        yield Problem.at(document.key_place((*path, "disks")), f"{MOST_DISKS} disks are allowed")
+    for wrong in _xml_problems(of.xml or ""):
+        yield Problem.at(document.place((*path, "machine", "xml")), wrong)
+
+
+def _xml_problems(text: str) -> Iterator[str]:
+    """What can't be merged: all NICs are of networks, as these are guarded, and a domain is known by its mark."""
+    try:
+        elements = list(ElementTree.fromstring(f"<xml>{text}</xml>"))
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        column -= len("<xml>") if line == 1 else 0
+        yield f"this is no XML: {str(error).partition(':')[0]}: line {line}, column {column}"
+        return
+    devices = [element for element in elements if element.tag != "domain"]
+    for domain in (element for element in elements if element.tag == "domain"):
+        if domain.attrib:
+            yield f"<domain {next(iter(domain.attrib))}=…>: leave its attributes out; machine.type says what runs it"
+        for part in domain:
+            if part.tag in OF_KEYS:
+                yield f"<{part.tag}> is not for XML: {OF_KEYS[part.tag]}"
+        devices += [device for part in domain.findall("devices") for device in part]
+    if any(device.tag == "interface" for device in devices):
+        yield "<interface> is not for XML: a NIC is one of networks"
 
 
 def _user_data_problem(of: CloudInitShape) -> str | None:
@@ -119,6 +152,8 @@ def _disk_problem(disk: DiskShape, is_scaled: bool) -> str | None:
         return "path is an image that is there; base and size are of one that is made: write either"
     if disk.path is None and disk.base is None and disk.size is None:
         return "it says neither what is there (path) nor what to make (base, size)"
+    if disk.base is not None and disk.format == "raw":
+        return "a copy on write is qcow2; leave format out"
     if disk.path is not None and is_scaled:
         return f"{disk.path} would be written by all instances; write base, and each has a copy of its own"
     return None

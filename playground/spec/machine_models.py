@@ -38,6 +38,9 @@ class DiskShape(Shape):
         default=None, description="an image on the host that this one begins as; it stays as it is"
     )
     size: Memory | None = Field(default=None, description="of a new one, as 20GiB; default: its base's")
+    format: one_of("format", ("raw", "qcow2")) | None = Field(  # type: ignore[valid-type]
+        default=None, description="raw or qcow2; default: by the name of its file, of a new one qcow2"
+    )
 
 
 class CloudInitShape(Shape):
@@ -61,4 +64,4 @@ class MachineShape(Shape):
     kernel: str | None = Field(default=None, description="a kernel on the host, booted instead of a disk")
     initrd: str | None = Field(default=None, description="its initial RAM disk")
     cmdline: str | None = Field(default=None, description="its command line")
-    xml: str | None = Field(default=None, description="libvirt XML that is put among the devices as it is")
+    xml: str | None = Field(default=None, description="libvirt XML: devices, or a domain to be merged")

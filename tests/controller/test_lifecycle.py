@@ -9,8 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from playground.lifecycle import WANTED, NotNow, Verb, asked, unasked, why_not_rebuilt
-from playground.machine import PLAIN
-from playground.machine import Machine as Of
+from playground.machine import PLAIN, Machine
 from playground.records import Desired, ObservedWorkspace, WorkspaceRecord
 
 VERBS: tuple[Verb, ...] = get_args(Verb)
@@ -24,7 +23,7 @@ SENSE = {
 }
 
 
-def a_machine(desired: Desired = "running", driver: str = "libvirt", of: Of | None = PLAIN) -> WorkspaceRecord:
+def a_machine(desired: Desired = "running", driver: str = "libvirt", of: Machine | None = PLAIN) -> WorkspaceRecord:
     return WorkspaceRecord(
         playground="lab", name="web", id="0" * 12, driver=driver, ports=(), machine=of, desired=desired, generation=4
     )
@@ -65,13 +64,11 @@ def test_what_stands_still_unasked_is_let_go_by_a_number_of_its_own(verb: Verb) 
 
 def test_what_a_driver_can_not_do_is_refused_by_its_name_for_it() -> None:
     kinds = {name: a_machine(driver=name, of=None) for name in ("netns", "external")}
-    kinds["lxc"] = a_machine(of=Of(type="lxc"))
     refused = {(name, verb) for name, of in kinds.items() for verb in VERBS if _refuses(of, verb)}
     paused = {"suspend", "resume", "save", "restore"}
     assert refused == {
         *(("netns", verb) for verb in paused),
         *(("external", verb) for verb in {*paused, "reboot"}),
-        *(("lxc", verb) for verb in ("save", "restore")),
     }
 
 

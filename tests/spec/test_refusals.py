@@ -380,6 +380,24 @@ WORKSPACES = {
     "{networks: grid, grace: §true}": [
         "workspaces.head.grace: read the truth value true; write seconds, or a number with s, m or h, as 30s"
     ],
+    "{networks: grid, driver: libvirt, disks: [§{base: /a, format: raw}]}": [
+        "workspaces.head.disks[0]: a copy on write is qcow2; leave format out",
+    ],
+    "{networks: grid, driver: libvirt, disks: [{size: 1GiB, format: §vdi}]}": [
+        "workspaces.head.disks[0].format: unknown format 'vdi'; allowed: qcow2, raw",
+    ],
+    "{networks: grid, driver: libvirt, image: /a, machine: {xml: §'<interface type=\"user\"/>'}}": [
+        "workspaces.head.machine.xml: <interface> is not for XML: a NIC is one of networks"
+    ],
+    "{networks: grid, driver: libvirt, image: /a, machine: {xml: §§'<domain type=\"xen\"><name>x</name></domain>'}}": [
+        "workspaces.head.machine.xml: <domain type=…>: leave its attributes out; machine.type says what runs it",
+        "workspaces.head.machine.xml: <name> is not for XML: the workspace's name says it",
+    ],
+    "{networks: grid, driver: libvirt, image: /a, "
+    "machine: {xml: §§<domain><vcpu/><devices><interface/></devices></domain>}}": [
+        "workspaces.head.machine.xml: <vcpu> is not for XML: write cpus",
+        "workspaces.head.machine.xml: <interface> is not for XML: a NIC is one of networks",
+    ],
     "{networks: grid, §cloud_init: {}}": [
         "workspaces.head.cloud_init: cloud_init is for virtual machines; write driver: libvirt, or leave it out"
     ],
@@ -409,7 +427,7 @@ WORKSPACES = {
         "workspaces.head.machine: initrd and cmdline go with a kernel; write it too, or leave them out"
     ],
     "{networks: grid, driver: libvirt, image: /srv/a.qcow2, machine: {xml: §<rng>}}": [
-        "workspaces.head.machine.xml: this is no XML: mismatched tag: line 1, column 16"
+        "workspaces.head.machine.xml: this is no XML: mismatched tag: line 1, column 7"
     ],
     "{networks: grid, driver: libvirt, disks: [§{path: /srv/a.qcow2, base: /srv/b.qcow2}]}": [
         "workspaces.head.disks[0]: path is an image that is there; base and size are of one that is made: write either"

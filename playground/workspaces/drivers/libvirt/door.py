@@ -143,11 +143,13 @@ class Door:
         """Our domains by UUID, all or these of them."""
         return await self.call(lambda connection: self._domains(connection, uuids))
 
-    async def define(self, uuid: str, xml: str) -> None:
-        """The domain is known, and does not run yet."""
+    async def define(self, uuid: str, xml: str, is_checked: bool = False) -> None:
+        """The domain is known, and does not run yet. is_checked: what libvirt's schema does not have is refused."""
+        libvirt = _module()
+        flags = libvirt.VIR_DOMAIN_DEFINE_VALIDATE if is_checked else 0
 
         def work(connection: Any) -> None:
-            connection.defineXML(xml)
+            connection.defineXMLFlags(xml, flags)
             self._marks.pop(uuid, None)
 
         await self.call(work)

@@ -194,7 +194,8 @@ class LibvirtDriver:
             await self._door.destroy(uuid)
             self._copies.pop(guest.id, None)
             setting = await asyncio.to_thread(self._make_ends, guest, _made_anew(guest, note, domain))
-            await self._door.define(uuid, domain_xml(guest, setting))
+            has_foreign = guest.machine is not None and bool(guest.machine.extra)
+            await self._door.define(uuid, domain_xml(guest, setting), is_checked=has_foreign)
         await self._door.create_paused(uuid)
 
     async def prepare_arrival(self, guest: Guest) -> None:

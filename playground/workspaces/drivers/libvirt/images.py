@@ -27,7 +27,9 @@ class Images:
     def paths(self, guest: Guest) -> tuple[str, ...]:
         """Of the guest's disks, in their order, whether they are there or not."""
         disks = (guest.machine or PLAIN).disks
-        return tuple(disk.path or str(self._folder / guest.id / f"disk-{n}.qcow2") for n, disk in enumerate(disks))
+        return tuple(
+            disk.path or str(self._folder / guest.id / f"disk-{n}.{disk.kind}") for n, disk in enumerate(disks)
+        )
 
     def ensure(self, guest: Guest) -> tuple[str, ...]:
         """All of the guest's disks are there; one that is stays as it is. Raises DriverError."""
@@ -35,15 +37,17 @@ class Images:
         for disk, path in zip((guest.machine or PLAIN).disks, map(Path, paths), strict=True):
             if disk.base and not Path(disk.base).exists():
                 raise DriverError(f"the image {disk.base} is not on this host")
+            if disk.path and not path.exists():
+                raise DriverError(f"the image {disk.path} is not on this host")
+            if disk.path and (found := _format(disk.path)) != disk.kind:
+                raise DriverError(f"the image {disk.path} is {found}, not {disk.kind}; write format: {found}")
             if path.exists():
                 continue
-            if disk.path:
-                raise DriverError(f"the image {disk.path} is not on this host")
             path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
             base = ["-b", disk.base, "-F", _format(disk.base)] if disk.base else []
             size = [f"{disk.size_mib}M"] if disk.size_mib else []
             draft = path.with_suffix(".draft")
-            _run(["qemu-img", "create", "-q", "-f", "qcow2", *base, str(draft), *size])
+            _run(["qemu-img", "create", "-q", "-f", disk.kind, *base, str(draft), *size])
             draft.rename(path)
         return paths
 

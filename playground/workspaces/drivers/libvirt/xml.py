@@ -116,10 +116,26 @@ def domain_xml(guest: Guest, setting: Setting) -> str:
         _nic(devices, nic.device, nic.mac, nic.mtu)
     _console(devices, setting.log)
     Tree.SubElement(devices, "memballoon", model="none")
-    for element in Tree.fromstring(f"<devices>{machine.extra}</devices>"):
-        devices.append(element)
+    _merge(domain, devices, machine.extra)
     Tree.indent(domain)
     return Tree.tostring(domain, encoding="unicode")
+
+
+def _merge(domain: Tree.Element, devices: Tree.Element, extra: str) -> None:
+    """Devices are added, also those of a whole domain; each other part of one stands instead of ours of that name."""
+    for element in Tree.fromstring(f"<xml>{extra}</xml>"):
+        if element.tag != "domain":
+            devices.append(element)
+            continue
+        for part in element:
+            if part.tag == "devices":
+                devices.extend(part)
+                continue
+            ours = next((at for at, one in enumerate(domain) if one.tag == part.tag), None)
+            if ours is None:
+                domain.append(part)
+            else:  # where ours was: libvirt's schema takes some parts only beside each other
+                domain[ours] = part
 
 
 def named_model(cpu: str) -> str:
@@ -150,9 +166,8 @@ def _boot(domain: Tree.Element, guest: Guest) -> None:
 
 
 def _disk(devices: Tree.Element, disk: Disk, path: str, target: str) -> None:
-    kind = "raw" if path.endswith((".raw", ".img")) else "qcow2"
     found = Tree.SubElement(devices, "disk", type="file", device="disk")
-    Tree.SubElement(found, "driver", name="qemu", type=kind, cache="none")
+    Tree.SubElement(found, "driver", name="qemu", type=disk.kind, cache="none")
     Tree.SubElement(found, "source", file=path)
     Tree.SubElement(found, "target", dev=target, bus="virtio")
 
