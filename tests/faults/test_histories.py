@@ -68,6 +68,10 @@ async def do(site: Site, step: Step) -> None:
             site.cut(what)
         case "join":
             site.join(what)
+        case "drain":
+            ask(site, lambda c: c.drain(what, 1))
+        case "resume":
+            ask(site, lambda c: c.resume(what))
     await asyncio.sleep(seconds)
 
 
@@ -86,6 +90,9 @@ async def settle(site: Site, wanted: str) -> None:
         site.join(host)
     await asyncio.sleep(20.0)  # whoever was killed is back
     await asyncio.gather(*site.errands)
+    for host in HOSTS:
+        while await site.ask(lambda c, host=host: c.resume(host)) is None:
+            await asyncio.sleep(1.0)
     text = a_file(wanted)
     while await site.ask(lambda c: c.up("lab.yaml", text)) is None:
         await asyncio.sleep(1.0)
@@ -134,7 +141,7 @@ steps = st.one_of(
     st.tuples(st.just("move"), hosts, pauses),
     st.tuples(st.just("kill"), processes, st.sampled_from([0.1, 1.0, 4.0, 12.0])),
     st.tuples(st.sampled_from(["wait", "wait", "down", "abort", "stopped", "running"]), st.just(""), pauses),
-    st.tuples(st.sampled_from(["cut", "join", "reboot"]), hosts, pauses),
+    st.tuples(st.sampled_from(["cut", "join", "reboot", "drain", "resume"]), hosts, pauses),
 )
 histories = st.lists(steps, min_size=2, max_size=9)
 
