@@ -469,10 +469,21 @@ class ObservedWorkspace(_Record, frozen=True, kw_only=True, tag="observed-worksp
     ended_cause: str = ""
 
 
+class Stranger(msgspec.Struct, frozen=True):
+    """A port's MAC that announced itself where it does not belong. port: whose it is, by id. at: the port where that
+    was, by id; "" where it came in by the tunnel."""
+
+    port: str
+    mac: str
+    at: str
+    since_utc_s: float
+
+
 class ObservedHost(_Record, frozen=True, kw_only=True, tag="observed-host"):
     """What a host says of itself. applied: the store revision that its data plane has converged to; served: that by
     which its responder answers, with all that it gave before said. repaired: drift found and mended since the agent
-    started, by kind of object. cannot_police: why it can enforce no policy, "" when it can."""
+    started, by kind of object. cannot_police: why it can enforce no policy, "" when it can. strangers: whom it has not
+    believed lately."""
 
     host: str
     version: str
@@ -481,6 +492,7 @@ class ObservedHost(_Record, frozen=True, kw_only=True, tag="observed-host"):
     cannot_police: str = ""
     repaired: dict[str, int] = {}
     problems: tuple[str, ...] = ()
+    strangers: tuple[Stranger, ...] = ()
 
 
 class ProbeRecord(_Record, frozen=True, kw_only=True, tag="probe"):

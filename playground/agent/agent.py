@@ -43,6 +43,7 @@ from playground.agent.lenience import Lenience
 from playground.agent.link import Link
 from playground.agent.reports import Reports, leaving, observed_port, observed_workspace
 from playground.agent.standing import StandingFile
+from playground.agent.strangers import Strangers, stranger
 from playground.derive import Derivation, Derived, Role, Setting, Want
 from playground.questions import Clients, Leaving, TellArrival, TellClients, TellDeparture, TellLeaving
 from playground.records import (
@@ -131,6 +132,7 @@ class Agent:
         )
         self._fitness = Fitness(drivers, underlay, link.say)
         self._announcements = Announcements(DIRECTORY / dataplane_name, self._announced)
+        self._strangers = Strangers(DIRECTORY / dataplane_name, self._whose, self._again)
         self._lenience = Lenience(DIRECTORY / dataplane_name)
         self._rules_due = False
         self._doubted_s = 0.0
@@ -384,6 +386,7 @@ class Agent:
             await asyncio.gather(watcher, link, answers, *others, return_exceptions=True)
             self._announcements.close()
             self._evidence.close()
+            self._strangers.close()
             self._cache.close()
 
     async def _watch_kernel(self) -> None:
@@ -441,6 +444,7 @@ class Agent:
         look_at, self._look_at = self._look_at, set()
         if is_whole:
             self._evidence.listen()
+            self._strangers.listen()
         if is_whole or look_at:
             await self._guests.observe(None if is_whole else look_at)
         if self._view.complete:
@@ -675,8 +679,13 @@ class Agent:
             served=self._served,
             cannot_police=self._enforcing.cannot_police,
             repaired=dict(self._repaired + self._enforcing.repaired),
+            strangers=self._strangers.told(),
             problems=tuple([*filter(None, own), *(str(error) for error in errors), *problems][:20]),
         )
+
+    def _whose(self, device: str, mac: str) -> tuple[str, str] | None:
+        """See `strangers.Whose`."""
+        return stranger(self._view, self._derived, device, mac) if self._derived is not None else None
 
     def _observed_guest(self, guest: str, want: Want | None) -> ObservedWorkspace | None:
         """What is to be said of a guest; None for nothing."""

@@ -18,6 +18,7 @@ from playground.controller.asking import Asking
 from playground.controller.diagnosis import findings, machines
 from playground.controller.execution import NotPossible
 from playground.controller.naming import name_findings
+from playground.controller.strangers import sentences
 from playground.controller.world import Grid, World
 from playground.gateways import gateway_name
 from playground.questions import Clients, TellClients
@@ -72,6 +73,7 @@ class ClientsAsked:
                 said += findings(port, state, cause, None, {}, now_utc_s)[: 0 if state == "forwarding" else 1]
             else:
                 said = findings(port, state, cause, known, hinders, now_utc_s)
+            said += sentences(self._world, port)
             if known is not None and port.dynamic:
                 said += machines(port, known, _free(grid, port), now_utc_s)
             if not isinstance(hinders, NotPossible) and known is not None:

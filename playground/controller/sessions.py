@@ -18,6 +18,7 @@ from ipaddress import ip_address
 from typing import assert_never
 
 from playground import wire
+from playground.controller import strangers
 from playground.controller.events import EventLog
 from playground.controller.shown import Shown, Touched
 from playground.controller.world import Grid, World, givers
@@ -353,6 +354,9 @@ class Sessions:
                 if isinstance(observed, ObservedWorkspace):
                     before = held[0] if held is not None and isinstance(held[0], ObservedWorkspace) else None
                     for event in unasked(before, observed):
+                        self._events.add(*event)
+                if isinstance(observed, ObservedHost):
+                    for event in strangers.news(self._world, held[0] if held is not None else None, observed):
                         self._events.add(*event)
         # what a host has converged to is said once all that it has to say by then is known
         changes.sort(key=lambda change: change.key.startswith("observed/host/"))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from overlay.state import PortId, port_device
+from playground.controller import strangers
 from playground.controller.rooms import takes_room_of
 from playground.controller.world import Grid, World, givers
 from playground.gateways import gateway_name, object_name
@@ -65,7 +66,7 @@ def hosts(world: World) -> list[Json]:
                 "memory_mib": {"given": given_memory_mib(record), "taken": taken[name][1]},
                 "drivers": [driver.name for driver in record.drivers],
                 "version": record.version,
-                "problems": _problems(seen) if seen else [],
+                "problems": _problems(world, seen) if seen else [],
                 "repaired": dict(seen.repaired) if seen else {},
             }
         )
@@ -102,9 +103,9 @@ def _drain(world: World, host: str) -> str | None:
     return "draining" if on_host(world, host) else "drained"
 
 
-def _problems(seen: ObservedHost) -> list[str]:
+def _problems(world: World, seen: ObservedHost) -> list[str]:
     unpoliced = [f"can't enforce policies: {seen.cannot_police}"] if seen.cannot_police else []
-    return [*unpoliced, *seen.problems]
+    return [*unpoliced, *seen.problems, *strangers.of_host(world, seen)]
 
 
 def port_state(world: World, grid: Grid, port: PortRecord) -> tuple[str | None, str, str]:

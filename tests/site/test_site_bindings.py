@@ -191,6 +191,36 @@ def test_agents_and_controllers_that_die_in_the_middle_change_nothing_of_it(vm: 
         site.client.delete(f"{path}/n2?generation={shown['generation']}")
 
 
+ANNOUNCE = """
+import socket, sys
+mac, address = bytes.fromhex(sys.argv[1]), socket.inet_aton(sys.argv[2])
+opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+opened.bind(("eth0", 0))
+arp = bytes.fromhex("0001080006040001") + mac + address + bytes(6) + address
+opened.send(b"\\xff" * 6 + mac + b"\\x08\\x06" + arp)
+opened.send(b"\\xff" * 6 + mac + b"\\x80\\x35" + bytes.fromhex("0001080006040003") + mac + bytes(4) + mac + bytes(4))
+"""
+
+
+def test_a_mac_that_shows_up_elsewhere_unannounced_is_not_believed_and_is_reported(vm: Vm) -> None:
+    site, row = vm.site, vm.site.ports("lab")["vm.grid"]
+    here = site.host_of("lab", "vm")
+    for _ in range(3):
+        forged = (row["mac"].replace(":", ""), row["addresses"][0])
+        site.within("lab", "peer", *CLIENT_PYTHON, "-c", ANNOUNCE, *forged)
+    said = eventually(
+        lambda: [event for event in site.client.get("events") if event["kind"] == "mac-elsewhere"], 20, "an event"
+    )
+    assert [event["object"] for event in said] == ["workspace lab/vm"]
+    assert f"its MAC {row['mac']} announced itself at peer.grid on n3; that is not believed" == said[0]["text"]
+    (problem,) = site.hosts()["n3"]["problems"]
+    assert "the MAC of lab/vm.grid announces itself at peer.grid since" in problem
+    for of, sentence in (("lab/vm", f"its MAC {row['mac']} announces itself"), ("lab/peer", "the MAC of vm.grid")):
+        (why,) = site.client.get("why", {"of": of})
+        assert any(sentence in one for one in why["findings"]), why["findings"]
+    assert_at(vm, here)
+
+
 def test_what_is_prepared_and_taken_back_leaves_its_device_to_its_owner(vm: Vm) -> None:
     site = vm.site
     here = site.host_of("lab", "vm")
