@@ -245,7 +245,7 @@ class Moves:
         grid = self._world.grids.get(move.playground) if move is not None else None
         if move is None or grid is None or move.workspace not in grid.workspaces:
             return
-        if (seen.host, seen.generation) == (move.target, move.generation) and seen.state in _ARRIVED:
+        if _says_it_runs(move, seen):
             await self._apply(grid, move, Event.ARRIVED, "", seen.pause_ms)
         elif seen.host == move.source and _is_copied(move) and _copied(seen, move) == "paused":
             await self._apply(grid, move, Event.STANDS_STILL)
@@ -285,7 +285,7 @@ class Moves:
             if is_over and time.monotonic() - flipped[1] > SETTLE_S:
                 return Event.LATE, "a host did not say in time that it had converged"
             return None, ""
-        if is_current and target is not None and target.state in _ARRIVED:
+        if target is not None and _says_it_runs(move, target):
             return Event.ARRIVED, ""
         if _is_copied(move):
             event, cause = self._copy_event(move, now)
@@ -547,6 +547,12 @@ def _copied(seen: ObservedWorkspace | None, move: MigrationRecord) -> str:
 def _cause(seen: ObservedWorkspace | None) -> str:
     """Why the source says that the copying failed."""
     return seen.copied.cause if seen is not None and seen.copied is not None else ""
+
+
+def _says_it_runs(move: MigrationRecord, seen: ObservedWorkspace) -> bool:
+    """Whether the target says that it runs there, of this move; before a tool has said so it can't be."""
+    may_run = move.led != "tool" or move.state in (State.COPYING, State.ACTIVATED)
+    return may_run and (seen.host, seen.generation) == (move.target, move.generation) and seen.state in _ARRIVED
 
 
 def _is_copied(move: MigrationRecord) -> bool:

@@ -389,10 +389,12 @@ async def history(site: Site, steps: list[Step]) -> None:
             await site.until("activated")
             model.number, model.host, _ = model.open
             model.open = None
-        elif verb == "late runs":  # of a move that is over
-            await site.say(
-                ObservedWorkspace(playground="atlas", workspace="w", host=host, generation=2 + back, state="running")
-            )
+        elif verb == "late runs" and (model.open is None or model.open[2] != "activating" or number != model.open[0]):
+            # of a move that is over, or before its tool has said so
+            late = ObservedWorkspace(playground="atlas", workspace="w", host=host, generation=number, state="running")
+            await site.moves.arrived(late)
+            if model.open is None or host != model.open[1]:
+                await site.say(late)
         elif verb == "settled" and model.open is None and site.move is not None and site.move.state == "activated":
             await site.settle()
         elif verb == "restart":
