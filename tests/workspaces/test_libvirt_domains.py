@@ -14,9 +14,10 @@ import pytest
 from playground.machine import Disk, Machine
 from playground.workspaces.drivers.api import Guest, GuestState, Nic
 from playground.workspaces.drivers.libvirt import accelerator as accelerator_module
-from playground.workspaces.drivers.libvirt.door import Domain, Door, State
+from playground.workspaces.drivers.libvirt.door import Domain, Door
 from playground.workspaces.drivers.libvirt.driver import _state, peer_uri
 from playground.workspaces.drivers.libvirt.notes import Note, Notes, Part
+from playground.workspaces.drivers.libvirt.states import State, cause_of, state_of
 from playground.workspaces.drivers.libvirt.xml import (
     NAMESPACE,
     Mark,
@@ -172,3 +173,49 @@ def test_a_host_says_which_processors_its_machines_may_have(monkeypatch: pytest.
 
     monkeypatch.setattr(door, "call", call)
     assert asyncio.run(door.architectures()) == ("i686", "x86_64")
+
+
+REASONS = {
+    ("RUNNING", "BOOTED"): (State.RUNNING, ""),
+    ("PAUSED", "USER"): (State.PAUSED, "suspended by another tool"),
+    ("PAUSED", "IOERROR"): (State.PAUSED, "a disk failed"),
+    ("PAUSED", "WATCHDOG"): (State.PAUSED, "its watchdog fired"),
+    ("PAUSED", "CRASHED"): (State.PAUSED, "its guest has crashed"),
+    ("PAUSED", "POSTCOPY_FAILED"): (State.PAUSED, "its memory did not all arrive in a post-copy migration"),
+    ("PAUSED", "STARTING_UP"): (State.PAUSED, ""),
+    ("PAUSED", "MIGRATION"): (State.LEFT, ""),
+    ("PAUSED", "POSTCOPY"): (State.LEFT, ""),
+    ("PAUSED", "SAVE"): (State.RUNNING, ""),
+    ("PAUSED", "SNAPSHOT"): (State.RUNNING, ""),
+    ("SHUTOFF", "SHUTDOWN"): (State.OFF, "it has shut itself down"),
+    ("SHUTOFF", "DESTROYED"): (State.OFF, "another tool has ended it"),
+    ("SHUTOFF", "CRASHED"): (State.OFF, "its hypervisor's process has died"),
+    ("SHUTOFF", "UNKNOWN"): (State.OFF, ""),
+    ("CRASHED", "PANICKED"): (State.CRASHED, "its guest's kernel has panicked"),
+}
+
+
+@pytest.mark.parametrize(("name", "reason"), REASONS)
+def test_libvirts_reasons_are_told_in_words_and_what_passes_by_itself_runs(name: str, reason: str) -> None:
+    libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
+    state = getattr(libvirt, f"VIR_DOMAIN_{name}")
+    number = getattr(libvirt, f"VIR_DOMAIN_{name}_{reason}")
+    assert (state_of(libvirt, state, number), cause_of(libvirt, state, number)) == REASONS[name, reason]
+
+
+class FullDisk:
+    """A domain that stands still, as a disk of its host is full."""
+
+    def state(self) -> list[int]:
+        return [3, 5]  # VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_IOERROR
+
+    def diskErrors(self) -> dict[str, int]:
+        return {"vdb": 2, "vda": 1}  # VIR_DOMAIN_DISK_ERROR_NO_SPACE, _UNSPEC
+
+
+def test_a_disk_that_failed_is_named_with_how() -> None:
+    libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
+    door = Door("test:///default", lambda uuid: None, lambda moved: None, lambda uuid: None)
+    door._libvirt = libvirt
+    found = door._shown(FullDisk(), "u", Mark(GUEST, started=True))
+    assert (found.state, found.cause) == (State.PAUSED, "a disk failed: vda, I/O error; vdb, no space left")

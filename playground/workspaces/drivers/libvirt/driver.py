@@ -33,9 +33,10 @@ from playground.workspaces.drivers.api import (
 )
 from playground.workspaces.drivers.libvirt import moving
 from playground.workspaces.drivers.libvirt.accelerator import accelerator
-from playground.workspaces.drivers.libvirt.door import Domain, Door, Moved, State, Unavailable
+from playground.workspaces.drivers.libvirt.door import Domain, Door, Moved, Unavailable
 from playground.workspaces.drivers.libvirt.images import Images
 from playground.workspaces.drivers.libvirt.notes import Note, Notes, Part
+from playground.workspaces.drivers.libvirt.states import State
 from playground.workspaces.drivers.libvirt.xml import Mark, Setting, domain_uuid, domain_xml
 
 log = logging.getLogger("agent")
