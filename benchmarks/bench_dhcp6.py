@@ -127,7 +127,10 @@ def exchanges(which: str, rate: int, folder: Path) -> Figures | None:
         )
         client.ip(*(f"link set c{n} up" for n in range(count)))
         until = time.monotonic() + 10
-        while "tentative" in subprocess.run(server.argv("ip", "-6", "address"), capture_output=True, text=True).stdout:
+        while True:
+            told = subprocess.run(server.argv("ip", "-6", "address"), capture_output=True, text=True).stdout
+            if told.count("inet6 fe80") == count and "tentative" not in told:
+                break
             assert time.monotonic() < until, "no link-local address"
             time.sleep(0.05)
         devices = namespaces.inside(client.descriptor, lambda: [socket.if_nametoindex(f"c{n}") for n in range(count)])

@@ -68,13 +68,14 @@ class Batches:
         self._names: Final = bytearray(MOST * _ADDRESS_BYTES)
         names_at = ctypes.addressof(ctypes.c_char.from_buffer(self._names))
         self._vectors: Final = (_Vector * MOST)()
-        self._headers: Final = (_Header * MOST)()
+        held = bytearray(MOST * ctypes.sizeof(_Header))
+        self._headers: Final = (_Header * MOST).from_buffer(held)
         for n, (vector, header) in enumerate(zip(self._vectors, self._headers, strict=True)):
             vector.base, vector.length = at + n * LIMIT, LIMIT
             header.message.name, header.message.name_length = names_at + n * _ADDRESS_BYTES, _ADDRESS_BYTES
             header.message.vectors, header.message.vector_count = ctypes.addressof(vector), 1
         self._headers_at: Final = ctypes.addressof(self._headers)
-        self._lengths: Final = memoryview(self._headers).cast("B").cast("I")[_RECEIVED::_WORDS]
+        self._lengths: Final = memoryview(held).cast("I")[_RECEIVED::_WORDS]
         self._indexes: Final = memoryview(self._names).cast("i")[_INDEX_WORD :: _ADDRESS_BYTES // 4]
 
     def receive(self) -> list[tuple[int, bytes]]:
