@@ -42,6 +42,7 @@ from policies.selector import parse_selector
 
 WORKSPACES = 1000
 PLAYGROUND, ID, NETWORK, BRIDGE = "lab", "0123456789ab", "grid", "br0123456789ab"
+ZONE = 7
 HOST, GUESTS = measure.own("policed"), (measure.own("pa"), measure.own("pb"))
 IPERF = Ports.of(Protocol.TCP, 5201) | Ports.of(Protocol.UDP, 5201)
 
@@ -94,12 +95,12 @@ class Rules:
         self._compiled: dict[str, Compiled] = {}
         self._table = policy_table([])
         ports = [GuardedPort(device(number), Station(mac(number), (address(number),))) for number in (0, 1)]
-        self._guard = {key: guard.judged(part) for key, part in guard.parts(ports, []).items()}
+        self._guard = {key: guard.judged(part, zone=ZONE) for key, part in guard.parts(ports, []).items()}
 
     def compiled(self) -> Ruleset:
         """All tables; what has not changed is the same object."""
         ir = self._resolver.resolve(Scene(self._endpoints, tuple(self.policies)))
-        made = self._compiler.compile(ir, (PolicedNetwork(NETWORK, BRIDGE, 7),), self._ends)
+        made = self._compiler.compile(ir, (PolicedNetwork(NETWORK, BRIDGE, ZONE),), self._ends)
         if made is None:
             raise RuntimeError("nothing is policed")
         after = {ID: made}

@@ -7,11 +7,12 @@ all objects are those that were put there, `verify` tells; this tells that they 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from policies.bitset import numbers
+from policies.compile.marks import unjudged
 from policies.evaluate import towards
 from policies.explain import ports_text
 from policies.interpret import SIX_ALIKE, Flow, NotUnderstood, Table
@@ -122,7 +123,8 @@ def _told_apart(table: Table, bridge: str, places: Iterable[_Place]) -> list[_Pl
 
 def _of_flow(table: Table, ir: IR, network: ProvedNetwork, source: _Place, destination: _Place) -> str:
     flow = Flow(network.bridge, source[2], destination[2])
-    entering, entered = table.accepted("prerouting", flow)
+    # the guard marks what comes in by a port, and nobody marks what the service leg says
+    entering, entered = table.accepted("prerouting", replace(flow, mark=unjudged(network.zone) if source[3] else 0))
     if entered.zone != network.zone:
         return f"flows are tracked in zone {entered.zone}, not in {network.zone}"
     passing, _ = table.accepted("forward", flow)

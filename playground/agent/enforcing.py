@@ -199,11 +199,12 @@ class Enforcing:
     def _guard(self) -> Parts:
         """The guard's table; not gone through while all that it is made of is as it was."""
         rules, judging = self._rules, self._judging()
+        zones = {id: rules.policing[id].compiled.zones for id in judging}
         read = (
             rules.shared,
             rules.guards,
             rules.owners,
-            judging,
+            zones,
             self._devices.copy(),
             self._closing.copy(),
             self._answering.copy(),
@@ -214,9 +215,9 @@ class Enforcing:
         for device in self._devices:
             parts = self._closing.get(device) or rules.guards.get(device) or _shut(device)
             playground, bridge = rules.owners.get(device, ("", ""))
-            if playground in judging:
+            if playground in zones:
                 index = self._answering.get(bridge)
-                parts = self._guards.judged(device, parts, index)
+                parts = self._guards.judged(device, parts, index, zones[playground].get(bridge, 0))
                 if index is not None and ("answers", index) not in groups:
                     groups["answers", index] = _answers(index)
             groups[device] = parts

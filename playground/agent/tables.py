@@ -20,7 +20,7 @@ class GuardTable:
     def __init__(self) -> None:
         self._groups: dict[Hashable, Parts] = {}
         self._table = KeptParts({})
-        self._judged: dict[str, tuple[Parts, int | None, Parts]] = {}
+        self._judged: dict[str, tuple[Parts, tuple[int | None, int], Parts]] = {}
 
     def of(self, groups: Mapping[Hashable, Parts]) -> KeptParts:
         """All of them. A group that is the same object as the last time is not looked into."""
@@ -36,11 +36,11 @@ class GuardTable:
         self._groups, self._table = dict(groups), self._table.patched(changed)
         return self._table
 
-    def judged(self, device: str, parts: Parts, bridge: int | None) -> Parts:
+    def judged(self, device: str, parts: Parts, bridge: int | None, zone: int) -> Parts:
         """Those of a device whose packets policies judge (`guard.judged`); the same object for the same arguments."""
         known = self._judged.get(device)
-        if known is None or known[0] is not parts or known[1] != bridge:
-            known = self._judged[device] = parts, bridge, {**parts, device: judged(parts[device], bridge)}
+        if known is None or known[0] is not parts or known[1] != (bridge, zone):
+            known = self._judged[device] = parts, (bridge, zone), {**parts, device: judged(parts[device], bridge, zone)}
         return known[2]
 
 

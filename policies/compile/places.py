@@ -11,6 +11,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from policies.compile.judges import Judges, span_text
+from policies.compile.marks import unjudged
 from policies.compile.numbers import NO_END, SERVICES_NUMBER, EndNumbers
 from policies.model import BlockPeer, Direction
 from policies.world import Span, spans_of
@@ -62,6 +63,7 @@ def host_elements(
     for network in bridges.values():
         device = f'"{network.bridge}"'
         found.setdefault("zones", {})[device] = str(network.zone)
+        found.setdefault("marked", {})[str(unjudged(network.zone))] = str(network.zone)
         found.setdefault("policed", {})[device] = f"goto p_{id}"
         for address in network.services:
             _put(found, "ends", network, address, str(SERVICES_NUMBER))

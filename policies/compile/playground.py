@@ -82,6 +82,11 @@ class Compiled:
     read: _Read = field(compare=False, repr=False)
 
     @cached_property
+    def zones(self) -> Mapping[str, int]:
+        """Of connection tracking, by bridge."""
+        return {network.bridge: network.zone for network in self.read.networks}
+
+    @cached_property
     def judgements(self) -> Mapping[str, Judgement]:
         """What counters and logs mean, by id."""
         return {id: one for judges in self.judges for id, one in judges.judgements.items()}

@@ -58,7 +58,8 @@ def _static() -> Part:
             if bound == "new":
                 shape = f"typeof iifname . ct original {family} saddr; size 65535; flags dynamic,timeout; timeout 10s;"
             sets[f"{bound}_{family}"] = SetShape("set", shape)
-    sets["zones"] = SetShape("map", f"typeof iifname : ct zone; size {_MOST};")
+    sets["marked"] = SetShape("map", f"typeof meta mark : ct zone; size {_MOST};")
+    sets["zones"] = SetShape("map", "typeof iifname : ct zone;")
     sets["accepted"] = SetShape("set", f"typeof ct mark; size {_MOST};")
     sets["policed"] = SetShape("map", "typeof iifname : verdict;")
     sets["broadcasts"] = SetShape("set", "typeof iifname . ip daddr;")
@@ -67,9 +68,10 @@ def _static() -> Part:
         "enter": Chain(
             (
                 # For a bridge, what is for any one machine is for its host. Most is, and is not asked for its address.
-                f"meta pkttype host {_TRACKED}",
+                "meta pkttype host ct zone set meta mark map @marked return",
                 *(f"{match} notrack accept" for match in _TO_MANY),
-                _TRACKED,
+                # What the guard has not marked, as what a service leg says.
+                "ct zone set iifname map @zones return",
                 # A bridge that nobody polices comes here only if somebody has turned its switch: it would share a zone.
                 "notrack",
             ),
@@ -116,8 +118,6 @@ def _static() -> Part:
     }
     return Part(chains, sets, {}, frozenset({OVERFLOW}))
 
-
-_TRACKED = "ct zone set iifname map @zones return"
 
 _MOST = 16384
 """Policed bridges, and policed playgrounds, of a host. Every packet is looked up by them, and a set whose size is told

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Final
 
-from policies.compile.marks import UNJUDGED
+from policies.compile.marks import unjudged
 from policies.compile.tables import Chain, Part, SetShape
 from policies.guard import answers, rules
 from policies.guard.reason import Reason
@@ -132,26 +132,27 @@ def of_tunnel(device: str, subnets: tuple[str, ...]) -> Part:
     return Part(chains, shapes, _elements(device, None, subnets))
 
 
-def judged(part: Part, bridge: int | None = None) -> Part:
+def judged(part: Part, bridge: int | None = None, zone: int = 0) -> Part:
     """A port's or a tunnel's part on a network that somebody polices: what comes in is marked, and goes out only if the
     mark is gone. Whoever accepts a packet for policies takes it off; should their table, or the switch that sends
     packets through it, be taken away, nothing passes until it is back. The same object for the same arguments.
 
-    bridge: the interface index of its bridge, beside which there is who answers refused packets (`answers`)."""
-    known: dict[int | None, Part] = part.__dict__.setdefault("_judged", {})
-    if bridge not in known:
+    bridge: the interface index of its bridge, beside which there is who answers refused packets (`answers`). zone: of
+    connection tracking, where its network's is known."""
+    known: dict[tuple[int | None, int], Part] = part.__dict__.setdefault("_judged", {})
+    if (bridge, zone) not in known:
         known.clear()
-        known[bridge] = _judged(part, bridge)
-    return known[bridge]
+        known[bridge, zone] = _judged(part, bridge, zone)
+    return known[bridge, zone]
 
 
-def _judged(part: Part, bridge: int | None) -> Part:
+def _judged(part: Part, bridge: int | None, zone: int) -> Part:
     chains = dict(part.chains)
     stopped = (*(() if bridge is None else (answers.diverted(bridge),)), _STOPPED)
     for name, chain in part.chains.items():
         side, _, device = name.partition("_")
         if side == "from":
-            chains[name] = Chain((f"meta mark set {UNJUDGED}", *chain.rules), chain.hook)
+            chains[name] = Chain((f"meta mark set {unjudged(zone)}", *chain.rules), chain.hook)
             hears = part.chains.get(f"to_{device}")
             if hears is None:
                 hook = _HOOK.format("egress", device).replace("policy drop", "policy accept")

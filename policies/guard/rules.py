@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from policies.compile.marks import UNJUDGED
+from policies.compile.marks import UNJUDGED, UNJUDGED_BITS
 from policies.compile.tables import Chain, Part, SetShape
 from policies.guard import answers
 from policies.guard.reason import Reason
@@ -64,11 +64,12 @@ _SOLICIT, _ADVERT = "icmpv6 type nd-neighbor-solicit", "icmpv6 type nd-neighbor-
 _ALONE, _WITH_OPTION = "ip6 length 24", "ip6 length 32"
 
 HELD: Final = "held"
+_IS_UNJUDGED = f"meta mark and {UNJUDGED_BITS} == {UNJUDGED}"
 
 _CHAINS: Final = {
     # What still has a mark on its way out. ARP has no judge, so its mark says nothing.
     HELD: (
-        *(f"meta mark {UNJUDGED} meta protocol {version} {drop(Reason.UNJUDGED)}" for version in ("ip", "ip6")),
+        *(f"{_IS_UNJUDGED} meta protocol {version} {drop(Reason.UNJUDGED)}" for version in ("ip", "ip6")),
         answers.UNANSWERED,
     ),
     answers.CHAIN: answers.RULES,

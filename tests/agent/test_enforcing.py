@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 
 from overlay.state import PortId, port_device, vxlan_device
 from playground.agent.enforcing import Enforcing
 from playground.derive.guarding import Needs, shut, shut_device
 from playground.derive.policing import Policing
 from playground.derive.rules import GUARD, Rules
+from policies.compile.places import PolicedNetwork
 from policies.compile.playground import Compiled
 from policies.compile.tables import Chain, KeptParts, Part
 from policies.compile.ways import TABLE
@@ -21,6 +23,7 @@ PORT = PortId("0000000000aa")
 DEVICE, TUNNEL, BRIDGE = port_device(PORT), vxlan_device("0000000000bb"), "br0000000000bb"  # type: ignore[arg-type]
 OPEN = of_port(GuardedPort(DEVICE, Station("02:00:00:00:00:01", ("10.0.0.1",)), ("10.0.0.0/24",)))
 HERE = {DEVICE: 5, TUNNEL: 6}
+ZONE = 7
 
 
 def rules(port: Part | None = OPEN, policing: Mapping[str, Policing] | None = None) -> Rules:
@@ -32,7 +35,8 @@ def rules(port: Part | None = OPEN, policing: Mapping[str, Policing] | None = No
 
 def a_policing(number: int = 1) -> dict[str, Policing]:
     parts = KeptParts({("lab", "playground"): Part({"p_lab": Chain((f"ct mark {number} accept",))})})
-    return {"lab": Policing(Compiled(parts, frozenset({BRIDGE}), number, (), ()), {})}
+    read = SimpleNamespace(networks=(PolicedNetwork("grid", BRIDGE, ZONE),))
+    return {"lab": Policing(Compiled(parts, frozenset({BRIDGE}), number, (), read), {})}
 
 
 def made() -> tuple[Enforcing, MemoryEnforcement]:
@@ -183,6 +187,6 @@ def test_what_no_policy_has_judged_is_stopped_once_packets_meet_the_rules_and_no
     assert door.in_force[GUARD][DEVICE] == OPEN
     door.bridges = None
     enforcing.want(owned, is_due=True)
-    assert door.in_force[GUARD][DEVICE] == judged(OPEN)
+    assert door.in_force[GUARD][DEVICE] == judged(OPEN, zone=ZONE)
     enforcing.want(replace(owned, policing={}))
     assert door.in_force[GUARD][DEVICE] == OPEN and TABLE not in door.in_force

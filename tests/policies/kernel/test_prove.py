@@ -11,6 +11,7 @@ from filter_lab import Namespace
 from hypothesis import HealthCheck, given, settings
 from scenes import scenes
 
+from policies.compile.marks import unjudged
 from policies.compile.places import PolicedEnd, PolicedNetwork
 from policies.compile.playground import compile_playground, policy_table
 from policies.compile.ways import TABLE
@@ -105,6 +106,10 @@ EDITS = {
     "an element of the map of ends": 'delete element {table} ends_ip {{ "br0" . 10.0.0.1 }}',
     "an element that leads to a chain": 'delete element {table} ingress_ip {{ "br0" . 10.0.0.2 }}',
     "a zone": 'delete element {table} zones {{ "br0" }}\nadd element {table} zones {{ "br0" : 9 }}',
+    "a zone by its mark": (
+        f"delete element {{table}} marked {{{{ {unjudged(100)} }}}}\n"
+        f"add element {{table}} marked {{{{ {unjudged(100)} : 9 }}}}"
+    ),
     "a bridge that is not policed": 'delete element {table} policed {{ "br0" }}',
     "the table": "delete table {table}",
 }

@@ -10,9 +10,12 @@ import pytest
 from filter_lab import Bridged, framed
 from first_packets import fragment, packet
 
+from policies.compile.marks import unjudged
 from policies.compile.places import PolicedEnd, PolicedNetwork
 from policies.compile.playground import compile_playground, policy_table
+from policies.compile.tables import Chain, Part, Parts, Table
 from policies.compile.ways import MOST_NEW_PER_SECOND, TABLE
+from policies.guard.parts import TABLE as GUARD
 from policies.kernel.enforcement import Enforcement
 from policies.model import Endpoint, EndpointPeer, Origin, Policy, Rule, Scene
 from policies.ports import EVERYTHING, Protocol
@@ -26,8 +29,8 @@ UNPOLICED = {5: "br2", 6: "br2", 7: "br3", 8: "br3"}
 SOURCE, DESTINATION = ("10.0.0.1", "fd00::1"), ("10.0.0.2", "fd00::2")
 
 
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Bridged]:
+@pytest.fixture(scope="module", params=["marked by the guard", "unmarked"])
+def kernel(request: pytest.FixtureRequest) -> Iterator[Bridged]:
     """In playground `open`, b takes what a sends; in `closed`, with the same addresses, it takes nothing."""
     made = Bridged(OPEN | CLOSED | UNPOLICED)
     enforcement = Enforcement(made.inner.path)
@@ -41,7 +44,15 @@ def kernel() -> Iterator[Bridged]:
         ends = tuple(PolicedEnd(one, "n", ends, True) for one, ends in ENDS)
         network = PolicedNetwork("n", bridge, number)
         compiled.append(compile_playground(resolve(scene), name, f"{number:012x}", (network,), ends))
-    outcome = enforcement.converge({TABLE: policy_table(one for one in compiled if one)}, frozenset({"br0", "br1"}))
+    ruleset: dict[Table, Parts] = {TABLE: policy_table(one for one in compiled if one)}
+    if request.param != "unmarked":
+        hook = 'type filter hook ingress device "p{}" priority -300; policy accept;'
+        ports = [(port, zone) for zone, ports in enumerate((OPEN, CLOSED), 1) for port in ports]
+        ruleset[GUARD] = {
+            port: Part({f"from_p{port}": Chain((f"meta mark set {unjudged(zone)}",), hook.format(port))})
+            for port, zone in ports
+        }
+    outcome = enforcement.converge(ruleset, frozenset({"br0", "br1"}))
     assert not outcome.cause and not outcome.refused and not outcome.unpoliced
     yield made
     enforcement.close()
