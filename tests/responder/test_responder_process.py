@@ -120,9 +120,9 @@ def test_a_responder_that_was_killed_answers_again_without_an_agent(
         until(lambda: replies(opened), what="no answer without an agent")
     guest.ip(f"address add {guest.address}/24 dev eth0")
     assert guest.run("dig", "+short", "+time=2", "@10.20.0.1", f"worker-{guest.port[-1]}.atlas.internal").strip()
-    # A new agent is told what happened before it came.
+    # A new agent is told what happened before it came; on a busy machine the client was asked for its address by then.
     fresh = Agent(responder)
-    fresh.hear(lambda: fresh.kinds(guest.port) == ["offered"])
+    fresh.hear(lambda: fresh.kinds(guest.port)[:1] in (["offered"], ["bound"]))
     fresh.close()
 
 
