@@ -6,8 +6,9 @@ text. Scalars are those of the core schema (YAML 1.2.2 §10.3.2): no dates, no `
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,6 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
     DocumentStartEvent,
-    Event,
     MappingEndEvent,
     MappingStartEvent,
     ScalarEvent,
@@ -24,6 +24,7 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
+from playground.spec.libyaml import Event, Kind, Unsure, events
 from playground.spec.problem import Place, Problem, SpecErrors
 
 MAX_BYTES = 4 << 20
@@ -147,9 +148,12 @@ def path_text(path: Path) -> str:
 def read(text: str | bytes, file: str) -> Document:
     """Reads one YAML document. Raises SpecErrors: no YAML, no UTF-8, too large, too deep, a key twice."""
     text = _decoded(text, file)
+    with contextlib.suppress(Unsure, SpecErrors):
+        root = _composed(text, file)
+        return Document(file, root)
     composer = _Composer(file)
     try:
-        for event in YAML(typ="safe", pure=True).parse(text):
+        for event in parsed(text):
             composer.take(event)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -174,6 +178,49 @@ def read(text: str | bytes, file: str) -> Document:
     if composer.root is None:
         raise SpecErrors([Problem(file, 1, 1, "", "the file is empty; it needs at least a name")])
     return Document(file, composer.root)
+
+
+def _composed(text: str, file: str) -> Node:
+    """The quick way: of a document without any mistake. Raises Unsure, and SpecErrors that are not told to anybody."""
+    composer = _Composer(file)
+    for event in events(text):
+        composer.take(event)
+    if composer.problems or not isinstance(composer.root, Entries):
+        raise Unsure
+    return composer.root
+
+
+def parsed(text: str) -> Iterator[Event]:
+    """The events of a document, as YAML 1.2 has them. Raises YAMLError; ValueError and OverflowError for escapes beyond
+    Unicode."""
+    for event in YAML(typ="safe", pure=True).parse(text):
+        kind = _KINDS.get(type(event))
+        if kind is None:
+            continue
+        mark = event.start_mark
+        version = getattr(event, "version", None)
+        yield Event(
+            kind,
+            mark.line + 1,
+            mark.column + 1,
+            getattr(event, "value", ""),
+            bool(getattr(event, "style", None)),
+            getattr(event, "anchor", None),
+            None if (tag := getattr(event, "ctag", None)) is None else str(tag),
+            version is None or tuple(version) == (1, 2),
+        )
+
+
+_KINDS = {
+    DocumentStartEvent: Kind.DOCUMENT_START,
+    AliasEvent: Kind.ALIAS,
+    ScalarEvent: Kind.SCALAR,
+    SequenceStartEvent: Kind.SEQUENCE_START,
+    SequenceEndEvent: Kind.SEQUENCE_END,
+    MappingStartEvent: Kind.MAPPING_START,
+    MappingEndEvent: Kind.MAPPING_END,
+}
+"""Of the events that make a document; others say nothing that is not said by these."""
 
 
 def _decoded(text: str | bytes, file: str) -> str:
@@ -225,35 +272,36 @@ class _Composer:
         self._documents = 0
 
     def take(self, event: Event) -> None:
-        self.line = event.start_mark.line + 1
-        line, column = event.start_mark.line + 1, event.start_mark.column + 1
-        match event:
-            case DocumentStartEvent():
+        self.line = event.line
+        line, column = event.line, event.column
+        match event.kind:
+            case Kind.DOCUMENT_START:
                 self._documents += 1
                 if self._documents > 1:
                     raise self._refusal(line, column, "a second document starts here; write one document a file")
-                if event.version is not None and tuple(event.version) != (1, 2):
+                if not event.is_twelve:
                     raise self._refusal(line, column, "only YAML 1.2 is read; leave the %YAML line out")
-            case AliasEvent():
-                node = self._anchors.get(event.anchor)
+            case Kind.ALIAS:
+                node = self._anchors.get(event.anchor or "")
                 if node is None:
                     raise self._refusal(
                         line, column, f"*{event.anchor} stands for nothing yet; anchor it before with &{event.anchor}"
                     )
                 self._add(node, line, column)
-            case ScalarEvent():
-                scalar = Scalar(line, column, event.value, self._meaning(event, line, column))
+            case Kind.SCALAR:
+                scalar = Scalar(line, column, event.text, self._meaning(event, line, column))
                 if event.anchor:
                     self._anchors[event.anchor] = scalar
                 self._add(scalar, line, column)
-            case SequenceStartEvent() | MappingStartEvent():
-                self._check_tag(event, ("seq",) if isinstance(event, SequenceStartEvent) else ("map",), line, column)
+            case Kind.SEQUENCE_START | Kind.MAPPING_START:
+                is_list = event.kind is Kind.SEQUENCE_START
+                self._check_tag(event, ("seq",) if is_list else ("map",), line, column)
                 if len(self._open) >= MAX_DEPTH:
                     raise self._refusal(line, column, f"nested deeper than {MAX_DEPTH} levels")
-                node = Items(line, column) if isinstance(event, SequenceStartEvent) else Entries(line, column)
-                self._anchors.pop(event.anchor, None)
+                node = Items(line, column) if is_list else Entries(line, column)
+                self._anchors.pop(event.anchor or "", None)
                 self._open.append(_Open(node, event.anchor))
-            case SequenceEndEvent() | MappingEndEvent():
+            case Kind.SEQUENCE_END | Kind.MAPPING_END:
                 ended = self._open.pop()
                 if isinstance(ended.node, Entries):
                     _merge(ended.node)
@@ -299,23 +347,23 @@ class _Composer:
                 raise self._refusal(line, column, "<< takes a mapping, as <<: *base, or a list of mappings")
             entries.merged.append(source)
 
-    def _meaning(self, event: ScalarEvent, line: int, column: int) -> str | int | float | bool | None:
+    def _meaning(self, event: Event, line: int, column: int) -> str | int | float | bool | None:
         tag = self._check_tag(event, ("str", "int", "float", "bool", "null"), line, column)
         if tag is None:
-            return event.value if event.style else _core(event.value)
+            return event.text if event.is_quoted else _core(event.text)
         if tag == "str":
-            return str(event.value)
-        value = _core(event.value)
+            return event.text
+        value = _core(event.text)
         read = {bool: "bool", int: "int", float: "float", type(None): "null"}.get(type(value), "str")
         if read != tag and (read, tag) != ("int", "float"):
-            raise self._refusal(line, column, f"{event.value[:60]!r} is no {tag}")
+            raise self._refusal(line, column, f"{event.text[:60]!r} is no {tag}")
         return value
 
-    def _check_tag(self, event: Any, allowed: tuple[str, ...], line: int, column: int) -> str | None:
+    def _check_tag(self, event: Event, allowed: tuple[str, ...], line: int, column: int) -> str | None:
         """The name of an explicit tag, or None; refuses all but the core schema's."""
-        if event.ctag is None:
+        if event.tag is None:
             return None
-        tag = str(event.ctag)
+        tag = event.tag
         if tag in ("", "!", "None"):
             return "str" if tag == "!" and "str" in allowed else None
         if tag.startswith("!!"):
