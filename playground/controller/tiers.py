@@ -24,6 +24,7 @@ from playground.records import (
     LARGEST,
     SITE_KEY,
     SITE_POLICIES,
+    HostRecord,
     PlaygroundRecord,
     PoliciesRecord,
     PolicyRecord,
@@ -35,6 +36,7 @@ from playground.records import (
     unpack_files,
 )
 from playground.spec import (
+    HostSpec,
     PlaygroundSpec,
     Problem,
     SiteSpec,
@@ -154,8 +156,8 @@ class Tiers:
     def _is_left_out(self, site: SiteSpec, key: str) -> bool:
         """Whether the file says something of hosts or names that a running controller does not take up."""
         if key == "hosts":
-            known = {name: host.underlay for name, host in self._world.hosts.items()}
-            return bool(site.hosts) and {name: host.underlay for name, host in site.hosts.items()} != known
+            known = {name: _declared(host) for name, host in self._world.hosts.items()}
+            return bool(site.hosts) and {name: _declared(host) for name, host in site.hosts.items()} != known
         return bool(getattr(site, key) != getattr(SiteSpec(""), key))
 
     async def _put(self, wanted: _Wanted, record: SiteRecord, is_followed: bool = False) -> None:
@@ -238,3 +240,8 @@ def _failing(spec: PlaygroundSpec, site: SiteSpec) -> Iterable[Problem]:
     except SpecErrors as error:
         return error.problems
     return ()
+
+
+def _declared(host: HostSpec | HostRecord) -> tuple[object, ...]:
+    """What a site's file says of a host, or said when the controller started."""
+    return host.underlay, dict(host.labels), host.cpus, host.memory_mib, host.share

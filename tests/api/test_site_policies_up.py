@@ -97,6 +97,8 @@ def test_what_a_running_controller_does_not_take_up_is_said(tmp_path: Path) -> N
     async def claim(made: Doors) -> None:
         known = {name: {"underlay": host.underlay} for name, host in made.controller.world.hosts.items()}
         assert (await ask(made, "PUT", "site/policies", a_site(STRICT, hosts=known)))[1]["unapplied"] == []
+        roomier = a_site(STRICT, hosts=known, capacity={"overcommit": {"cpus": 4}})
+        assert (await ask(made, "PUT", "site/policies", roomier))[1]["unapplied"] == ["hosts"]
         other = a_site(STRICT, hosts={"n9": {"underlay": "192.0.2.9"}}, domain="lab.example")
         assert (await ask(made, "PUT", "site/policies", other))[1]["unapplied"] == ["hosts", "domain"]
 
