@@ -312,9 +312,10 @@ class Guests:
         copy = seen.copy if seen is not None else None
         is_copying = copy is not None and copy.state in (CopyState.RUNNING, CopyState.PAUSED)
         match want.role, self.state(want.id):
-            case ((Role.RUN | Role.SUSPEND), GuestState.RUNNING | GuestState.ELSEWHERE) if (
-                copy is not None and is_copying
-            ):
+            case (
+                (Role.RUN | Role.SUSPEND),
+                (GuestState.RUNNING | GuestState.SUSPENDED | GuestState.ELSEWHERE),
+            ) if copy is not None and is_copying:
                 is_over = want.called_off or want.concluded >= copy.move
                 return True, driver.call_off(want.id) if is_over else None
             case Role.RUN, GuestState.RUNNING | GuestState.ELSEWHERE | GuestState.FAILED if want.is_followed and (

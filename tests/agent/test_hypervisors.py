@@ -166,6 +166,8 @@ TO = "qemu+tcp://192.0.2.12/system"
         (a_want(Role.RUN, 5, 4, TO), a_sight(ELSEWHERE, 0, Copy(5, CopyState.PAUSED)), []),
         (a_want(Role.RUN, 5, 4, TO, True), a_sight(RUNNING, 0, Copy(5, CopyState.RUNNING)), ["call_off"]),
         (a_want(Role.RUN, 5, 5), a_sight(RUNNING, 0, Copy(5, CopyState.RUNNING)), ["call_off"]),
+        (a_want(Role.RUN, 5, 5), replace(HALTED, copy=Copy(5, CopyState.RUNNING)), ["call_off"]),
+        (a_want(Role.RUN, 5, 4), replace(HALTED, copy=Copy(5, CopyState.RUNNING)), []),
         (a_want(Role.RUN, 5, 5), a_sight(RUNNING, 0, Copy(5, CopyState.FAILED)), []),
         (a_want(Role.HOLD, 5, 4), a_sight(ELSEWHERE, 5, Copy(5, CopyState.DONE)), []),
         (a_want(Role.AWAY, 5, 5), a_sight(ELSEWHERE, 5, Copy(5, CopyState.DONE)), ["depart"]),
