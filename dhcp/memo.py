@@ -26,10 +26,12 @@ transaction, the frame between that and the transaction, and after it. No NamedT
 class Memo(Generic[_T]):
     """Of one client."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "_once")
 
     def __init__(self) -> None:
         self._known: Final[dict[bytes, _Known[_T]]] = {}
+        self._once: Final[set[int]] = set()
+        """Hashes of frames that were answered once: most clients never ask the same again, and cost nothing more."""
 
     def find(self, asked: bytes) -> tuple[_T, bytes] | None:
         """What an answer means and its frame, where one was given to a frame like this."""
@@ -49,12 +51,18 @@ class Memo(Generic[_T]):
         return what, b"".join((before, total.to_bytes(2, "big"), between, xid, after))
 
     def keep(self, asked: bytes, answer: bytes, what: _T) -> None:
-        """That this frame was answered by that one. Neither has IP options or extension headers."""
+        """That this frame was answered by that one; it counts from the second time on. Neither has IP options or
+        extension headers."""
         if asked[12:14] == _IPV4 and asked[14] == 0x45:
             key, total, xid = _asked4(asked), 40, slice(46, 50)
         elif asked[12:14] == _IPV6:
             key, total, xid = _asked6(asked), 60, slice(63, 66)
         else:
+            return
+        if (number := hash(key)) not in self._once:
+            if len(self._once) >= MOST:
+                self._once.clear()
+            self._once.add(number)
             return
         summed = _ONES - int.from_bytes(answer[total : total + 2], "big") - int.from_bytes(answer[xid], "big")
         if len(self._known) >= MOST:

@@ -39,7 +39,8 @@ ROUTER_S: Final = 0.5
 
 
 class _Told(NamedTuple):
-    """An answer that is given again to whoever asks the same: the reply, to what, and what was noted."""
+    """An answer that is given again to whoever asks the same: the reply without its payload, which the memo has; to
+    what, and what was noted."""
 
     reply: Reply | server6.Reply
     request: Message | v6.Message
@@ -258,7 +259,7 @@ class PacketServer:
         if isinstance(outcome, Reason):
             return outcome
         if answer:
-            port.memo.keep(data, answer, _Told(outcome, request, exchange))
+            port.memo.keep(data, answer, _Told(outcome._replace(payload=b""), request, exchange))
         return None
 
     def _note(self, port: _Port, request: Message, outcome: Reply | Reason) -> Exchange:
@@ -354,7 +355,7 @@ class PacketServer:
         if isinstance(outcome, Reason):
             return outcome
         if answer and known is not None:
-            port.memo.keep(data, answer, _Told(outcome, known, exchange))
+            port.memo.keep(data, answer, _Told(outcome._replace(payload=b""), known, exchange))
         return None
 
     def _answered6(
