@@ -20,6 +20,7 @@ from overlay.kernel.apply import DataPlane
 from overlay.kernel.gateways import GatewayPlane
 from playground import paths
 from playground.workspaces.drivers.api import Driver, DriverError, GuestState, Hypervisor
+from playground.workspaces.drivers.libvirt import hooks
 from playground.workspaces.drivers.netns import NetnsDriver
 
 GRACE_S = 5.0
@@ -30,7 +31,7 @@ _KILL_S = 5.0
 _STATE_FILES = ("view.json", "view.part", "responder.log", "responder.leases", "libvirt/accelerator")
 _RUN_FILES = (
     *("responder.sock", "responder.json", "responder.json.journal", "responder.sock.lock"),
-    *("agent.json", "agent.draft", "agent.lock"),
+    *("agent.json", "agent.draft", hooks.SOCKET),
 )
 
 
@@ -71,7 +72,7 @@ async def remove(
         done.append("responder ended")
     if await asyncio.to_thread(_remove_data_plane, dataplane):
         done.append(f"data plane {dataplane} removed")
-    files = [*map(state.joinpath, _STATE_FILES), *map(run.joinpath, _RUN_FILES[:-1])]
+    files = [*map(state.joinpath, _STATE_FILES), *map(run.joinpath, _RUN_FILES)]
     if left := [path for path in files if path.exists()]:
         done.append("files removed")
     for path in (*left, run / "agent.lock"):

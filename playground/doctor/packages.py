@@ -80,6 +80,8 @@ FOR_TESTS = (
     Tool("kdig", "knot-dnsutils", "names, by a third one"),
     Tool("ping", "iputils-ping", "reachability"),
     Tool("sysctl", "procps", "the kernel's settings"),
+    Tool("curl", "curl", "the API's examples"),
+    Tool("jq", "jq", "the API's examples"),
     Tool("tcpdump", "tcpdump", "what is on a wire"),
     Tool("ethtool", "ethtool", "offloads"),
     Tool("iperf3", "iperf3", "throughput"),

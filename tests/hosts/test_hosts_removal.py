@@ -51,7 +51,7 @@ def test_a_crashed_host_is_as_it_was_after_remove_and_keeps_its_workspaces_unles
         f"{HOST} {AGENT} 2> n1.log & agent=$!",
         UP,
         "playground --site lab up lab.yaml --no-wait > /dev/null",
-        'until playground --site lab ports --json | grep -q \'"state": "forwarding"\'; do sleep 0.1; done',
+        'until test $(playground --site lab ports --json | grep -c \'"state": "forwarding"\') = 2; do sleep 0.1; done',
         f"until ! ip -n n1 link show {TAP} 2> /dev/null; do sleep 0.1; done",
         machine.look("in use"),
         "kill -9 $agent $(cat /run/playground/lab/hosts/n1/responder.sock.lock)",
