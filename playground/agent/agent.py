@@ -185,7 +185,14 @@ class Agent:
         self._passed = asyncio.Condition()
         self._orders: set[asyncio.Task[None]] = set()
         self._guests = Guests(
-            drivers, self._is_ready, self._is_stale, self._begins_anew, self._pass_done, self._again, self._landed
+            drivers,
+            self._is_ready,
+            self._is_stale,
+            self._begins_anew,
+            self._pass_done,
+            self._again,
+            self._landed,
+            lambda: self._synced,
         )
         self._notices = Notices(link.say)
         self._hooked = None

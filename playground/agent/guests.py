@@ -52,7 +52,8 @@ class Guests:
     ready: whether all ports of a guest are programmed and answered for. stale: whether a client of it holds an address
     that is no longer its own, and would be told the new one. anew: hears of a guest that is about to be made from
     nothing. passed: returns once a pass over the data plane that started after the call has ended. landed: hears of a
-    guest whose traffic has just come here, before anything else is done.
+    guest whose traffic has just come here, before anything else is done. certain: whether the records are the
+    controller's word of now, and not a memory of it.
 
     due: guests of which something has changed since the last step. opening: guests whose ports may open because their
     traffic is about to come here. causes: why the last action on a guest failed. pauses: how long an arriving guest
@@ -66,6 +67,7 @@ class Guests:
     passed: Callable[[], Awaitable[None]]
     again: Callable[[], None]
     landed: Callable[[Want], Awaitable[None]]
+    certain: Callable[[], bool] = lambda: True
     observed: dict[str, tuple[str, Observed]] = field(default_factory=dict)
     due: set[str] = field(default_factory=set)
     opening: set[str] = field(default_factory=set)
@@ -322,6 +324,10 @@ class Guests:
                 copy is None or copy.move < want.move
             ):
                 return True, driver.follow(want.guest, want.move)
+            case ((Role.RUN | Role.SUSPEND), GuestState.FAILED) if (
+                seen is not None and seen.has_vanished and not self.certain()
+            ):
+                return True, None  # somebody may have moved it meanwhile: two of it would be worse than none
             case Role.AWAY, GuestState.FAILED | GuestState.ABSENT if seen is not None:
                 return True, driver.depart(want.id)
             case Role.RUN, GuestState.RUNNING if want.sending is not None and (copy is None or copy.move < want.move):

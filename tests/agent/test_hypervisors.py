@@ -56,7 +56,7 @@ def a_room(seen: Observed) -> Room:
     return Room(guest, Part.OWN, power, seen.move, not seen.cause, has_run, seen.cause, seen.copy)
 
 
-def done(want: Want | None, seen: Observed | None, cause: str = "") -> list[str]:
+def done(want: Want | None, seen: Observed | None, cause: str = "", is_certain: bool = True) -> list[str]:
     """What the hypervisor is told in one pass."""
 
     async def work() -> list[str]:
@@ -75,11 +75,15 @@ def done(want: Want | None, seen: Observed | None, cause: str = "") -> list[str]
             passed=nothing,
             again=lambda: None,
             landed=nothing,
+            certain=lambda: is_certain,
         )
         if seen is not None:
             fabric.put("n1", a_room(seen))
         await guests.observe()
-        assert seen is None or guests.observed[GUEST.id][1] == replace(seen, cause=guests.observed[GUEST.id][1].cause)
+        if seen is not None:
+            found = guests.observed[GUEST.id][1]
+            assert found == replace(seen, cause=found.cause, has_vanished=False)
+            guests.observed[GUEST.id] = ("libvirt", replace(found, has_vanished=seen.has_vanished))
         if cause:
             fabric.away["n1"] = cause
             await guests.observe()
@@ -266,3 +270,55 @@ def test_what_stands_still_to_go_on_elsewhere_is_believed_by_its_hypervisors_wor
         await asyncio.gather(*guests._busy.values())
 
     asyncio.run(work())
+
+
+FOLLOWED = replace(a_want(Role.RUN, 5, 4), is_followed=True)
+
+
+@pytest.mark.parametrize(
+    ("want", "seen", "told"),
+    [
+        (FOLLOWED, a_sight(RUNNING), ["follow 5"]),
+        (FOLLOWED, a_sight(FAILED), ["follow 5"]),
+        (FOLLOWED, a_sight(ELSEWHERE), ["follow 5"]),
+        (FOLLOWED, a_sight(RUNNING, 0, Copy(4, CopyState.FAILED)), ["follow 5"]),
+        (FOLLOWED, a_sight(RUNNING, 0, Copy(5, CopyState.RUNNING)), []),
+        (replace(FOLLOWED, called_off=True), a_sight(RUNNING, 0, Copy(5, CopyState.RUNNING)), ["call_off"]),
+        (a_want(Role.AWAY, 5, 5), a_sight(FAILED), ["depart"]),
+    ],
+)
+def test_what_is_told_of_a_copy_that_somebody_else_began(want: Want, seen: Observed, told: list[str]) -> None:
+    assert done(want, seen) == told
+
+
+@pytest.mark.parametrize("is_certain", [False, True])
+def test_one_that_vanished_is_made_anew_only_by_what_the_controller_says_now(is_certain: bool) -> None:
+    assert done(a_want(Role.RUN), replace(a_sight(FAILED), has_vanished=True), is_certain=is_certain) == (
+        ["prepare"] if is_certain else []
+    )
+
+
+@pytest.mark.parametrize("learns", range(6))
+@pytest.mark.parametrize("fails", [False, True])
+def test_whenever_its_host_learns_of_a_copy_it_says_how_that_ended(learns: int, fails: bool) -> None:
+    async def work() -> Copy | None:
+        fabric = Fabric(stepped=True)
+        source, target = MemoryHypervisor("n1", fabric), MemoryHypervisor("n2", fabric)
+        await source.prepare(GUEST)
+        await source.start(GUEST)
+        await target.expect(GUEST, 5)
+        assert not await source.is_leaving(GUEST.id)
+        fabric.begin(GUEST.id, "n1", "n2")
+        assert await source.is_leaving(GUEST.id)
+        for step in range(6):
+            if step == learns:
+                await source.follow(GUEST, 5)
+            if fails and step == 2:
+                fabric.fail(GUEST.id, "canceled by client")
+            fabric.advance(GUEST.id)
+        await source.follow(GUEST, 5)  # as an agent does that looks again
+        return (await source.observe())[GUEST.id].copy
+
+    copy = asyncio.run(work())
+    assert copy is not None
+    assert (copy.move, copy.state) == (5, CopyState.FAILED if fails else CopyState.DONE)

@@ -98,7 +98,8 @@ class Observed:
     playground and name: as it was made, where the driver knows. move: the generation of the move that brought it to the
     host that carries it, 0 when none did. nics, made_of: what it was made with; empty where the driver does not make
     them. copy: of the last move away from here. reboots: as it was made; resumes: as it was let run last. ended: how
-    often it has ended by itself here, and ended_cause: why it did last."""
+    often it has ended by itself here, and ended_cause: why it did last. has_vanished: its hypervisor does not know it
+    any more, and nobody here what became of it: it may have gone to another host."""
 
     guest: str
     state: GuestState
@@ -113,6 +114,7 @@ class Observed:
     resumes: int = 0
     ended: int = 0
     ended_cause: str = ""
+    has_vanished: bool = False
 
 
 @dataclass(frozen=True, slots=True)

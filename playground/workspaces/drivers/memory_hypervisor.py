@@ -69,7 +69,8 @@ PAUSE_MS = 40.0
 
 @dataclass(slots=True)
 class Room:
-    """What one host has of a machine. cause: why it stands still, or has ended, where nobody asked us for that."""
+    """What one host has of a machine. cause: why it stands still, or has ended, where nobody asked us for that.
+    has_left: it went by a copy."""
 
     guest: Guest
     part: Part
@@ -81,6 +82,7 @@ class Room:
     copy: Copy | None = None
     ended: int = 0
     ended_cause: str = ""
+    has_left: bool = False
 
 
 @dataclass(slots=True)
@@ -160,15 +162,20 @@ class Fabric:
             case Phase.STARTED:
                 there.power = Power.LEFT
             case Phase.PAUSED:
-                here.power, here.copy = Power.LEFT, replace(copy, state=CopyState.PAUSED, done=1.0)
+                here.power = Power.LEFT
+                if here.copy is not None:
+                    here.copy = replace(copy, state=CopyState.PAUSED, done=1.0)
             case Phase.RESUMED:
                 there.power, there.part, there.has_run = Power.RUNNING, Part.OWN, True
                 there.guest = here.guest
             case Phase.STOPPED:
-                here.power, here.part, here.move = Power.OFF, Part.GONE, copy.move
-                here.copy = Copy(copy.move, CopyState.DONE, done=1.0)
+                here.power, here.has_left = Power.OFF, True
+                if here.copy is not None:
+                    here.part, here.move = Part.GONE, copy.move
+                    here.copy = Copy(copy.move, CopyState.DONE, done=1.0)
             case Phase.COMPLETED:
-                here.copy = Copy(copy.move, CopyState.DONE, done=1.0, pause_ms=PAUSE_MS)
+                if here.copy is not None:
+                    here.copy = Copy(here.copy.move, CopyState.DONE, done=1.0, pause_ms=PAUSE_MS)
                 del self._copying[guest_id]
         self.tell(copying.target if phase in _AT_TARGET else copying.source, guest_id)
         return phase
@@ -187,7 +194,8 @@ class Fabric:
         room = self.rooms[source][guest_id]
         if room.power is Power.LEFT:
             room.power = Power.RUNNING
-        room.copy = Copy(room.copy.move if room.copy is not None else 0, CopyState.FAILED, cause)
+        if room.copy is not None:
+            room.copy = Copy(room.copy.move, CopyState.FAILED, cause)
 
 
 class MemoryHypervisor:
@@ -304,14 +312,14 @@ class MemoryHypervisor:
         return self._fabric.leaves(guest_id, self._host)
 
     async def follow(self, guest: Guest, move: int) -> None:
-        """It goes by a copy that `Fabric.migrate` began."""
+        """It goes by a copy that somebody else had begin (`Fabric.begin`)."""
         self._note("follow", guest.id, move)
         room = self._rooms.get(guest.id)
         if room is None or room.part is Part.GONE:
             return
         if self._fabric.leaves(guest.id, self._host):
             room.copy = Copy(move, CopyState.PAUSED if room.power is Power.LEFT else CopyState.RUNNING)
-        elif room.power is Power.OFF:
+        elif room.has_left:
             room.part, room.move, room.copy = Part.GONE, move, Copy(move, CopyState.DONE, done=1.0)
         else:
             room.copy = Copy(move, CopyState.FAILED, "its copying broke off")
@@ -430,7 +438,7 @@ def _state(room: Room) -> tuple[GuestState, str]:
             return GuestState.SAVED, ""
         case Power.STOPPED:
             return GuestState.ABSENT, ""
-        case Power.OFF if room.part is not Part.OWN:
+        case Power.OFF if room.part is not Part.OWN or room.has_left:
             return GuestState.ELSEWHERE, ""
         case Power.OFF:
             return GuestState.FAILED, room.cause or "its virtual machine has ended"

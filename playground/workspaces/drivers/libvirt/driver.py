@@ -493,13 +493,16 @@ class LibvirtDriver:
             resumes=guest.resumes,
             ended=note.ended,
             ended_cause=note.ended_cause,
+            has_vanished=state is GuestState.FAILED and domain is None,
         )
 
     def _told(self, uuid: str) -> None:
         self._changed(self._guests.get(uuid, ""))
 
     def _stopped(self, uuid: str) -> None:
-        if (guest := self._guests.get(uuid)) is not None and guest in self._sending:
+        guest = self._guests.get(uuid)
+        copy = self._copies.get(guest) if guest is not None else None
+        if guest is not None and copy is not None and copy.state is CopyState.RUNNING:
             self._paused(guest)
 
     def _moved(self, moved: Moved) -> None:
