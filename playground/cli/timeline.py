@@ -87,7 +87,7 @@ def draw(result: dict[str, Any], path: str) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("seconds since the move was asked for")
     axes.set_title(f"{result['workspace']}: {result['from']} → {result['to']}, {result['state']}")
-    axes.margins(x=0.25)
+    axes.margins(x=0.4)
     axes.set_xlim(left=0)
     try:
         figure.savefig(path, dpi=150)

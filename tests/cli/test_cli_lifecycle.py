@@ -195,7 +195,7 @@ def test_a_moves_timeline_has_a_bar_for_each_phase_and_for_the_silence() -> None
 
 
 def test_a_plot_that_could_not_be_drawn_is_refused_before_the_move(
-    controller: FakeController, play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, controller: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for path, cause in (

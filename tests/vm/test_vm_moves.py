@@ -230,6 +230,24 @@ def test_whatever_ends_a_copy_half_way_the_machine_goes_on_where_it_is_and_nothi
     assert get(lab, "peer", address) == "here" and get(lab, "stranger", address) == ""
 
 
+@pytest.mark.parametrize(
+    "manner", [{"post_copy": True, "bandwidth_mib_s": 32}, {"max_gap_ms": 20000, "auto_converge": True}], ids=str
+)
+def test_a_machine_moves_in_the_manner_that_was_asked_for(lab: Machines, manner: dict[str, object]) -> None:
+    address = address_of(lab)
+    source = lab.site.host_of("lab", "web")
+    target = "n2" if source == "n1" else "n1"
+    eventually(lambda: may_move(lab, target), 30, "a host to move to")
+    begun = lab.site.client.post("migrate", {"workspace": "web", "host": target, **manner})
+    result = lab.site.finish(begun, 60)
+    assert result["state"] == "settled", result
+    assert result["promise"] == ("kept" if "max_gap_ms" in manner else "")
+    states = [phase["state"] for phase in result["phases"]]
+    assert states[:3] == ["requested", "prepared", "copying"] and states[-2:] == ["activated", "settled"]
+    assert lab.domains("lab", "web") == {target: "running"} and lab.taps("lab", "web") == {target: "dataplane"}
+    assert get(lab, "peer", address) == "here"
+
+
 def test_a_tap_that_is_missing_refuses_the_copy_and_the_machine_goes_on(lab: Machines) -> None:
     address = address_of(lab)
     source = lab.site.host_of("lab", "web")
