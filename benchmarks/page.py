@@ -136,6 +136,31 @@ def _stream(result: Json) -> Cells:
     return f"at most {lost['max']} lost in {lost['n']} moves", f"bare flip: {bare['max']}", "", beyond <= 1
 
 
+def _gap(result: Json) -> Cells:
+    found = result["network_ms"]
+    ours, hand = found["ours"]["median"], found["by_hand"]["median"]
+    return f"{_number(ours)} ms", f"by hand {_number(hand)} ms", "", ours <= 5 and ours <= hand
+
+
+def _announced(result: Json) -> Cells:
+    own, peer = result["repointed_ms"], result["frr"]
+    if own == NO_PEER:
+        return "not heard", NO_PEER, "", None
+    ratio, met = _ratio(result["repointed_ratio_to_frr"], 0.3)
+    told = None if peer == NO_PEER else peer["repointed_ms"]["median"]
+    return f"{_number(own['median'])} ms", _beside("FRR EVPN", told, "ms"), ratio, met
+
+
+def _whole(part: str, words: str, most: float) -> Callable[[Json], Cells]:
+    def told(result: Json) -> Cells:
+        found = result[part]
+        ratio = found["ratio"]["median"]
+        peer = f"{words} {_number(found['by_hand']['median'])} s"
+        return f"{_number(found['ours']['median'])} s", peer, f"{ratio:.2g}×", ratio <= most
+
+    return told
+
+
 def _restart(result: Json) -> Cells:
     lost, took = result["lost"]["max"], result["converged_s"]["median"]
     return f"{lost} lost, converged in {_number(took)} s", NO_PEER, "", lost == 0 and took < 2
@@ -367,6 +392,10 @@ ROWS = (
     Row("the same, resident, beside fewer rules", "bench_ports", "", _three_rules),
     Row("MAC moved → the third host re-pointed", "bench_moves", "≤ 0.3× FRR", _repointed),
     Row("move under 1000 datagrams a second", "bench_moves", "≤ 1 beyond a bare flip", _stream),
+    Row("live migration: silence beyond the hypervisor's pause", "bench_migration", "≤ 5 ms, ≤ by hand", _gap),
+    Row("RARP at the target → the third host re-pointed", "bench_migration", "≤ 0.3× FRR", _announced),
+    Row("live migration, whole", "bench_migration", "≤ 1.2×", _whole("wall_s", "`virsh migrate`", 1.2)),
+    Row("machine from `up` to its address", "bench_migration", "≤ 1.1×", _whole("start_s", "`virsh create`", 1.1)),
     Row("agent killed at 1000 ports under traffic", "bench_restart", "0 lost, < 2 s", _restart),
     Row("addresses claimed durably, in batches", "bench_store", "≥ 20,000 a second", _claims),
     Row("put in the store → event at a watcher", "bench_store", "≤ 0.3× etcd", _watch),
