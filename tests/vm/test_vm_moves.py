@@ -245,7 +245,7 @@ def test_a_machine_moves_in_the_manner_that_was_asked_for(lab: Machines, manner:
     states = [phase["state"] for phase in result["phases"]]
     assert states[:3] == ["requested", "prepared", "copying"] and states[-2:] == ["activated", "settled"]
     assert lab.domains("lab", "web") == {target: "running"} and lab.taps("lab", "web") == {target: "dataplane"}
-    assert get(lab, "peer", address) == "here"
+    eventually(lambda: get(lab, "peer", address) == "here", 20, "its web server")
 
 
 def test_a_tap_that_is_missing_refuses_the_copy_and_the_machine_goes_on(lab: Machines) -> None:
