@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from vm_lab import Machines
 
+from playground.client import Refused, Unreachable
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.vm, pytest.mark.long]
@@ -115,6 +116,43 @@ def test_a_migration_that_is_cancelled_leaves_it_where_it_was(lab: Machines) -> 
     assert lab.site.host_of("lab", "web") == source
     eventually(lambda: lab.domains("lab", "web") == {source: "running"}, 20, "one domain")
     eventually(lambda: lab.taps("lab", "web") == {source: "dataplane"}, 20, "one tap")
+
+
+def answers(lab: Machines) -> bool:
+    try:
+        return bool(lab.site.hosts())
+    except Unreachable:
+        return False
+
+
+def copied_to(lab: Machines, host: str) -> bool:
+    """Whether the records have it on its way there, or there."""
+    try:
+        move = lab.site.migration("lab/web")
+    except Refused:  # it has never been moved
+        return False
+    return move["to"] == host and move["state"] in ("copying", "landing", "activated", "settled")
+
+
+@pytest.mark.parametrize("dies", ["source", "target", "controller"])
+def test_whoever_dies_while_others_move_it_the_records_end_where_it_runs(lab: Machines, dies: str) -> None:
+    source = lab.site.host_of("lab", "web")
+    target = other(source)
+    lab.virsh(source, "migrate-setspeed", "web.lab", "8")
+    there = f"qemu+tcp://{lab.site.hosts()[target]['underlay']}/system"
+    words = ["virsh", "-q", "migrate", "--live", "--p2p", "web.lab", there]
+    begun = subprocess.Popen(lab.site.inside(words, source), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    eventually(lambda: copied_to(lab, target), 40, "it is copied")
+    lab.site.kill(dies if dies == "controller" else f"agent-{source if dies == 'source' else target}")
+    said, _ = begun.communicate(timeout=60)
+    assert begun.returncode == 0, said
+    eventually(lambda: lab.domains("lab", "web") == {target: "running"}, 40, "one domain")
+    eventually(lambda: lab.taps("lab", "web") == {target: "dataplane"}, 40, "one tap")
+    eventually(lambda: answers(lab), 30, "the controller")
+    lab.site.await_hosts()
+    assert lab.last_move()["state"] == "settled" and lab.site.host_of("lab", "web") == target
+    eventually(lambda: pinged(lab, "peer"), 40, "it answers")
+    assert not pinged(lab, "stranger")
 
 
 def test_a_machine_that_we_stopped_is_started_by_anybody_and_status_says_so(lab: Machines) -> None:
