@@ -113,6 +113,9 @@ def test_a_disk_that_is_not_here_is_missed_unless_it_comes_along(tmp_path: Path)
     assert len(moving.arrival(a_departure(tmp_path, own, foreign), True, "", tmp_path).disks) == 1
     based = DiskFound(f"{tmp_path}/own", True, base=f"{tmp_path}/base")
     assert "the image" in moving.arrival(a_departure(tmp_path, based), True, "", tmp_path).disks[0]
+    (tmp_path / "own").touch()
+    assert "already" in moving.arrival(a_departure(tmp_path, own), True, "", tmp_path).disks[0]
+    (tmp_path / "own").unlink()
     large = DiskFound(f"{tmp_path}/own", True, allocated=1 << 60)
     assert "are free here" in moving.arrival(a_departure(tmp_path, large), True, "", tmp_path).disks[0]
 

@@ -92,7 +92,10 @@ def arrival(departure: Departure, copies_storage: bool, processor: str | None, f
         path = str(folder) + disk.path.removeprefix(departure.folder) if disk.is_own else disk.path
         here = _found(path, disk.is_own, disk.base)
         is_same = is_one_kernel and here.file is not None and here.file == disk.file
-        if disk.is_own and copies_storage:
+        if disk.is_own and copies_storage and here.file is not None:  # it may be the very one that it runs from
+            remedy = "leave --copy-storage out where both hosts share it; what an earlier stay has left has to go first"
+            causes.append(f"its disk {path} is on this host already: {remedy}")
+        elif disk.is_own and copies_storage:
             causes += _room(disk, folder)
         elif here.file is None:
             remedy = "--copy-storage has it copied" if disk.is_own else "it has to be at the same path on both hosts"
