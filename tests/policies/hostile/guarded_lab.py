@@ -34,6 +34,8 @@ SYSCTLS = (
     "net.bridge.bridge-nf-call-arptables=0",
 )
 SUBNETS = ("10.0.0.0/24", "fd00::/64")
+BRIDGE_MAC = "02:00:00:00:bb:00"
+"""No port's: else a bridge takes that of one, and what is for it for the host's (br_handle_frame)."""
 LEG = ("10.0.0.254", "fd00::fe", "fe80::1")
 
 
@@ -77,7 +79,7 @@ class Host:
         self.stations, self.peers = stations, peer_stations
         self.space = Namespace()
         self.space.run("sysctl -qw " + " ".join(SYSCTLS))
-        lines = ["link add br0 type bridge mcast_snooping 0", "link set br0 up", "link set lo up"]
+        lines = [f"link add br0 address {BRIDGE_MAC} type bridge mcast_snooping 0", "link set br0 up", "link set lo up"]
         lines += [f"link add vx0 type vxlan id 7 local {UNDERLAY[name]} dstport 4789 nolearning"]
         lines += ["link set vx0 mtu 65000 master br0 up"]
         lines += [f"link add lg0 type veth peer name sv0 address {SERVICE_MAC}", "link set lg0 master br0 up"]
