@@ -44,6 +44,9 @@ CALL_OFF_S = 15.0
 SETTLE_S = 5.0
 """How long stragglers are chased when a host does not say that it has converged."""
 
+MEASURED_S = 10.0
+"""How long a move waits for the measurement of the one before; after that it goes unmeasured."""
+
 Meter = Callable[[MigrationRecord], Awaitable["Metering | None"]]
 
 
@@ -75,6 +78,10 @@ class Carrier(Protocol):
     async def carry(self, move: MigrationRecord) -> None: ...
 
 
+Turn = tuple[str, str, int]
+"""One move: its playground, its workspace, its generation."""
+
+
 class Moves:
     """All moves of the site."""
 
@@ -86,14 +93,14 @@ class Moves:
         self._world = world
         self._events = events
         self._meter = meter
-        self._meters: dict[tuple[str, str], Metering | None] = {}
-        self._metering: set[tuple[str, str]] = set()
-        self._measured: set[tuple[str, str]] = set()
+        self._measured: set[Turn] = set()
+        self._metering: dict[Turn, asyncio.Future[None]] = {}
+        self._meters: dict[Turn, Metering | None] = {}
         self._carrier = carrier
-        self._carrying: dict[tuple[str, str, int], asyncio.Future[None]] = {}
+        self._carrying: dict[Turn, asyncio.Future[None]] = {}
         """Before the flip, by move."""
         self._flipped_at: dict[tuple[str, str], tuple[int, float]] = {}
-        self._finishing: set[tuple[str, str, int]] = set()
+        self._finishing: dict[Turn, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Future[None]] = set()
 
     async def request(
@@ -162,12 +169,11 @@ class Moves:
             compares.append(self._world.compare(binding))
             after = msgspec.structs.replace(binding, target=target, phase="requested", copied=bool(verdict.to))
             changes.append(Put(key_of(after), encode(after)))
-        identity = (workspace.playground, workspace.name)
         if measure:
-            self._measured.add(identity)
+            self._measured.add(_turn(move))
         result = await self._store.commit(compares, changes)
         if isinstance(result, Conflict):
-            self._measured.discard(identity)
+            self._measured.discard(_turn(move))
             return None
         await self._world.reached(result)
         self._events.add("move-requested", f"workspace {name}", f"from {move.source} to {target}{_by(move)}")
@@ -310,7 +316,7 @@ class Moves:
         if state is State.REQUESTED and is_current and target is not None and target.state == "prepared":
             return Event.TARGET_READY, ""
         if state is State.PREPARED and self._may_begin(move):
-            if move.manner.max_gap_ms and self._meters.get(identity) is None:
+            if move.manner.max_gap_ms and self._meters.get(_turn(move)) is None:
                 return Event.ABORT, "its longest silence can't be measured: it answers nobody who may ask it"
             return Event.METER_RUNS, ""
         return None, ""
@@ -358,25 +364,23 @@ class Moves:
 
     def _may_begin(self, move: MigrationRecord) -> bool:
         """Whether all that is to be done before the flip is done; begins what is not."""
-        identity = (move.playground, move.workspace)
-        is_metered = identity not in self._measured or identity in self._meters
-        if not is_metered and identity not in self._metering:
-            self._metering.add(identity)
-            self._spawn(self._start_meter(move))
+        turn = _turn(move)
+        is_metered = turn not in self._measured or turn in self._meters
+        if not is_metered and turn not in self._metering:
+            self._metering[turn] = self._spawn(self._start_meter(move))
         if not self._carrier.is_needed(move):
             return is_metered
-        carrying = self._carrying.get((*identity, move.generation))
+        carrying = self._carrying.get(turn)
         if carrying is None:
-            carrying = self._spawn(self._carry_first(move))
-            self._carrying[(*identity, move.generation)] = carrying
+            carrying = self._carrying[turn] = self._spawn(self._carry_first(move))
         return is_metered and carrying.done()
 
     async def _carry_first(self, move: MigrationRecord) -> None:
         """Before the flip. The move goes on at once, not with the next look."""
         await self._carry(move)
-        identity = (move.playground, move.workspace)
-        is_metered = identity not in self._measured or self._meters.get(identity) is not None
-        if is_metered and self._world.moving.get(identity) == move:
+        turn = _turn(move)
+        is_metered = turn not in self._measured or self._meters.get(turn) is not None
+        if is_metered and self._world.moving.get(turn[:2]) == move:
             await self._apply(self._world.grids[move.playground], move, Event.METER_RUNS)
 
     async def _carry(self, move: MigrationRecord) -> None:
@@ -407,39 +411,49 @@ class Moves:
         return task
 
     async def _start_meter(self, move: MigrationRecord) -> None:
-        identity = (move.playground, move.workspace)
+        turn = _turn(move)
+        metering = None
         try:
-            self._meters[identity] = await self._meter(move)
+            async with asyncio.timeout(MEASURED_S):
+                await self._measured_before(turn)
+            metering = await self._meter(move)
         except Exception:
-            log.exception("measurement could not start workspace=%s/%s", *identity)
-            self._meters[identity] = None
-        finally:
-            self._metering.discard(identity)
+            log.exception("measurement could not start workspace=%s/%s", *turn[:2])
+        self._meters[turn] = metering
+
+    async def _measured_before(self, turn: Turn) -> None:
+        """Until what measures an earlier move of the workspace has ended: its packets are no packets of this one."""
+        earlier = [task for other, task in self._finishing.items() if other[:2] == turn[:2] and other != turn]
+        await asyncio.gather(*map(asyncio.shield, earlier))
 
     def _finish(self, move: MigrationRecord) -> None:
         """Has a move that has ended finished, once."""
-        identity = (move.playground, move.workspace, move.generation)
-        if identity not in self._finishing:
-            self._finishing.add(identity)
-            task = self._spawn(self._finish_meter(move))
-            task.add_done_callback(lambda _: self._finishing.discard(identity))
+        turn = _turn(move)
+        if turn not in self._finishing:
+            task = self._finishing[turn] = self._spawn(self._finish_meter(move))
+            task.add_done_callback(lambda _: self._finishing.pop(turn))
 
     async def _finish_meter(self, move: MigrationRecord) -> None:
         """Adds what was measured to a move that has ended."""
-        identity = (move.playground, move.workspace)
-        metering = self._meters.pop(identity, None)
-        self._measured.discard(identity)
+        turn = _turn(move)
+        starting = self._metering.pop(turn, None)
+        if starting is not None:
+            await starting
+        metering = self._meters.pop(turn, None)
+        self._measured.discard(turn)
         measured = Measured()
         if metering is not None:
             try:
                 measured = await metering.finish()
             except Exception:
-                log.exception("measurement failed workspace=%s/%s", *identity)
+                log.exception("measurement failed workspace=%s/%s", *turn[:2])
         for _ in range(5):
             grid = self._world.grids.get(move.playground)
             current = grid.migrations.get(move.workspace) if grid else None
-            if current is None or current.generation != move.generation:
+            if current is None:
                 return
+            if current.generation != move.generation:
+                break  # the next move has its place
             after = msgspec.structs.replace(current, **msgspec.structs.asdict(measured), finished_utc_s=time.time())
             outcome = await self._store.commit([self._world.compare(current)], [Put(key_of(after), encode(after))])
             if not isinstance(outcome, Conflict):
@@ -519,9 +533,13 @@ class Moves:
                 self._spawn(self._carry(after))  # those that began since it was done before the flip
         if state in ENDED:
             self._flipped_at.pop(identity, None)
-            self._carrying.pop((*identity, move.generation), None)
+            self._carrying.pop(_turn(move), None)
             self._finish(after)
         return after
+
+
+def _turn(move: MigrationRecord) -> Turn:
+    return move.playground, move.workspace, move.generation
 
 
 _ARRIVED = frozenset({"announced", "running"})

@@ -470,6 +470,56 @@ def test_a_measured_move_copies_only_once_its_meter_runs_and_reports_what_it_saw
     run(work())
 
 
+@pytest.mark.parametrize("is_starting", [False, True], ids=["ending", "starting"])
+def test_a_move_is_measured_once_nothing_measures_the_one_before(is_starting: bool) -> None:
+    """Their datagrams go to the same port of the workspace, and one was told the other's as its own."""
+    running: list[int] = []
+    starts, ends = asyncio.Event(), asyncio.Event()
+
+    class Seen(Metering):
+        def __init__(self, generation: int) -> None:
+            self.generation = generation
+
+        async def finish(self) -> Measured:
+            await ends.wait()
+            running.remove(self.generation)
+            return Measured(float(self.generation), 0, 0)
+
+    async def meter(move: MigrationRecord) -> Metering | None:
+        assert not running
+        running.append(move.generation)
+        await starts.wait()
+        return Seen(move.generation)
+
+    async def work() -> None:
+        async with a_site(meter) as site:
+            if not is_starting:
+                starts.set()
+            first = await site.moves.request(site.workspace, "n2", measure=True)
+            await site.say(said("n2", first.generation, "prepared"))
+            async with asyncio.timeout(5):
+                while not running:
+                    await asyncio.sleep(0.01)
+            await site.moves.abort(site.workspace)
+            second = await site.moves.request(site.workspace, "n2", measure=True)
+            await site.say(said("n2", second.generation, "prepared"))
+            await asyncio.sleep(0.2)
+            assert running == [first.generation]
+            starts.set()
+            ends.set()
+            await site.until("copying")
+            assert running == [second.generation]
+            await site.say(said("n2", second.generation, "running"))
+            await site.until("activated")
+            await site.converge("n1", "n2")
+            async with asyncio.timeout(5):
+                while site.move.finished_utc_s is None:
+                    await site.world.moved(site.world.revision)
+            assert site.move.gap_ms == second.generation
+
+    run(work())
+
+
 def of_hypervisors() -> list[Record]:
     """A workspace that n1's hypervisor can copy to n2's, over `records`."""
     found: list[Record] = [
