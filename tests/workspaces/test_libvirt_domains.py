@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -136,7 +137,7 @@ def test_kvm_is_believed_when_it_has_booted_something_and_asked_once_a_boot(
 ) -> None:
     asked: list[str] = []
 
-    def works(kind: str, seconds: float) -> bool:
+    def works(kind: str, seconds: float, cpu_s: int) -> bool:
         asked.append(kind)
         return False
 
@@ -153,8 +154,18 @@ def test_kvm_is_believed_when_it_has_booted_something_and_asked_once_a_boot(
 
 @pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu-system-x86_64 is not installed")
 def test_the_trial_ends_by_its_own_word_under_emulation() -> None:
-    assert accelerator_module.works("tcg", 30)
-    assert not accelerator_module.works("no such accelerator", 30)
+    assert accelerator_module.works("tcg", 30, 5)
+    assert not accelerator_module.works("no such accelerator", 30, 5)
+
+
+def test_a_trial_that_costs_more_processor_time_than_it_may_is_lost_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "qemu-system-x86_64"
+    slow.write_text("#!/bin/sh\nwhile :; do :; done\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert not accelerator_module.works("kvm", 60, 1)
 
 
 class Capable:
