@@ -1,19 +1,17 @@
-"""Hears who announces a MAC where it does not belong: RARP and gratuitous ARP that come in by the data plane's devices.
-Evidence only: whatever is heard moves nothing, and the guard has dropped the frame.
+"""Hears who announces a MAC where it does not belong: RARP and gratuitous ARP that the guard has dropped, and tells of.
+Evidence only: whatever is heard moves nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import fcntl
 import logging
 import os
-import select
 import socket
 import struct
 import time
 from collections.abc import Callable
-from ctypes import addressof, c_char, create_string_buffer
 from pathlib import Path
 
 from overlay.diff import is_port_device
@@ -22,6 +20,8 @@ from overlay.state import Gate, NetworkId, vxlan_device
 from playground.derive import Derived
 from playground.records import Stranger
 from playground.view import View
+from policies.guard.rules import STRANGERS_GROUP
+from policies.kernel.nflog import LogSocket
 
 log = logging.getLogger("agent")
 
@@ -31,26 +31,8 @@ MOST = 16
 FORGOTTEN_S = 600.0
 """After so long a silence one is told of no more."""
 
-_ETH_P_ALL, _ARP, _RARP = 0x0003, 0x0806, 0x8035  # linux/if_ether.h
-_SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23  # linux/socket.h, linux/if_packet.h
-_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-_AT_ONCE = 64
-"""Frames that are read in a row: whoever sends more is heard again after _REST_S."""
-
-_REST_S = 0.25
-
-_LOAD, _LOAD_HALF, _TAX, _EQUAL, _EQUAL_X, _RETURN = 0x20, 0x28, 0x07, 0x15, 0x1D, 0x06  # linux/bpf_common.h
-_ANNOUNCEMENTS = (
-    (_LOAD_HALF, 0, 0, 12),
-    (_EQUAL, 5, 0, _RARP),
-    (_EQUAL, 0, 5, _ARP),
-    (_LOAD, 0, 0, 28),  # the sender's address
-    (_TAX, 0, 0, 0),
-    (_LOAD, 0, 0, 38),  # the one that is asked for, or told of: RFC 5227 §3
-    (_EQUAL_X, 0, 1, 0),
-    (_RETURN, 0, 0, 64),
-    (_RETURN, 0, 0, 0),
-)
+_SIOCGIFNAME = 0x8910  # linux/sockios.h
+_ARP, _RARP = b"\x08\x06", b"\x80\x35"
 
 Whose = Callable[[str, str], tuple[str, str] | None]
 """Of a device's name and a MAC that came in there: the port that the MAC belongs to, by id, and the one where it was,
@@ -64,26 +46,33 @@ class Strangers:
         self._namespace = namespace
         self._whose = whose
         self._news = news
-        self._socket: socket.socket | None = None
+        self._log: LogSocket | None = None
+        self._names: socket.socket | None = None
+        """Any one of the namespace: by it the kernel tells the names of its devices."""
+        self._heard_in = (0, 0)
         self._heard: dict[tuple[str, str], tuple[Stranger, float]] = {}
         """By device and MAC: since when, and when last (monotonic)."""
 
     def listen(self) -> None:
-        """Listens from now on, if there is a data plane."""
-        if self._socket is not None:
-            return
+        """Listens from now on, if there is a data plane; also where one took the place of another. Cheap."""
         try:
+            found = self._namespace.stat()
+            if (found.st_dev, found.st_ino) == self._heard_in:
+                return
+            self.close()
             namespace = os.open(self._namespace, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._names = namespaces.inside(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            finally:
+                os.close(namespace)
+            self._log = LogSocket(self._namespace, STRANGERS_GROUP)
         except FileNotFoundError:
             return
-        try:
-            self._socket = namespaces.inside(namespace, _opened)
         except OSError as error:
             log.warning("announcements of strangers not heard error=%s", error)
             return
-        finally:
-            os.close(namespace)
-        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._hear, self._socket)
+        self._heard_in = found.st_dev, found.st_ino
+        asyncio.get_running_loop().add_reader(self._log.fileno(), self._hear)
 
     def told(self) -> tuple[Stranger, ...]:
         """Those heard lately, the first of them first."""
@@ -94,28 +83,29 @@ class Strangers:
 
     def close(self) -> None:
         """Listens no more."""
-        opened, self._socket = self._socket, None
-        if opened is not None:
-            asyncio.get_running_loop().remove_reader(opened.fileno())
-            opened.close()
+        self._heard_in = (0, 0)
+        if self._log is not None:
+            asyncio.get_running_loop().remove_reader(self._log.fileno())
+            self._log.close()
+            self._log = None
+        if self._names is not None:
+            self._names.close()
+            self._names = None
 
-    def _hear(self, opened: socket.socket) -> None:
-        for _ in range(_AT_ONCE):
-            try:
-                frame, (device, *_) = opened.recvfrom(64)
-            except BlockingIOError:
-                return
-            except OSError:  # a device went down
-                return
-            if len(frame) >= 14:
+    def _hear(self) -> None:
+        assert self._log is not None
+        for index, frame in self._log.frames():
+            if is_announcement(frame) and (device := self._name(index)):
                 self.take(device, frame[6:12].hex(":"))
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(opened.fileno())
-        loop.call_later(_REST_S, self._again, opened)
 
-    def _again(self, opened: socket.socket) -> None:
-        if opened is self._socket:
-            asyncio.get_running_loop().add_reader(opened.fileno(), self._hear, opened)
+    def _name(self, index: int) -> str:
+        """Of a device; "" of one that is gone."""
+        assert self._names is not None
+        try:
+            asked = fcntl.ioctl(self._names, _SIOCGIFNAME, struct.pack("16si20x", b"", index))
+        except OSError:
+            return ""
+        return asked[:16].rstrip(b"\0").decode()
 
     def take(self, device: str, mac: str) -> None:
         """A MAC announced itself, coming in by a device."""
@@ -131,21 +121,10 @@ class Strangers:
         self._news()
 
 
-def _opened() -> socket.socket:
-    """Hears announcements that come in at all devices of the calling thread's namespace. Frames of a bridge's ports
-    reach no listener of one type alone. Raises OSError."""
-    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ALL))
-    with contextlib.ExitStack() as stack:
-        stack.callback(opened.close)
-        program = create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _ANNOUNCEMENTS))
-        held = (c_char * len(program)).from_buffer(program)
-        filtering = struct.pack("HL", len(_ANNOUNCEMENTS), addressof(held))
-        opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filtering)
-        opened.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        while select.select([opened], [], [], 0)[0]:  # what came before the filter was there
-            opened.recv(1)
-        stack.pop_all()
-    return opened
+def is_announcement(frame: bytes) -> bool:
+    """Whether a frame says where a station is, and asks for nobody: RARP, or ARP whose sender's address is the one that
+    it is about (RFC 5227 §3)."""
+    return frame[12:14] == _RARP or (frame[12:14] == _ARP and len(frame) >= 42 and frame[28:32] == frame[38:42])
 
 
 def stranger(view: View, derived: Derived, device: str, mac: str) -> tuple[str, str] | None:

@@ -63,7 +63,11 @@ _OPTION, _OPTION_MAC = "@th,192,16", "@th,208,48"
 _SOLICIT, _ADVERT = "icmpv6 type nd-neighbor-solicit", "icmpv6 type nd-neighbor-advert"
 _ALONE, _WITH_OPTION = "ip6 length 24", "ip6 length 32"
 
+STRANGERS_GROUP: Final = 2
+"""The NFLOG group of ARP and RARP by stations that are not a device's."""
+
 HELD: Final = "held"
+_STRANGE: Final = "check_strange"
 _IS_UNJUDGED = f"meta mark and {UNJUDGED_BITS} == {UNJUDGED}"
 
 _CHAINS: Final = {
@@ -76,7 +80,7 @@ _CHAINS: Final = {
     # What a port or a tunnel says: it returns if that may pass.
     "check": (
         f"@ll,48,48 {_SERVICE} {drop(Reason.SERVICE_MAC)}",
-        f"{SOURCE} != @{MACS} {drop(Reason.SPOOFED_MAC)}",
+        f"{SOURCE} != @{MACS} goto {_STRANGE}",
         f"@ll,0,40 0x0180c20000 {drop(Reason.RESERVED_MULTICAST)}",
         # The type of a frame with a tag is that of its tag, wherever the kernel keeps it.
         "@ll,96,16 0x0800 goto check_ipv4",
@@ -85,6 +89,11 @@ _CHAINS: Final = {
         "@ll,96,16 0x8035 goto check_rarp",
         f"@ll,96,16 {{ 0x8100, 0x88a8, 0x9100, 0x9200 }} {drop(Reason.TAGS)}",
         drop(Reason.ETHERTYPE),
+    ),
+    # Who announces a MAC where it does not belong is told of, whoever may be hurt by it; it moves nothing.
+    _STRANGE: (
+        f"@ll,96,16 {{ 0x0806, 0x8035 }} limit rate 20/second burst 40 packets log group {STRANGERS_GROUP}",
+        drop(Reason.SPOOFED_MAC),
     ),
     "check_arp": (
         f"@nh,0,48 != 0x000108000604 {drop(Reason.SPOOFED_ARP)}",  # Ethernet, IPv4

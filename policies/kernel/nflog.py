@@ -22,7 +22,7 @@ _PACKET, _CONFIG = 0x400, 0x401
 _CFG_CMD, _CFG_MODE, _CFG_NLBUFSIZ, _CFG_TIMEOUT, _CFG_FLAGS = 1, 2, 3, 4, 6
 _BIND, _COPY_PACKET = 1, 2
 _F_SEQ = 0x1
-_PAYLOAD, _PREFIX, _SEQ = 9, 10, 12
+_INDEV, _PAYLOAD, _PREFIX, _SEQ, _HARDWARE_HEADER = 4, 9, 10, 12, 16
 
 _COPIED = 128
 """Bytes of a packet that are heard: both headers of all but the oddest."""
@@ -69,6 +69,13 @@ class LogSocket:
 
     def read(self, now_utc_s: float) -> list[LoggedPacket]:
         """What was logged since; bounded, so there may be more."""
+        return [parse_logged(content, now_utc_s) for content in self._contents()]
+
+    def frames(self) -> list[tuple[int, bytes]]:
+        """The same of frames as they came in: the index of the device, and the frame's beginning."""
+        return [parse_frame(content) for content in self._contents()]
+
+    def _contents(self) -> list[bytes]:
         found = []
         for _ in range(_READ):
             try:
@@ -82,7 +89,7 @@ class LogSocket:
             for kind, _, content in split(datagram):
                 if kind == _PACKET:
                     self._count(content)
-                    found.append(parse_logged(content, now_utc_s))
+                    found.append(content)
         return found
 
     def _count(self, content: bytes) -> None:
@@ -115,6 +122,12 @@ def parse_logged(content: bytes, now_utc_s: float) -> LoggedPacket:
         type_ = rest[0]
     source, destination = reversed(ends) if is_reply else ends
     return LoggedPacket(now_utc_s, id, protocol, source, destination, ports, type_)
+
+
+def parse_frame(content: bytes) -> tuple[int, bytes]:
+    """(index of the device that it came in by, 0 if it came by none; its header and what follows, however little)."""
+    found = parse(content, BODY)
+    return number(found.get(_INDEV, b"")), found.get(_HARDWARE_HEADER, b"") + found.get(_PAYLOAD, b"")
 
 
 def _network(payload: bytes) -> tuple[int, tuple[str, str], bytes]:

@@ -17,6 +17,9 @@ from playground.derive import Derived, Setting, derive_whole
 from playground.records import BindingRecord, HostRecord, NetworkRecord, PortRecord, Stranger, WorkspaceRecord, port_id
 from playground.view import SITE, View, host_scope, playground_scope
 from playground.wire import Complete, Enter
+from policies.compile.tables import whole
+from policies.guard.parts import TABLE, parts
+from policies.guard.station import GuardedPort, Station
 
 MACS = {"a": "02:00:00:00:00:0a", "b": "02:00:00:00:00:0b", "far": "02:00:00:00:00:0f"}
 NETWORK = "1" * 12
@@ -115,6 +118,9 @@ def namespace(tmp_path: Path) -> Iterator[str]:
     bridge = ("link add br1 type bridge", "link add pg1 type veth peer name out", "link set pg1 master br1")
     for words in (*bridge, "link set br1 up", "link set pg1 up", "link set out up"):
         subprocess.run(["ip", "-n", name, *words.split()], check=True)
+    own = GuardedPort("pg1", Station("02:00:00:00:00:01", ("10.0.0.9",)), ("10.0.0.0/24",))
+    rules = whole({TABLE: parts([own], [])})
+    subprocess.run(["ip", "netns", "exec", name, "nft", "-f", "-"], input=rules, text=True, check=True)
     yield name
     subprocess.run(["ip", "netns", "del", name], check=True)
 
