@@ -108,9 +108,18 @@ def down(args: argparse.Namespace) -> int:
     client = site.client_of(args)
     started = time.monotonic()
     remove(client, args.name)
-    await_removed(client, [args.name], args.timeout)
+    _await_removed(client, [args.name], args.timeout)
     print(f"{args.name}: down, {time.monotonic() - started:.1f} s")
     return DONE
+
+
+def _await_removed(client: Client, names: list[str], timeout: float) -> None:
+    try:
+        await_removed(client, names, timeout)
+    except KeyboardInterrupt:
+        remains = f"{render.spelled(names, 'nothing')} is removed, and its hosts go on with it"
+        print(f"playground: {remains}; see `playground status`", file=sys.stderr)
+        raise
 
 
 def _down_all(args: argparse.Namespace) -> int:
@@ -131,7 +140,7 @@ def _down_all(args: argparse.Namespace) -> int:
         raise
     for name in names:
         remove(client, name)
-    await_removed(client, names, args.timeout)
+    _await_removed(client, names, args.timeout)
     print(f"{render.spelled(names, 'nothing')}: down, {time.monotonic() - started:.1f} s")
     return DONE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,10 +41,21 @@ def option(*names: str, help: str, complete: str = "", **arguments: Any) -> Opti
 
 
 def number(text: str) -> float:
-    """An option's value: a number from 0 to a billion. Raises ValueError."""
-    found = float(text)
+    """An option's value: a number from 0 to a billion. Raises ArgumentTypeError."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
     if not 0 <= found < 1e9:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"read {text!r}; allowed: a number from 0 to a billion")
+    return found
+
+
+def more_than_nothing(text: str) -> float:
+    """As `number`, without 0, where that would say what nobody means. Raises ArgumentTypeError."""
+    found = number(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"read {text!r}; allowed: more than 0, or leave the option out")
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from playground.cli.command import DONE, JSON, NO, TIMEOUT, Command, number, option
+from playground.cli.command import DONE, JSON, NO, TIMEOUT, Command, more_than_nothing, option
 from playground.cli.host_commands import HOST_COMMANDS
 from playground.cli.lifecycle_commands import LIFECYCLE_COMMANDS
 from playground.cli.policy_commands import POLICY_COMMANDS
@@ -279,11 +279,17 @@ What would hinder the move is found out before anything changes; --dry-run says 
             option("--abort", action="store_true", help="call the workspace's running move off"),
             option("--dry-run", action="store_true", help="say what speaks for and against the move, and move nothing"),
             option("--no-measure", action="store_true", help="send no packets of our own"),
-            option("--max-gap", metavar="MS", type=number, default=0.0, help="the longest silence that is allowed"),
+            option(
+                "--max-gap",
+                metavar="MS",
+                type=more_than_nothing,
+                default=0.0,
+                help="the longest silence that is allowed",
+            ),
             option(
                 "--timeout",
                 metavar="S",
-                type=number,
+                type=more_than_nothing,
                 default=0.0,
                 help="call it off after S seconds (default 60; 600 for a virtual machine)",
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from playground import paths
@@ -29,6 +30,9 @@ def install(args: argparse.Namespace) -> int:
     except (hooks.HookRefused, OSError) as error:
         raise Failure(str(error)) from error
     path = hooks.place(folder, known)
+    if not socket.parent.is_dir():
+        remedy = "until it does, libvirt is told to refuse what comes here; --name HOST names another"
+        print(f"playground: no agent of {name} has run here, in {socket.parent}; {remedy}", file=sys.stderr)
     if args.json:
         print(render.json_text({"path": str(path), "host": name, "socket": str(socket), "changed": is_new}))
     else:

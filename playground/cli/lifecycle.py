@@ -61,7 +61,12 @@ def _ask(args: argparse.Namespace, verb: str, more: Mapping[str, Any] | None = N
     answer = client.post(verb, {"workspace": args.workspace, **(more or {})})
     wanted = answer["desired"]
     if not args.no_wait:
-        answer["state"] = _wait_for_state(client, answer["workspace"], wanted, args.timeout)
+        try:
+            answer["state"] = _wait_for_state(client, answer["workspace"], wanted, args.timeout)
+        except KeyboardInterrupt:
+            said = f"{render.word(answer, 'workspace')} is to be {wanted}, and that goes on"
+            print(f"playground: {said}; see `playground status`", file=sys.stderr)
+            raise
     print(render.json_text(answer) if args.json else f"{render.word(answer, 'workspace')}: {wanted}")
     return DONE
 

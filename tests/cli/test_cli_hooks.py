@@ -42,6 +42,11 @@ def test_of_several_agents_one_has_to_be_named(tmp_path: Path, play: Play) -> No
     assert (tmp_path / "own" / "qemu.d" / hooks.NAME).exists()
 
 
+def test_an_agent_that_never_ran_here_may_be_named_beforehand_and_that_is_said(play: Play) -> None:
+    ran = play("host", "install-hooks", "--name", "n7")
+    assert ran.code == 0 and "no agent of n7 has run here" in ran.err
+
+
 def test_without_libvirt_or_beside_somebody_elses_it_says_what_to_do(
     tmp_path: Path, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,28 @@ def test_a_workspace_that_does_not_start_in_time_is_three_with_its_cause(
     assert play("start", "worker-0", "--no-wait").code == 0
 
 
+def test_interrupting_the_wait_says_that_it_goes_on(
+    controller: FakeController, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    controller.answers["POST reboot"] = {"workspace": "atlas/worker-0", "desired": "running"}
+    controller.answers["GET status"] = a_status(workspaces=[a_workspace("worker-0", state="rebooting")])
+    monkeypatch.setattr(lifecycle.time, "sleep", interrupt)
+    ran = play("reboot", "worker-0")
+    assert ran.code == 130 and "atlas/worker-0 is to be running, and that goes on" in ran.err
+
+
+@pytest.mark.parametrize("words", [("--max-gap", "0"), ("--timeout", "0"), ("--max-gap", "nan"), ("--timeout", "-1")])
+def test_a_limit_that_nobody_can_mean_is_refused_with_what_is_allowed(
+    words: tuple[str, str], controller: FakeController, play: Play
+) -> None:
+    ran = play("migrate", "worker-1", "n3", *words)
+    assert ran.code == 2 and f"argument {words[0]}: read {words[1]!r}; allowed: " in ran.err
+    assert not controller.asked
+
+
 def test_an_ambiguous_workspace_names_the_candidates(controller: FakeController, play: Play) -> None:
     controller.answers["POST stop"] = (409, {"error": "head is in several playgrounds: atlas/head, beta/head"})
     ran = play("stop", "head")

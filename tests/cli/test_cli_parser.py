@@ -73,7 +73,7 @@ def test_the_package_is_a_command_too() -> None:
         (["up"], "the following arguments are required: FILE"),
         (["up", "lab.yaml", "--emulat", "3"], "there is no option --emulat; did you mean --emulate?"),
         (["up", "lab.yaml", "--emulate", "x"], "invalid int value: 'x'"),
-        (["up", "lab.yaml", "--timeout", "-1"], "invalid number value: '-1'"),
+        (["up", "lab.yaml", "--timeout", "-1"], "read '-1'; allowed: a number from 0"),
         (["fly"], "there is no command fly; `playground --help` lists them"),
         (["stauts"], "there is no command stauts; did you mean status?"),
         (
