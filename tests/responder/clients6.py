@@ -15,6 +15,7 @@ from responder_lab import Guest
 
 from dhcp import frame, v6
 from dhcp.v6 import Code, Kind
+from tests.waiting import eventually
 
 
 class Transcript:
@@ -55,9 +56,9 @@ class Transcript:
         self._socket.close()
 
 
-def addresses(guest: Guest) -> set[str]:
-    """Global IPv6 addresses that may be used."""
-    said = json.loads(guest.run("ip", "-json", "-6", "address", "show", "dev", "eth0", "scope", "global"))
+def addresses(guest: Guest, scope: str = "global") -> set[str]:
+    """IPv6 addresses that may be used."""
+    said = json.loads(guest.run("ip", "-json", "-6", "address", "show", "dev", "eth0", "scope", scope))
     found = [one for link in said for one in link.get("addr_info", ()) if one]
     return {one["local"] for one in found if not one.get("deprecated") and not one.get("tentative")}
 
@@ -66,6 +67,11 @@ class Dhclient6(Client):
     """ISC's."""
 
     name, program = "dhclient", "dhclient"
+
+    def start(self) -> None:
+        """It gives up at once where its link-local address is still being tried (RFC 4862 §5.4)."""
+        eventually(lambda: addresses(self.guest, "link"), 10, "its link-local address")
+        super().start()
 
     def argv(self) -> list[str]:
         script = self.folder / "script"
