@@ -4,7 +4,9 @@ with a leg on each of two hosts, of which one is plugged at a time."""
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -164,6 +166,27 @@ def test_the_pages_python_script_moves_it_back_and_a_move_that_fails_leaves_it(v
         done = moved(*vm.plug("n1", "n2"))
     assert (done.returncode, done.stdout) == (0, "active\n"), done.stderr
     assert heard["lost"] < 2000 and heard["duplicated"] == 0, heard
+    assert_at(vm, "n1")
+
+
+@pytest.mark.parametrize("language", ["sh", "python"])
+def test_a_script_of_the_page_that_is_interrupted_takes_its_binding_back(vm: Vm, language: str, tmp_path: Path) -> None:
+    script = tmp_path / "interrupted"
+    script.write_text(example(language))
+    socket = str(vm.site.info.run_dir / "controller.sock")
+    words = ["sh", str(script)] if language == "sh" else [sys.executable, str(script), f"unix:{socket}"]
+    environment = vm.site.environment | {"PLAYGROUND_SOCKET": socket}
+    began = tmp_path / "began"
+    with subprocess.Popen(
+        [*words, vm.port, "n2", "sh", "-c", f"touch {began}; sleep 30"],
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        eventually(began.exists, 20, "the command begun")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) != 0
     assert_at(vm, "n1")
 
 
