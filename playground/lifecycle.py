@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from playground.hypervisors import kind
 from playground.records import Desired, ObservedWorkspace, WorkspaceRecord
 
 Verb = Literal["start", "stop", "suspend", "resume", "save", "restore", "reboot"]
@@ -93,6 +94,9 @@ _DONE: dict[Verb, str] = {
 def _why_never(workspace: WorkspaceRecord, verb: Verb) -> str:
     if verb in ("start", "stop") or (verb == "reboot" and workspace.driver != "external"):
         return ""
+    machine = workspace.machine
+    if verb in ("save", "restore") and machine is not None and not kind(machine.type).saves:
+        return f"libvirt keeps no memory in a file of machines of type {machine.type}"
     return _UNSUSPENDED.get(workspace.driver, "")
 
 

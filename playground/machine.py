@@ -36,7 +36,7 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """type: kvm or qemu; "" is whatever the host offers that is fastest. model: the hypervisor's machine type (pc,
+    """type: as lxc; "" is kvm or qemu, whichever is fastest on its host. model: the hypervisor's machine type (pc,
     q35); cpu: its CPU model. kernel, initrd, cmdline: what is booted, where no disk is. disks in order. extra: XML that
     is merged into the domain's. seed: for cloud-init, None where it has none."""
 

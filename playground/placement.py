@@ -12,6 +12,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from playground.hypervisors import why_not_run
 from playground.inventory import ANY
 from playground.neighbourhood import Around, Kind, Neighbourhood
 from playground.records import HostRecord, WorkspaceRecord
@@ -58,7 +59,8 @@ class _Room:
 
     def lacking(self, workspace: WorkspaceRecord) -> str | None:
         """As the function of that name."""
-        alike = (workspace.driver, workspace.machine and workspace.machine.arch, workspace.requires)
+        machine = workspace.machine
+        alike = (workspace.driver, machine and (machine.arch, machine.type), workspace.requires)
         if alike not in self.lacks:
             self.lacks[alike] = lacking(workspace, self.view.record)
         return self.lacks[alike]
@@ -103,6 +105,8 @@ def lacking(workspace: WorkspaceRecord, host: HostRecord) -> str | None:
     arch = workspace.machine.arch if workspace.machine is not None else ""
     if arch and driver.archs and arch not in driver.archs:
         return f"runs no {arch} (runs {', '.join(driver.archs)})"
+    if workspace.machine is not None and (cause := why_not_run(workspace.machine.type, driver.types)) is not None:
+        return cause
     for text in workspace.requires:
         if not _has(text, {**host.labels, **host.facts}):
             return f"has no {text}"

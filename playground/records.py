@@ -65,7 +65,8 @@ hypervisor that somebody else had begin it."""
 class Driver(msgspec.Struct, frozen=True):
     """What a host says of one of its workspace drivers. domain: moves of kind same-kernel work between equal domains.
     peer: how other hosts' hypervisors reach this one's; empty where none copies workspaces. archs: of the processors
-    that it has or emulates; none where nobody says. folder: where this one has what it makes for its guests."""
+    that it has or emulates; none where nobody says. folder: where this one has what it makes for its guests. types: of
+    the machines that it runs, as kvm or lxc; none where nobody says."""
 
     name: str
     move: Move
@@ -73,6 +74,7 @@ class Driver(msgspec.Struct, frozen=True):
     peer: str = ""
     archs: tuple[str, ...] = ()
     folder: str = ""
+    types: tuple[str, ...] = ()
 
 
 class HostRecord(_Record, frozen=True, kw_only=True, tag="host"):

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 from playground import __version__, paths
+from playground.hypervisors import moves
 
 EXAMPLES = """\
 examples (docs/hosts.md goes through all of it):
@@ -222,8 +223,12 @@ async def _run(options: argparse.Namespace) -> int:
         is_offered = await hypervisor.offered()
         offers = [DriverRecord(d.name, d.move, d.domain) for d in drivers.values() if d is not hypervisor]
         if is_offered:
-            own = (hypervisor.peer, await hypervisor.archs(), str(hypervisor.folder))
-            offers.append(DriverRecord(hypervisor.name, hypervisor.move, "", *own))
+            types = await hypervisor.types()
+            own = (await hypervisor.archs(), str(hypervisor.folder), types)
+            if moves(types):
+                offers.append(DriverRecord(hypervisor.name, hypervisor.move, "", hypervisor.peer, *own))
+            else:  # what runs here stays here
+                offers.append(DriverRecord(hypervisor.name, "same-kernel", options.name, "", *own))
         return wire.Hello(
             host=options.name,
             protocol=wire.PROTOCOL,

@@ -65,6 +65,13 @@ HYPERVISOR = (
 
 FOR_TESTS = (
     *HYPERVISOR,
+    Tool(
+        "libvirt's LXC driver",
+        "libvirt-daemon-driver-lxc",
+        "containers by libvirt",
+        file="usr/lib/*/libvirt/connection-driver/libvirt_driver_lxc.so",
+    ),
+    Tool("xmllint", "libxml2-utils", "domains held to libvirt's schema"),
     Tool("virsh", "libvirt-clients", "libvirt by another hand"),
     Tool("cpio", "cpio", "the RAM disk of virtual machines"),
     Tool("gcc", "gcc", "to build libvirt-python"),

@@ -8,13 +8,12 @@ from xml.etree import ElementTree
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from playground.hypervisors import KINDS, NEVER, kind
 from playground.machine import Disk, Machine, Seed
 from playground.spec.machine_models import CloudInitShape, DiskShape
 from playground.spec.models import WorkspaceShape
 from playground.spec.problem import Problem
 from playground.spec.source import Document
-
-TYPES = ("kvm", "qemu")
 
 MOST_DISKS = 24
 
@@ -92,9 +91,12 @@ def _problems(shape: WorkspaceShape, document: Document, path: tuple[str | int, 
         if file is not None and not file.startswith("/"):
             message = f"{file!r} is no absolute path; write where it lies on the host, as /srv/images/debian.qcow2"
             yield Problem.at(document.place((*path, *key)), message)
-    if of.type is not None and of.type not in TYPES:
+    if of.type is not None and of.type not in KINDS:
         place = document.place((*path, "machine", "type"))
-        yield Problem.at(place, f"{of.type!r} is no type of machine; write {' or '.join(TYPES)}, or leave it out")
+        because = f": {NEVER[of.type]}" if of.type in NEVER else ""
+        yield Problem.at(place, f"{of.type!r} is no type of machine{because}; write {_TYPES}, or leave it out")
+    for where, wrong in _kind_problems(shape):
+        yield Problem.at(document.key_place((*path, *where)), wrong)
     if of.kernel is None and (of.initrd is not None or of.cmdline is not None):
         place = document.key_place((*path, "machine"))
         yield Problem.at(place, "initrd and cmdline go with a kernel; write it too, or leave them out")
@@ -104,6 +106,27 @@ def _problems(shape: WorkspaceShape, document: Document, path: tuple[str | int, 
         yield Problem.at(document.key_place((*path, "disks")), f"{MOST_DISKS} disks are allowed")
     for wrong in _xml_problems(of.xml or ""):
         yield Problem.at(document.place((*path, "machine", "xml")), wrong)
+
+
+_TYPES = " or ".join((", ".join([*KINDS][:-1]), [*KINDS][-1]))
+
+
+def _kind_problems(shape: WorkspaceShape) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Keys that machines of this type have no use for, and where they are."""
+    of, type = shape.machine, shape.machine.type or ""
+    for key, why in kind(type).refused.items():
+        group, _, one = key.rpartition(".")
+        if one in (of if group else shape).model_fields_set:
+            yield tuple(key.split(".")), f"not for machine.type {type}: {why}; leave it out"
+    if of.model is not None and (models := kind(type).models) and of.model not in models:
+        yield ("machine", "model"), f"{of.model!r} is no machine type of {type}; write {' or '.join(models)}"
+    if type == "lxc":
+        for index, disk in enumerate(shape.disks):
+            if index or disk.path is None or disk.format is not None:
+                yield (
+                    ("disks", index),
+                    "not for machine.type lxc: write one disk, with only the path of its root",
+                )
 
 
 def _xml_problems(text: str) -> Iterator[str]:

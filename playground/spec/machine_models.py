@@ -56,7 +56,9 @@ class CloudInitShape(Shape):
 class MachineShape(Shape):
     """`machine` of a workspace on a hypervisor."""
 
-    type: str | None = Field(default=None, description="kvm or qemu; default: the fastest that works on its host")
+    type: str | None = Field(
+        default=None, description="kvm, qemu, lxc or xen; default: kvm, or qemu where that does not work"
+    )
     model: str | None = Field(default=None, description="the hypervisor's machine type, as pc or q35")
     cpu: str | None = Field(
         default=None, description="the CPU model, as qemu64; equal on all hosts that it may move to"

@@ -236,6 +236,20 @@ def test_a_machine_goes_where_its_processors_are() -> None:
     assert answer(vm, a_view("n3", drivers=(Driver("libvirt", "live"),))) == "n3"
 
 
+def test_a_machine_goes_where_its_type_runs_and_one_of_none_to_qemu() -> None:
+    kinds = {"n1": ("kvm", "qemu"), "n2": ("xen",), "n3": ("lxc",)}
+    hosts = [a_view(name, drivers=(Driver("libvirt", "live", types=types),)) for name, types in kinds.items()]
+
+    def of(type: str) -> WorkspaceRecord:
+        return msgspec.structs.replace(a_workspace("w"), driver="libvirt", machine=Machine(type=type))
+
+    assert [answer(of(type), *hosts) for type in ("kvm", "", "xen", "lxc")] == ["n1", "n1", "n2", "n3"]
+    assert answer(of("xen"), *hosts[::2]) == Refusal(
+        "no host fits; n1: runs no machine of type xen (runs kvm, qemu); n3: runs no machine of type xen (runs lxc)"
+    )
+    assert answer(of(""), hosts[1]) == Refusal("no host fits; n2: runs no machine of type kvm or qemu (runs xen)")
+
+
 def test_packing_fills_one_host_before_the_next() -> None:
     workspaces = [a_workspace(f"w-{n}", cpus=1, strategy="pack") for n in range(5)]
     found = place(workspaces, [a_view("n1", cpus=2), a_view("n2", cpus=2), a_view("n3", cpus=2)])

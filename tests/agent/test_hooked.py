@@ -23,7 +23,8 @@ from playground.agent.guests import Guests
 from playground.agent.hooked import Hooked, Notices
 from playground.derive import Role, Want
 from playground.workspaces.drivers.api import Guest, GuestState, Observed
-from playground.workspaces.drivers.libvirt.xml import Setting, domain_xml
+from playground.workspaces.drivers.libvirt.parts import Setting
+from playground.workspaces.drivers.libvirt.xml import domain_xml
 from playground.workspaces.drivers.memory_hypervisor import Fabric, MemoryHypervisor
 
 GUEST = Guest("7a010e8d8fc8", "atlas", "w", "w", ())

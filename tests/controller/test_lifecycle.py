@@ -105,3 +105,10 @@ def test_each_end_and_each_halt_that_nobody_asked_for_is_told_once() -> None:
     assert unasked(halted, replace(halted, generation=3)) == []
     assert unasked(ended, replace(ended, state="suspended")) == []
     assert len(unasked(None, replace(halted, ended=2))) == 2
+
+
+def test_a_container_is_not_saved_but_suspended() -> None:
+    container = a_machine(of=Machine(type="lxc"))
+    with pytest.raises(NotNow, match="can't be saved: libvirt keeps no memory in a file of machines of type lxc"):
+        asked(container, "save", is_moving=False, is_halted=False)
+    assert asked(container, "suspend", is_moving=False, is_halted=False).desired == "suspended"

@@ -420,8 +420,25 @@ WORKSPACES = {
         "workspaces.head.image: 'debian.qcow2' is no absolute path; write where it lies on the host, as "
         "/srv/images/debian.qcow2"
     ],
-    "{networks: grid, driver: libvirt, machine: {kernel: /boot/k, type: §xen}}": [
-        "workspaces.head.machine.type: 'xen' is no type of machine; write kvm or qemu, or leave it out"
+    "{networks: grid, driver: libvirt, machine: {kernel: /boot/k, type: §hvm}}": [
+        "workspaces.head.machine.type: 'hvm' is no type of machine; write kvm, qemu, lxc or xen, or leave it out"
+    ],
+    "{networks: grid, driver: libvirt, machine: {kernel: /boot/k, type: §esx}}": [
+        "workspaces.head.machine.type: 'esx' is no type of machine: its NICs end in ESX's own switch, where no agent "
+        "can guard them; write kvm, qemu, lxc or xen, or leave it out"
+    ],
+    "{networks: grid, driver: libvirt, §image: /srv/a, machine: {type: lxc, §kernel: /boot/k}}": [
+        "workspaces.head.image: not for machine.type lxc: a container has no disks: its root is a directory, the path "
+        "of the one entry of disks; leave it out",
+        "workspaces.head.machine.kernel: not for machine.type lxc: a container runs on its host's kernel; leave it out",
+    ],
+    "{networks: grid, driver: libvirt, disks: [{path: /a}, §{size: 1GiB}], machine: {type: lxc}}": [
+        "workspaces.head.disks[1]: not for machine.type lxc: write one disk, with only the path of its root"
+    ],
+    "{networks: grid, driver: libvirt, image: /a, machine: {type: xen, §model: q35, §cpu: qemu64}}": [
+        "workspaces.head.machine.model: 'q35' is no machine type of xen; write xenfv or xenpv or xenpvh",
+        "workspaces.head.machine.cpu: not for machine.type xen: libvirt passes the host's processor on to Xen's "
+        "guests; leave it out",
     ],
     "{networks: grid, driver: libvirt, §machine: {initrd: /boot/i}, image: /srv/debian.qcow2}": [
         "workspaces.head.machine: initrd and cmdline go with a kernel; write it too, or leave them out"

@@ -16,7 +16,8 @@ import pytest
 
 from playground.workspaces.drivers.api import Guest
 from playground.workspaces.drivers.libvirt import hook, hooks
-from playground.workspaces.drivers.libvirt.xml import Setting, domain_xml, read_domain, write_console
+from playground.workspaces.drivers.libvirt.parts import Setting
+from playground.workspaces.drivers.libvirt.xml import domain_xml, read_domain, write_console
 
 GUEST = Guest("7a010e8d8fc8", "atlas", "w", "w", ())
 OURS = domain_xml(GUEST, Setting("qemu", log="/var/lib/n1/consoles/7a010e8d8fc8.log"))

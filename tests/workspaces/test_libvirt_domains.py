@@ -18,11 +18,11 @@ from playground.workspaces.drivers.libvirt import accelerator as accelerator_mod
 from playground.workspaces.drivers.libvirt.door import Domain, Door
 from playground.workspaces.drivers.libvirt.driver import _state, peer_uri
 from playground.workspaces.drivers.libvirt.notes import Note, Notes, Part
+from playground.workspaces.drivers.libvirt.parts import Setting
 from playground.workspaces.drivers.libvirt.states import State, cause_of, state_of
 from playground.workspaces.drivers.libvirt.xml import (
     NAMESPACE,
     Mark,
-    Setting,
     domain_name,
     domain_uuid,
     domain_xml,

@@ -13,10 +13,12 @@ from xml.etree import ElementTree as Tree
 
 import pytest
 
+from playground.hypervisors import USUAL
 from playground.machine import Disk, Machine, Seed
 from playground.workspaces.drivers.api import DriverError, Guest, Nic
 from playground.workspaces.drivers.libvirt.images import Images
-from playground.workspaces.drivers.libvirt.xml import NAMESPACE, Setting, domain_xml
+from playground.workspaces.drivers.libvirt.parts import Setting
+from playground.workspaces.drivers.libvirt.xml import NAMESPACE, domain_xml
 
 GOLDEN = Path(__file__).parent / "golden" / "domain"
 
@@ -42,6 +44,13 @@ DOMAINS = {
         ("/a.raw", "/images/disk-1.qcow2"),
     ),
     "kernel": (Machine(arch="x86_64", kernel="/vmlinuz", initrd="/initrd", cmdline='a="<&>"'), ()),
+    "container": (Machine(type="lxc", arch="x86_64", disks=(Disk(path="/srv/roots/w"),)), ("/srv/roots/w",)),
+    "xen-full": (
+        Machine(type="xen", disks=(Disk(base="/a"), Disk(path="/b.raw")), seed=Seed()),
+        ("/images/disk-0.qcow2", "/b.raw"),
+    ),
+    "xen-pv": (Machine(type="xen", model="xenpv", kernel="/vmlinuz", initrd="/initrd", cmdline="quiet"), ()),
+    "xen-pvh": (Machine(type="xen", model="xenpvh", kernel="/vmlinuz"), ()),
     "expert": (Machine(cpu="qemu64", kernel="/vmlinuz", extra=EXPERTS), ()),
 }
 
@@ -60,6 +69,18 @@ def test_a_domain_is_as_written(name: str, golden: Callable[[str, Path], None]) 
 
 
 @pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("virt-xml-validate", "xmllint"))),
+    reason="virt-xml-validate (libvirt-clients) or xmllint (libxml2-utils) is not installed",
+)
+def test_a_domain_keeps_to_the_schema_whatever_runs_it(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "domain.xml"
+    file.write_text(domain(name))
+    done = subprocess.run(["virt-xml-validate", str(file), "domain"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name, (machine, _) in DOMAINS.items() if machine.type in ("", *USUAL)])
 def test_libvirts_own_schema_takes_a_domain(name: str) -> None:
     libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
     text = domain(name)

@@ -128,6 +128,15 @@ class Door:
 
         return await self.call(work)
 
+    async def types(self) -> tuple[str, ...]:
+        """Of machines that can be made here, as `kvm`, `lxc`: the types of domain that its hypervisor runs."""
+
+        def work(connection: Any) -> tuple[str, ...]:
+            found = ElementTree.fromstring(connection.getCapabilities()).iterfind("guest/arch/domain")
+            return tuple(sorted({str(domain.get("type")) for domain in found}))
+
+        return await self.call(work)
+
     async def domains(self, uuids: Collection[str] | None = None) -> dict[str, Domain]:
         """Our domains by UUID, all or these of them."""
         return await self.call(lambda connection: self._domains(connection, uuids))
@@ -202,15 +211,25 @@ class Door:
         libvirt = _module()
 
         def work(connection: Any) -> Any:
-            stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
+            domain = connection.lookupByUUIDString(uuid)
+
+            def opened(flags: int) -> Any:
+                stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
+                domain.openConsole(None, stream, flags)
+                return stream
+
             flags = libvirt.VIR_DOMAIN_CONSOLE_FORCE if is_forced else libvirt.VIR_DOMAIN_CONSOLE_SAFE
             try:
-                connection.lookupByUUIDString(uuid).openConsole(None, stream, flags)
+                try:
+                    return opened(flags)
+                except libvirt.libvirtError as error:
+                    if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:
+                        raise
+                    return opened(0)  # LXC takes no flags
             except libvirt.libvirtError as error:
                 if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED and not is_forced:
                     raise DriverError(f"somebody else has this console open ({_said(error)})") from None
                 raise
-            return stream
 
         return Line(libvirt, await self.call(work)).join()
 
@@ -329,7 +348,7 @@ class Door:
             try:
                 stats = connection.lookupByUUIDString(uuid).jobStats()
             except libvirt.libvirtError as error:
-                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_SUPPORT):
                     return None
                 raise
             is_leaving = stats.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
@@ -437,7 +456,7 @@ class Door:
         try:
             domain = connection.lookupByUUIDString(uuid)
             is_known = bool(domain.isPersistent())
-            if domain.hasManagedSaveImage():
+            if self._is_saved(domain):
                 domain.managedSaveRemove()
             domain.destroy()
         except libvirt.libvirtError as error:
@@ -483,7 +502,7 @@ class Door:
         state, reason = domain.state()
         shown = state_of(libvirt, state, reason)
         cause = cause_of(libvirt, state, reason)
-        if shown is State.OFF and domain.hasManagedSaveImage():
+        if shown is State.OFF and self._is_saved(domain):
             return Domain(uuid, State.SAVED, mark)
         if shown is State.LEFT and mark.halted:  # QEMU reads a saved memory as it reads one that migrates
             return Domain(uuid, State.PAUSED, mark)
@@ -491,6 +510,15 @@ class Door:
             cause = f"{cause}: {self._broken_disks(domain)}"
         left = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED)
         return Domain(uuid, shown, mark, cause, (state, reason) == left)
+
+    def _is_saved(self, domain: Any) -> bool:
+        libvirt = self._libvirt
+        try:
+            return bool(domain.hasManagedSaveImage())
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:  # LXC keeps no memory in files
+                raise
+            return False
 
     def _broken_disks(self, domain: Any) -> str:
         """Which of a domain's disks failed, and how: `vda, no space left`."""

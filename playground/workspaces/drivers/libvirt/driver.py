@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from dhcp.scope import PortScope
+from playground.hypervisors import kind
 from playground.records import Move
 from playground.uri import host_text
 from playground.workspaces.departure import Arrival, Departure
@@ -36,8 +37,9 @@ from playground.workspaces.drivers.libvirt.accelerator import accelerator
 from playground.workspaces.drivers.libvirt.door import Domain, Door, Moved, Unavailable
 from playground.workspaces.drivers.libvirt.images import Images
 from playground.workspaces.drivers.libvirt.notes import Note, Notes, Part
+from playground.workspaces.drivers.libvirt.parts import Setting
 from playground.workspaces.drivers.libvirt.states import State
-from playground.workspaces.drivers.libvirt.xml import Mark, Setting, domain_uuid, domain_xml
+from playground.workspaces.drivers.libvirt.xml import Mark, domain_uuid, domain_xml
 
 log = logging.getLogger("agent")
 
@@ -109,6 +111,13 @@ class LibvirtDriver:
         """Of the processors that it has or emulates, by name; none where libvirt does not say."""
         try:
             return await self._door.architectures()
+        except DriverError:
+            return ()
+
+    async def types(self) -> tuple[str, ...]:
+        """Of machines that can be made here, as `kvm`; none where libvirt does not say."""
+        try:
+            return await self._door.types()
         except DriverError:
             return ()
 
@@ -409,7 +418,7 @@ class LibvirtDriver:
     def _make_taps(self, guest: Guest) -> None:
         try:
             taps.remove([nic.device for nic in guest.nics], self._dataplane)
-            for nic in guest.nics:
+            for nic in () if kind(_type(guest)).makes_ends else guest.nics:
                 taps.make(nic.device, nic.mtu)
         except OSError as error:
             raise DriverError(f"its ends can't be made: {error}") from error
@@ -437,9 +446,7 @@ class LibvirtDriver:
             self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise DriverError(f"its ends can't be made: {error}") from error
-        asked = guest.machine.type if guest.machine is not None else ""
-        kind = asked or accelerator(self._tried)
-        return Setting(kind, disks, str(self._logs / f"{guest.id}.log"), seed)
+        return Setting(_type(guest) or accelerator(self._tried), disks, str(self._logs / f"{guest.id}.log"), seed)
 
     def _told_at(self, guest: Guest) -> dict[str, PortScope]:
         found = {nic.port: self._tells(nic.port) for nic in guest.nics}
@@ -516,6 +523,11 @@ class LibvirtDriver:
 
 
 _ENDED = "its virtual machine has ended"
+
+
+def _type(guest: Guest) -> str:
+    """Of its machine, "" where nobody says."""
+    return guest.machine.type if guest.machine is not None else ""
 
 
 def _begun(note: Note) -> Observed:

@@ -34,6 +34,10 @@ class Images:
     def ensure(self, guest: Guest) -> tuple[str, ...]:
         """All of the guest's disks are there; one that is stays as it is. Raises DriverError."""
         paths = self.paths(guest)
+        if (guest.machine or PLAIN).type == "lxc":
+            if missing := [path for path in paths if not Path(path).is_dir()]:
+                raise DriverError(f"the root {missing[0]} is no directory on this host")
+            return paths
         for disk, path in zip((guest.machine or PLAIN).disks, map(Path, paths), strict=True):
             if disk.base and not Path(disk.base).exists():
                 raise DriverError(f"the image {disk.base} is not on this host")
