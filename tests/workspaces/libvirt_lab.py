@@ -65,11 +65,11 @@ class Libvirtd:
 
 
 CONTAINERS = """
-[ -e /sys/fs/cgroup/memory ] || [ -e /sys/fs/cgroup/cgroup.controllers ] || umount -l /sys
+until [ -e /sys/fs/cgroup/memory ] || [ -e /sys/fs/cgroup/cgroup.controllers ] || ! umount -l /sys; do :; done
 while umount -l /sys/fs/cgroup/unified 2>/dev/null; do :; done
 exec "$@"
 """
-"""Containers need control groups, which the test's own /sys hides; where both versions are mounted, without the second:
+"""Containers need control groups, which the /sys of tests hides; where both versions are mounted, without the second:
 libvirt would mount that too, and finds no place for it."""
 
 
