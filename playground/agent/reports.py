@@ -13,6 +13,7 @@ from playground.records import BindingRecord, Copied, ObservedPort, ObservedWork
 from playground.wire import Observation, Report
 from playground.workspaces.drivers.api import GuestState, Observed
 
+_ENDS_FIRST = "it is made anew, and what ran before ends first, within its grace"
 _NOTHING_TO_SAVE = "it ended before it was saved, and nothing of its memory is left; start it, and it boots"
 
 
@@ -102,10 +103,11 @@ def observed_workspace(
     differs: it runs with other NICs than it is to have. seen: what else its driver says of it. is_announced: it says of
     itself that it runs here, and its hypervisor has not said so yet."""
     copy = seen.copy if seen is not None else None
+    waits = ""
     unasked = seen.cause if seen is not None and state is GuestState.SUSPENDED else ""
     match want.role, state:
         case (Role.RUN, GuestState.RUNNING) if differs:
-            said = "preparing"
+            said, waits = "preparing", _ENDS_FIRST
         case (Role.RUN, GuestState.RUNNING):
             said = "running"
         case (Role.TAKE, GuestState.RUNNING) if has_arrived:
@@ -134,7 +136,7 @@ def observed_workspace(
         host=host,
         generation=want.generation,
         state="failed" if said == "preparing" and cause else said,
-        cause=cause,
+        cause=cause or waits,
         pause_ms=None if pause_ms is None else round(pause_ms, 3),
         copied=None if copy is None else Copied(copy.move, copy.state.value, copy.cause, copy.done, copy.pause_ms),
         reboots=seen.reboots if seen is not None else 0,

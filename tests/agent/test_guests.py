@@ -10,6 +10,7 @@ import pytest
 
 from playground.agent import guests as guests_module
 from playground.agent.guests import Guests
+from playground.agent.reports import observed_workspace
 from playground.derive import Role, Want
 from playground.workspaces.drivers.api import DriverError, Guest, GuestState, Nic, Observed
 from playground.workspaces.drivers.memory import Machine, MemoryDriver
@@ -298,3 +299,17 @@ def test_a_reboot_is_a_guest_made_anew_once() -> None:
         assert host.guests.observed[GUEST.id][1].reboots == 1
 
     run(work())
+
+
+def test_what_is_made_anew_says_what_it_waits_for_and_has_not_failed() -> None:
+    said = observed_workspace(
+        "n1",
+        a_want(Role.RUN, 0, 0),
+        GuestState.RUNNING,
+        cause="",
+        is_ready=True,
+        has_arrived=False,
+        differs=True,
+        pause_ms=None,
+    )
+    assert said.state == "preparing" and "what ran before ends first" in said.cause
