@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from playground.inventory import ALL, Neighbours, Share, Strategy
@@ -309,10 +310,21 @@ some_hosts = st.lists(
 
 
 def some(wanted: list[tuple[int, str, str, str, str]]) -> list[WorkspaceRecord]:
-    return [
+    """None of which, placed as the first of those that it wants beside it, is left by one of them: affinity counts when
+    one is placed, and whoever comes later follows its own."""
+    found = [
         a_workspace(f"w{n}", cpus=size, affinity=near, anti_affinity=far, requires=(need,) if need else (), app=label)
         for n, (size, label, near, far, need) in enumerate(wanted)
     ]
+    for one, other in itertools.permutations(found, 2):
+        assume(not (follows(one, one) and follows(one, other)) or follows(other, one))
+    return found
+
+
+def follows(one: WorkspaceRecord, other: WorkspaceRecord) -> bool:
+    """Whether it wants to be where the other is."""
+    near = one.neighbours.affinity if one.neighbours is not None else ""
+    return bool(near) and parse_selector(near).matches(other.labels)
 
 
 def is_lawful(where: Mapping[str, str], workspaces: Sequence[WorkspaceRecord], hosts: Sequence[HostView]) -> bool:
