@@ -111,7 +111,8 @@ def migrate(args: argparse.Namespace) -> int:
     client = site.client_of(args)
     if args.abort:
         answer = client.post("abort", {"workspace": args.workspace})
-        said = f"{render.word(answer, 'workspace')}: the move is called off ({render.word(answer, 'state')})"
+        done = "is" if answer["state"] == "aborted" else "is being"  # a hypervisor is asked, and may say no
+        said = f"{render.word(answer, 'workspace')}: the move {done} called off ({render.word(answer, 'state')})"
         print(render.json_text(answer) if args.json else said)
         return DONE
     order = {"workspace": args.workspace, "host": args.host, "measure": not args.no_measure}

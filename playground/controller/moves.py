@@ -482,7 +482,7 @@ class Moves:
         after = msgspec.structs.replace(
             move,
             state=state.value,
-            cause=cause,
+            cause=cause or (move.cause if state is State.LANDING else ""),  # why it was called off, if it was
             pause_ms=pause_ms if pause_ms is not None else move.pause_ms,
             phases=(*move.phases, (state.value, time.time())),
         )

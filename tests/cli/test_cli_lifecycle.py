@@ -239,10 +239,11 @@ def test_a_plot_is_drawn_into_its_file(tmp_path: Path, ending: str) -> None:
     assert file.stat().st_size > 1000
 
 
-def test_a_move_is_called_off(controller: FakeController, play: Play) -> None:
-    controller.answers["POST abort"] = {"workspace": "worker-1", "state": "aborted"}
+@pytest.mark.parametrize(("state", "said"), [("aborted", "is called off"), ("copying", "is being called off")])
+def test_a_move_is_called_off(state: str, said: str, controller: FakeController, play: Play) -> None:
+    controller.answers["POST abort"] = {"workspace": "worker-1", "state": state}
     ran = play("migrate", "worker-1", "--abort")
-    assert (ran.code, ran.out) == (0, "worker-1: the move is called off (aborted)\n")
+    assert (ran.code, ran.out) == (0, f"worker-1: the move {said} ({state})\n")
 
 
 def test_a_probe_says_how_many_pairs(controller: FakeController, play: Play) -> None:

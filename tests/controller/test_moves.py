@@ -621,6 +621,8 @@ def test_a_copy_that_takes_too_long_is_called_off(monkeypatch: pytest.MonkeyPatc
                 while not site.move.called_off:
                     await site.world.moved(site.world.revision)
             assert site.move.state == "copying" and "not done within 0 s" in site.move.cause
+            await site.say(copied(site, "paused"))
+            await site.until("landing")
             await site.say(copied(site, "failed", cause="operation aborted"))
             await site.until("aborted")
             assert "not done within 0 s" in site.move.cause
