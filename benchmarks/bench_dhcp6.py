@@ -38,7 +38,7 @@ from dhcp.server6 import Bound, Reply
 from dhcp.v6 import Code, Kind, Message
 from overlay.kernel import namespaces
 
-RATES = (300, 1000, 2000, 3000, 4000, 5000, 6000, 8000, 10000, 12000, 14000, 16000, 20000)
+RATES = (300, 1000, 2000, 4000, 6000, 8000, 10000, 12000, 16000, 20000, 24000, 28000, 32000, 40000)
 MAC, SERVER_MAC = "02:00:00:00:00:05", "02:70:67:00:00:01"
 FIRST = socket.inet_pton(socket.AF_INET6, "fd00:20::1:0")
 
