@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as Tree
@@ -13,10 +14,10 @@ from xml.etree import ElementTree as Tree
 import pytest
 
 from playground.machine import Disk, Machine
-from playground.workspaces.drivers.api import Guest, GuestState, Nic
+from playground.workspaces.drivers.api import Copy, CopyState, Guest, GuestState, Nic, Sending
 from playground.workspaces.drivers.libvirt import accelerator as accelerator_module
 from playground.workspaces.drivers.libvirt.door import Domain, Door
-from playground.workspaces.drivers.libvirt.driver import _state, peer_uri
+from playground.workspaces.drivers.libvirt.driver import LibvirtDriver, _state, peer_uri
 from playground.workspaces.drivers.libvirt.notes import Note, Notes, Part
 from playground.workspaces.drivers.libvirt.parts import Setting
 from playground.workspaces.drivers.libvirt.states import State, cause_of, state_of
@@ -230,3 +231,40 @@ def test_a_disk_that_failed_is_named_with_how() -> None:
     door._libvirt = libvirt
     found = door._shown(FullDisk(), "u", Mark(GUEST, started=True))
     assert (found.state, found.cause) == (State.PAUSED, "a disk failed: vda, I/O error; vdb, no space left")
+
+
+def test_a_copy_that_is_only_beginning_has_not_broken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However a look at the guest falls between its note and libvirt's first word of the migration."""
+    runs = Domain(domain_uuid(GUEST.id), State.RUNNING, Mark(GUEST, started=True))
+
+    async def domains(uuids: object = None) -> dict[str, Domain]:
+        return {runs.uuid: runs}
+
+    async def copied(uuid: str) -> float | None:
+        return None
+
+    async def work() -> None:
+        driver = LibvirtDriver(tmp_path, "test:///none", "", tmp_path, lambda guest: None, lambda device: None)
+        noted, may_go_on = asyncio.Event(), threading.Event()
+        loop, put = asyncio.get_running_loop(), driver._notes.put
+
+        def put_slowly(note: Note) -> None:
+            put(note)
+            loop.call_soon_threadsafe(noted.set)
+            may_go_on.wait(5)
+
+        monkeypatch.setattr(driver._door, "domains", domains)
+        monkeypatch.setattr(driver._door, "copied", copied)
+        monkeypatch.setattr(driver, "_release", lambda notes, found: None)
+        driver._notes.put(Note(GUEST, Part.OWN, ran=True))
+        monkeypatch.setattr(driver._notes, "put", put_slowly)
+        sending = asyncio.create_task(driver.send(GUEST, 7, Sending("test:///other")))
+        await noted.wait()
+        copy = (await driver.observe([GUEST.id]))[GUEST.id].copy
+        assert copy == Copy(7, CopyState.RUNNING)
+        may_go_on.set()
+        await sending
+        for task in list(driver._sending.values()):
+            task.cancel()
+
+    asyncio.run(work())

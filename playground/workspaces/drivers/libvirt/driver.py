@@ -274,11 +274,9 @@ class LibvirtDriver:
         """Begins to copy the guest; `observe` says how that goes."""
         if guest.id in self._sending:
             return
-        note = (await asyncio.to_thread(self._notes.read, [guest.id])).get(guest.id)
-        note = note if note is not None else Note(guest, Part.OWN, ran=True)
-        await asyncio.to_thread(self._notes.put, msgspec.structs.replace(note, guest=guest, sending=move))
         self._copies[guest.id] = Copy(move, CopyState.RUNNING)
         self._pauses.pop(guest.id, None)
+        # known before it is noted: a note without it is one of an agent that is no more, whose copy may have broken off
         task = asyncio.create_task(self._send(guest, move, sending))
         self._sending[guest.id] = task
         task.add_done_callback(lambda _: self._sending.pop(guest.id, None))
@@ -287,6 +285,9 @@ class LibvirtDriver:
         uuid = domain_uuid(guest.id)
         began = time.monotonic()
         try:
+            note = (await asyncio.to_thread(self._notes.read, [guest.id])).get(guest.id)
+            note = note if note is not None else Note(guest, Part.OWN, ran=True)
+            await asyncio.to_thread(self._notes.put, msgspec.structs.replace(note, guest=guest, sending=move))
             live, inactive = await self._door.described(uuid)
             parameters = moving.parameters(sending, live, inactive, self.folder)
             pause_ms = sending.manner.longest_pause_ms or moving.USUAL_PAUSE_MS
