@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,3 +194,9 @@ def test_a_module_uses_at_most_one_of_the_big_libraries(folder: str) -> None:
 def test_every_module_says_what_it_owns(folder: str) -> None:
     for path in sources(folder):
         assert ast.get_docstring(ast.parse(path.read_text())) or path.stat().st_size == 0, f"{path} has no docstring"
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest would take the second for the first, and run neither."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert {name: count for name, count in names.items() if count > 1} == {}

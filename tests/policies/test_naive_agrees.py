@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import ip_address
 from random import Random
 
@@ -122,7 +123,8 @@ def test_a_kept_resolver_says_what_a_fresh_one_says(scene: Scene, edits: list[tu
     kept = Resolver()
     for chain in kept.resolve(scene).chains:
         split(chain)
-    for place, policy in edits:
+    for number, (place, edited) in enumerate(edits):
+        policy = replace(edited, name=f"edit-{number}")  # no two of a site have one name
         before, after = scene.policies[:place], scene.policies[place + 1 :]
         scene = Scene(scene.endpoints, (*before, policy, *after), scene.gateways, scene.hidden, scene.subnets)
         ours, fresh = kept.resolve(scene), resolve(scene)
