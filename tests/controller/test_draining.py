@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import pytest
+from plain_moves import NoCarrier, no_meter
 
 from playground.controller import draining as draining_module
 from playground.controller.draining import Draining
 from playground.controller.events import EventLog
-from playground.controller.moves import Metering, Moves, Refused
+from playground.controller.moves import Moves, Refused
 from playground.controller.placing import Placing
 from playground.controller.preflight import Preflight
 from playground.controller.status import hosts
@@ -39,17 +40,6 @@ from playground.records import (
 from playground.store.api import Delete, Put
 from playground.store.memory import MemoryStore
 from playground.workspaces.migration import ENDED, State
-
-
-class NoCarrier:
-    def is_needed(self, move: MigrationRecord) -> bool:
-        return False
-
-    async def carry(self, move: MigrationRecord) -> None: ...
-
-
-async def no_meter(move: MigrationRecord) -> Metering | None:
-    return None
 
 
 class Said(EventLog):

@@ -8,10 +8,11 @@ from collections.abc import Awaitable
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_moves import NoCarrier, no_meter
 
 from playground.admit import Known, admit
 from playground.controller.events import EventLog
-from playground.controller.moves import Metering, Moves
+from playground.controller.moves import Moves
 from playground.controller.placing import TOLD, Foreseen, Placing
 from playground.controller.preflight import Preflight
 from playground.controller.rooms import Rooms
@@ -33,17 +34,6 @@ from playground.records import (
 from playground.spec import load_playground
 from playground.store.api import Change, Delete, Put
 from playground.store.memory import MemoryStore
-
-
-class NoCarrier:
-    def is_needed(self, move: MigrationRecord) -> bool:
-        return False
-
-    async def carry(self, move: MigrationRecord) -> None: ...
-
-
-async def no_meter(move: MigrationRecord) -> Metering | None:
-    return None
 
 
 def a_host(name: str, cpus: float = 4.0) -> HostRecord:
