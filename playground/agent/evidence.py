@@ -7,7 +7,6 @@ Decides nothing, and changes nothing but connection tracking when a guest comes.
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
 from collections import deque
@@ -20,6 +19,7 @@ import msgspec
 
 from overlay.state import PortId, port_device
 from playground import wire
+from playground.agent.logged import Logged
 from playground.derive.policing import Tracked
 from playground.questions import (
     MOST_FLOWS,
@@ -52,9 +52,7 @@ from policies.kernel.conntrack import Conntrack
 from policies.kernel.nflog import LogSocket
 from policies.kernel.nft import NftError
 from policies.prove import Claim
-from policies.verdicts import Judgement, Judgements, LoggedPacket
-
-log = logging.getLogger("agent")
+from policies.verdicts import LOG_GROUP, Judgement, Judgements, LoggedPacket
 
 KEPT = 2000
 """Verdicts that are kept for whoever begins to follow."""
@@ -127,9 +125,7 @@ class Evidence:
         self._in_force = in_force
         self._say = say
         self._mended = mended
-        self._log: LogSocket | None = None
-        self._heard_in = (0, 0)
-        self._cause = ""
+        self._logged = Logged(namespace, LOG_GROUP, "verdicts", self._hear)
         self._kept: deque[Verdict] = deque(maxlen=KEPT)
         self._lost = 0
         self._begun = self._number = time.time_ns() // 1000
@@ -137,26 +133,13 @@ class Evidence:
         self._answering: dict[str, asyncio.Task[None]] = {}
 
     def listen(self) -> None:
-        """Hears what rules log in the data plane's namespace, also in one that took the place of another. Cheap; a
-        cause that hinders it is said once."""
-        try:
-            found = self._namespace.stat()
-            if (found.st_dev, found.st_ino) == self._heard_in:
-                return
-            self._hang_up()
-            self._log = LogSocket(self._namespace)
-            self._heard_in = found.st_dev, found.st_ino
-            asyncio.get_running_loop().add_reader(self._log.fileno(), self._hear)
-            self._cause = ""
-        except OSError as error:
-            if self._cause != str(error):
-                log.warning("verdicts are not heard error=%s", error)
-            self._cause = str(error)
+        """Hears what rules log in the data plane's namespace. Cheap."""
+        self._logged.listen()
 
     def close(self) -> None:
         """Hears and answers no more."""
         self.forget()
-        self._hang_up()
+        self._logged.close()
 
     def asked(self, ask: wire.Ask) -> None:
         """Begins to answer a question about policies."""
@@ -174,22 +157,14 @@ class Evidence:
         for task in self._answering.values():
             task.cancel()
 
-    def _hang_up(self) -> None:
-        if self._log is not None:
-            asyncio.get_running_loop().remove_reader(self._log.fileno())
-            self._log.close()
-            self._log, self._heard_in = None, (0, 0)
-
-    def _hear(self) -> None:
-        if self._log is None:
-            return
+    def _hear(self, logged: LogSocket) -> None:
         known = self._in_force().judgements
-        lost = self._log.lost
-        for packet in self._log.read(time.time()):
+        lost = logged.lost
+        for packet in logged.read(time.time()):
             if (judgement := known.get(packet.id)) is not None:
                 self._number += 1
                 self._kept.append(_verdict(self._number, judgement, packet))
-        self._lost += self._log.lost - lost
+        self._lost += logged.lost - lost
         self._news.set()
 
     async def _answer(self, ask: wire.Ask) -> None:

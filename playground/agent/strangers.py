@@ -4,19 +4,14 @@ Evidence only: whatever is heard moves nothing.
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import logging
-import os
-import socket
-import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from overlay.diff import is_port_device
-from overlay.kernel import namespaces
 from overlay.state import Gate, NetworkId, vxlan_device
+from playground.agent.logged import Logged
 from playground.derive import Derived
 from playground.records import Stranger
 from playground.view import View
@@ -31,7 +26,6 @@ MOST = 16
 FORGOTTEN_S = 600.0
 """After so long a silence one is told of no more."""
 
-_SIOCGIFNAME = 0x8910  # linux/sockios.h
 _ARP, _RARP = b"\x08\x06", b"\x80\x35"
 
 Whose = Callable[[str, str], tuple[str, str] | None]
@@ -43,36 +37,15 @@ class Strangers:
     """namespace: path of the data plane's. news: is called where one more is to be told of."""
 
     def __init__(self, namespace: Path, whose: Whose, news: Callable[[], None]) -> None:
-        self._namespace = namespace
         self._whose = whose
         self._news = news
-        self._log: LogSocket | None = None
-        self._names: socket.socket | None = None
-        """Any one of the namespace: by it the kernel tells the names of its devices."""
-        self._heard_in = (0, 0)
+        self._logged = Logged(namespace, STRANGERS_GROUP, "announcements of strangers", self._hear)
         self._heard: dict[tuple[str, str], tuple[Stranger, float]] = {}
         """By device and MAC: since when, and when last (monotonic)."""
 
     def listen(self) -> None:
-        """Listens from now on, if there is a data plane; also where one took the place of another. Cheap."""
-        try:
-            found = self._namespace.stat()
-            if (found.st_dev, found.st_ino) == self._heard_in:
-                return
-            self.close()
-            namespace = os.open(self._namespace, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                self._names = namespaces.inside(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            finally:
-                os.close(namespace)
-            self._log = LogSocket(self._namespace, STRANGERS_GROUP)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            log.warning("announcements of strangers not heard error=%s", error)
-            return
-        self._heard_in = found.st_dev, found.st_ino
-        asyncio.get_running_loop().add_reader(self._log.fileno(), self._hear)
+        """Listens from now on, if there is a data plane. Cheap."""
+        self._logged.listen()
 
     def told(self) -> tuple[Stranger, ...]:
         """Those heard lately, the first of them first."""
@@ -83,29 +56,12 @@ class Strangers:
 
     def close(self) -> None:
         """Listens no more."""
-        self._heard_in = (0, 0)
-        if self._log is not None:
-            asyncio.get_running_loop().remove_reader(self._log.fileno())
-            self._log.close()
-            self._log = None
-        if self._names is not None:
-            self._names.close()
-            self._names = None
+        self._logged.close()
 
-    def _hear(self) -> None:
-        assert self._log is not None
-        for index, frame in self._log.frames():
-            if is_announcement(frame) and (device := self._name(index)):
+    def _hear(self, logged: LogSocket) -> None:
+        for index, frame in logged.frames():
+            if is_announcement(frame) and (device := logged.device(index)):
                 self.take(device, frame[6:12].hex(":"))
-
-    def _name(self, index: int) -> str:
-        """Of a device; "" of one that is gone."""
-        assert self._names is not None
-        try:
-            asked = fcntl.ioctl(self._names, _SIOCGIFNAME, struct.pack("16si20x", b"", index))
-        except OSError:
-            return ""
-        return asked[:16].rstrip(b"\0").decode()
 
     def take(self, device: str, mac: str) -> None:
         """A MAC announced itself, coming in by a device."""

@@ -7,6 +7,7 @@ linux/netfilter/nfnetlink_log.h.
 from __future__ import annotations
 
 import errno
+import fcntl
 import socket
 import struct
 from pathlib import Path
@@ -23,6 +24,8 @@ _CFG_CMD, _CFG_MODE, _CFG_NLBUFSIZ, _CFG_TIMEOUT, _CFG_FLAGS = 1, 2, 3, 4, 6
 _BIND, _COPY_PACKET = 1, 2
 _F_SEQ = 0x1
 _INDEV, _PAYLOAD, _PREFIX, _SEQ, _HARDWARE_HEADER = 4, 9, 10, 12, 16
+
+_SIOCGIFNAME = 0x8910  # linux/sockios.h; a netlink socket hands it on to its namespace's devices
 
 _COPIED = 128
 """Bytes of a packet that are heard: both headers of all but the oddest."""
@@ -74,6 +77,14 @@ class LogSocket:
     def frames(self) -> list[tuple[int, bytes]]:
         """The same of frames as they came in: the index of the device, and the frame's beginning."""
         return [parse_frame(content) for content in self._contents()]
+
+    def device(self, index: int) -> str:
+        """The name of a device of the namespace; "" of one that is gone."""
+        try:
+            named = fcntl.ioctl(self._socket, _SIOCGIFNAME, struct.pack("16si20x", b"", index))
+        except OSError:
+            return ""
+        return named[:16].rstrip(b"\0").decode()
 
     def _contents(self) -> list[bytes]:
         found = []
