@@ -496,7 +496,7 @@ class Agent:
         changed = self._changed_guests(before, derived, ports, is_whole)
         guests = self._guests.step(derived.wants, changed, self._may_open())
         self._announcements.expect(self._guests.expected())
-        self._note(derived, ports, guests, is_whole)
+        self._note(derived, ports | self._touched, guests, is_whole)  # what came meanwhile is known already
 
     async def _derive(self, setting: Setting) -> Derived:
         """What the view means, with the lenience that flows older than their policies have."""
